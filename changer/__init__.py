@@ -1,0 +1,1 @@
+"""Media changers, drives and discs, over SCSI commands."""

@@ -1,0 +1,1 @@
+"""An emulated library of BD-R discs."""

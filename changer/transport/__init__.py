@@ -1,0 +1,1 @@
+"""How SCSI commands reach a device."""

@@ -1,0 +1,1 @@
+"""hsmd: migrates, releases and recalls."""

@@ -1,0 +1,245 @@
+"""The catalog: the one writer of the store of volumes, discs and copies.
+
+Keys (big endian) and values::
+
+    V label                      VolumeRecord
+    K barcode                    DiscRecord
+    G name                       MagazineRecord
+    T id(8)                      TaskRecord
+    E ino(8) data_version(4) label   ExtentRecord
+    Y label 0x00 offset(8) ino(8)    data_version(4): contents of a volume, in disc order
+    Q kind(1) ino(8)             pool or b"": work asked for by hand ("m" or "r")
+    M name                       value: schema, next volume number, next task id
+
+Volumes, discs, magazines and tasks are few and kept in memory; extents are
+read from the store. Every change is durable when its ``await`` returns.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+import trio
+
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    ExtentRecord,
+    MagazineRecord,
+    TaskRecord,
+    VolumeRecord,
+)
+from hsmfs.errors import CallerError
+from hsmfs.store.interface import KVStore, Writer
+from hsmfs.types import FileVersion
+
+SCHEMA_VERSION: Final = 1
+_FILE: Final = struct.Struct(">QI")
+_U64: Final = struct.Struct(">Q")
+_VERSION: Final = struct.Struct(">I")
+_encode: Final = msgspec.msgpack.Encoder().encode
+_extent_decode: Final = msgspec.msgpack.Decoder(ExtentRecord).decode
+
+Change = Callable[[Writer], None]
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key after all keys that start with ``prefix``."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def _contents_prefix(label: str) -> bytes:
+    return b"Y" + label.encode() + b"\0"
+
+
+class Catalog:
+    """Few records in memory, many in the store; one writer."""
+
+    def __init__(self, store: KVStore) -> None:
+        self._store = store
+        self._limiter = trio.CapacityLimiter(1)
+        self.volumes: dict[str, VolumeRecord] = {}
+        self.discs: dict[str, DiscRecord] = {}
+        self.magazines: dict[str, MagazineRecord] = {}
+        self.tasks: dict[int, TaskRecord] = {}
+        self._next_volume = 1
+        self._next_task = 1
+        self._load()
+
+    def _load(self) -> None:
+        with self._store.snapshot() as reader:
+            found = reader.get(b"Mschema")
+            if found is not None and int(found) > SCHEMA_VERSION:
+                raise CallerError(
+                    f"catalog: found schema {int(found)}, expected at most {SCHEMA_VERSION}; "
+                    "install the newer hsmfs that wrote it"
+                )
+            for value in _values(reader.scan(b"V", b"W")):
+                volume = msgspec.msgpack.decode(value, type=VolumeRecord)
+                self.volumes[volume.label] = volume
+            for value in _values(reader.scan(b"K", b"L")):
+                disc = msgspec.msgpack.decode(value, type=DiscRecord)
+                self.discs[disc.barcode] = disc
+            for value in _values(reader.scan(b"G", b"H")):
+                magazine = msgspec.msgpack.decode(value, type=MagazineRecord)
+                self.magazines[magazine.name] = magazine
+            for value in _values(reader.scan(b"T", b"U")):
+                task = msgspec.msgpack.decode(value, type=TaskRecord)
+                self.tasks[task.id] = task
+            self._next_volume = int(reader.get(b"Mnext_volume") or b"1")
+            self._next_task = int(reader.get(b"Mnext_task") or b"1")
+
+    async def transact(self, *changes: Change) -> None:
+        """Apply the changes in one durable transaction."""
+
+        def apply(writer: Writer) -> None:
+            writer.put(b"Mschema", b"%d" % SCHEMA_VERSION)
+            for change in changes:
+                change(writer)
+
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._store.transact, apply, limiter=self._limiter)
+
+    async def save(
+        self, *records: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord
+    ) -> None:
+        """Make these records durable as they are now."""
+        await self.transact(*[put_record(record) for record in records])
+
+    async def forget_volume(self, label: str) -> None:
+        """Drop a volume of which no disc holds anything."""
+        self.volumes.pop(label, None)
+
+        def drop(writer: Writer) -> None:
+            writer.delete(b"V" + label.encode())
+
+        await self.transact(drop)
+
+    async def forget_magazine(self, name: str) -> None:
+        self.magazines.pop(name, None)
+
+        def drop(writer: Writer) -> None:
+            writer.delete(b"G" + name.encode())
+
+        await self.transact(drop)
+
+    def new_volume_label(self, site: str) -> tuple[str, Change]:
+        """The next label, and the change that must go with its first use."""
+        number = self._next_volume
+        self._next_volume += 1
+        following = b"%d" % self._next_volume
+        return f"{site[:16]}-{number:06d}", lambda writer: writer.put(b"Mnext_volume", following)
+
+    async def add_task(self, kind: str, text: str, magazine: str, now_ns: int) -> TaskRecord:
+        """A new operator task."""
+        task = TaskRecord(
+            id=self._next_task, kind=kind, text=text, magazine=magazine, since_ns=now_ns
+        )
+        self._next_task += 1
+        self.tasks[task.id] = task
+        following = b"%d" % self._next_task
+        await self.transact(put_record(task), lambda writer: writer.put(b"Mnext_task", following))
+        return task
+
+    # -- copies --------------------------------------------------------------
+
+    def extents(self, file: FileVersion) -> list[tuple[str, ExtentRecord]]:
+        """Every volume that holds this version, with where."""
+        prefix = b"E" + _FILE.pack(file.ino, file.data_version)
+        with self._store.snapshot() as reader:
+            return [
+                (key[len(prefix) :].decode(), _extent_decode(value))
+                for key, value in reader.scan(prefix, _after(prefix))
+            ]
+
+    def contents(self, label: str, limit: int | None = None) -> list[tuple[FileVersion, int]]:
+        """Files of a volume in disc order, each with its byte offset."""
+        prefix = _contents_prefix(label)
+        with self._store.snapshot() as reader:
+            return [
+                (FileVersion(*_ino_version(key, value)), _U64.unpack_from(key, len(prefix))[0])
+                for key, value in reader.scan(prefix, _after(prefix), limit=limit)
+            ]
+
+    def verified_discs(self, label: str) -> list[DiscRecord]:
+        """The proved discs of a volume; only these count as copies."""
+        return [disc for disc in self.discs_of(label) if disc.state == DiscState.VERIFIED]
+
+    def discs_of(self, label: str) -> list[DiscRecord]:
+        return [disc for disc in self.discs.values() if disc.volume == label]
+
+    def copies(self, file: FileVersion) -> int:
+        """Verified copies of a version, counted anew from the records."""
+        return sum(len(self.verified_discs(label)) for label, _ in self.extents(file))
+
+    # -- work asked for by hand ----------------------------------------------
+
+    async def ask(self, kind: str, inodes: Iterable[int], pool: str = "") -> None:
+        """Remember work, so that it goes on after a restart."""
+        keys = [kind.encode() + _U64.pack(ino) for ino in inodes]
+        value = pool.encode()
+
+        def put(writer: Writer) -> None:
+            for key in keys:
+                writer.put(b"Q" + key, value)
+
+        await self.transact(put)
+
+    async def answer(self, kind: str, inodes: Iterable[int]) -> None:
+        """Forget work that was done or given up."""
+        keys = [b"Q" + kind.encode() + _U64.pack(ino) for ino in inodes]
+
+        def drop(writer: Writer) -> None:
+            for key in keys:
+                writer.delete(key)
+
+        await self.transact(drop)
+
+    def asked(self, kind: str) -> dict[int, str]:
+        """Inodes (and pools) of the work of one kind that is still open."""
+        prefix = b"Q" + kind.encode()
+        with self._store.snapshot() as reader:
+            return {
+                _U64.unpack_from(key, len(prefix))[0]: value.decode()
+                for key, value in reader.scan(prefix, _after(prefix))
+            }
+
+
+def put_record(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Change:
+    """The change that stores a record as it is now."""
+    value = _encode(record)
+    match record:
+        case VolumeRecord():
+            key = b"V" + record.label.encode()
+        case DiscRecord():
+            key = b"K" + record.barcode.encode()
+        case MagazineRecord():
+            key = b"G" + record.name.encode()
+        case TaskRecord():
+            key = b"T" + _U64.pack(record.id)
+    return lambda writer: writer.put(key, value)
+
+
+def put_extents(label: str, extents: list[tuple[FileVersion, ExtentRecord]]) -> Change:
+    """The change that stores the contents of a volume."""
+
+    def put(writer: Writer) -> None:
+        prefix = _contents_prefix(label)
+        for file, extent in extents:
+            key = _FILE.pack(file.ino, file.data_version)
+            writer.put(b"E" + key + label.encode(), _encode(extent))
+            place = _U64.pack(extent.offset) + _U64.pack(file.ino)
+            writer.put(prefix + place, _VERSION.pack(file.data_version))
+
+    return put
+
+
+def _ino_version(key: bytes, value: bytes) -> tuple[int, int]:
+    return _U64.unpack_from(key, len(key) - 8)[0], _VERSION.unpack(value)[0]
+
+
+def _values(items: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    return (value for _, value in items)

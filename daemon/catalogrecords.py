@@ -1,0 +1,123 @@
+"""Records of the catalog: what hsmd knows of volumes, discs and tasks.
+
+Each value in the store is the msgpack of one of these structs, written as a
+map, so that fields may be added. Keys are described in ``catalog.py``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class DiscState(StrEnum):
+    """What a disc holds, as far as it was proved."""
+
+    BLANK = "blank"
+    BURNING = "burning"
+    BURNED = "burned"
+    VERIFIED = "verified"
+    SUSPECT = "suspect"
+    DAMAGED = "damaged"
+    FOREIGN = "foreign"
+
+
+DISC_TRANSITIONS: dict[DiscState, frozenset[DiscState]] = {
+    DiscState.BLANK: frozenset({DiscState.BURNING, DiscState.FOREIGN, DiscState.SUSPECT}),
+    DiscState.BURNING: frozenset({DiscState.BURNED, DiscState.SUSPECT, DiscState.BLANK}),
+    DiscState.BURNED: frozenset({DiscState.VERIFIED, DiscState.SUSPECT, DiscState.DAMAGED}),
+    DiscState.VERIFIED: frozenset({DiscState.DAMAGED}),
+    DiscState.DAMAGED: frozenset({DiscState.VERIFIED}),
+    DiscState.SUSPECT: frozenset(),
+    DiscState.FOREIGN: frozenset(),
+}
+"""A disc that was cut or failed stays suspect for ever; none becomes blank again
+but one whose burn ended before its first sector."""
+
+
+class VolumeState(StrEnum):
+    """How far a volume is on its way to enough verified copies."""
+
+    PLANNED = "planned"
+    BURNED = "burned"
+    COMPLETE = "complete"
+    SHORT = "short"
+
+
+class DiscRecord(msgspec.Struct, kw_only=True):
+    barcode: str
+    magazine: str
+    position: int
+    library: str
+    state: DiscState = DiscState.BLANK
+    volume: str = ""
+    capacity_sectors: int = 0
+    used_sectors: int = 0
+    loads: int = 0
+    read_errors: int = 0
+    write_errors: int = 0
+    burned_in: str = ""
+    verified_in: str = ""
+    verified_ns: int = 0
+    note: str = ""
+
+    def become(self, state: DiscState) -> None:
+        """Change state by the table; anything else is a bug."""
+        if state == self.state:
+            return
+        if state not in DISC_TRANSITIONS[self.state]:
+            raise AssertionError(f"disc {self.barcode}: {self.state} may not become {state}")
+        self.state = state
+
+
+class VolumeRecord(msgspec.Struct, kw_only=True):
+    label: str
+    pool: str
+    state: VolumeState = VolumeState.PLANNED
+    copies: int = 2
+    created_ns: int = 0
+    files: int = 0
+    bytes: int = 0
+    total_sectors: int = 0
+    image_xxh3: str = ""
+    burn_attempts: int = 0
+    note: str = ""
+
+
+class MagazineRecord(msgspec.Struct, kw_only=True):
+    name: str
+    library: str
+    first_slot: int
+    """Element address of the first slot it stands in, or stood in last."""
+    present: bool = True
+    exporting: bool = False
+    tray: str = ""
+    location: str = ""
+
+
+class TaskRecord(msgspec.Struct, kw_only=True):
+    id: int
+    kind: str
+    text: str
+    magazine: str
+    since_ns: int
+    done_ns: int = 0
+
+
+class ExtentRecord(msgspec.Struct, kw_only=True, array_like=True):
+    """Where one file version lies on every disc of one volume."""
+
+    offset: int
+    size: int
+    xxh3_128: str
+    sha256: str
+    chunks: list[int]
+    path: str
+
+
+class AlarmRecord(msgspec.Struct, kw_only=True):
+    kind: str
+    text: str
+    since_ns: int
+    count: int = 1

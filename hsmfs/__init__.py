@@ -1,0 +1,1 @@
+"""hsmfs: a file system for hierarchical storage management."""

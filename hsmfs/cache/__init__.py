@@ -1,0 +1,1 @@
+"""Disk tiers that hold file data."""

@@ -1,0 +1,1 @@
+"""The namespace engine: what the mount shows."""

@@ -1,0 +1,218 @@
+"""Messages between hsmd (which calls) and hsmfs (which answers and notifies).
+
+A frame is a 4-byte big-endian length and one msgpack body of at most
+``FRAME_BYTES_MAX``. Bodies are tagged arrays: see ``Request``, ``Reply`` and
+``Notice``. hsmd connects to hsmfs's socket; either side may be restarted.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hsmfs.types import ByteRange, FileVersion
+
+PROTOCOL_VERSION: Final = 1
+FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
+BATCH_FILES_MAX: Final = 10_000
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """First call: hsmd says its version and which claims it still holds.
+
+    hsmfs drops every other claim, and notifies ``Wanted`` again for each
+    recall that still waits.
+    """
+
+    protocol: int
+    claims: list[FileVersion]
+
+
+class Claim(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Freeze these versions for a burn; durable when answered."""
+
+    files: list[FileVersion]
+
+
+class Unclaim(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    files: list[FileVersion]
+
+
+class CopiedFile(msgspec.Struct, frozen=True, array_like=True):
+    file: FileVersion
+    copies: int
+    enough: bool
+    pool: str
+    volumes: list[str]
+
+
+class Copied(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Verified copies exist; with ``enough`` the file becomes premigrated."""
+
+    files: list[CopiedFile]
+
+
+class Release(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Drop cached data beyond ``head_bytes``; copies were just re-proved."""
+
+    files: list[FileVersion]
+    head_bytes: int
+
+
+class RecallBegin(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Open (or go on with) the recall file of this version."""
+
+    file: FileVersion
+
+
+class Landed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """This range was proved and written to the recall file."""
+
+    file: FileVersion
+    range: ByteRange
+
+
+class Recalled(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The recall file is whole and fsynced: put it in the stub's place."""
+
+    file: FileVersion
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The recall ends without data: readers get ``errno``."""
+
+    file: FileVersion
+    errno: int
+    why: str
+
+
+class RecallNote(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What a recall waits for, in words, for ``user.hsm.recall``."""
+
+    file: FileVersion
+    text: str
+
+
+class Pin(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    inodes: list[int]
+    pinned: bool
+
+
+class Sync(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Commit everything, so that a reader of the store sees it."""
+
+
+class Status(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Ask for a ``StatusReply``."""
+
+
+Call = (
+    Hello
+    | Claim
+    | Unclaim
+    | Copied
+    | Release
+    | RecallBegin
+    | Landed
+    | Recalled
+    | Failed
+    | RecallNote
+    | Pin
+    | Sync
+    | Status
+)
+
+
+class FileResult(msgspec.Struct, frozen=True, array_like=True):
+    """Per file: empty ``refused`` means done; else the reason in words."""
+
+    file: FileVersion
+    refused: str = ""
+    cache_path: str = ""
+    """For ``Claim``: the cache file; see ``hsmfs.cache`` for opening it."""
+
+
+class FileResults(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    results: list[FileResult]
+
+
+class RecallFile(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Where to write, how long the file is, what has already landed."""
+
+    path: str
+    size: int
+    landed: list[ByteRange]
+
+
+class TierStatus(msgspec.Struct, frozen=True, array_like=True):
+    name: str
+    used_bytes: int
+    capacity_bytes: int
+    free_bytes: int
+
+
+class StateCount(msgspec.Struct, frozen=True, array_like=True):
+    state: str
+    files: int
+    bytes: int
+
+
+class StatusReply(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    states: list[StateCount]
+    tiers: list[TierStatus]
+    waiting_readers: int
+    open_files: int
+    claims: int
+
+
+class Done(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Nothing to say."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The call as a whole was refused (stale version, unknown file)."""
+
+    errno: int
+    why: str
+
+
+Answer = FileResults | RecallFile | StatusReply | Done | Refused
+
+
+class Wanted(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A reader waits for this range of a stub."""
+
+    file: FileVersion
+    range: ByteRange
+    path: str
+    uid: int
+    pid: int
+    program: str
+
+
+class NoLongerWanted(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The recall was dropped: truncated, removed, or all readers left."""
+
+    file: FileVersion
+    dropped: bool
+
+
+Event = Wanted | NoLongerWanted
+
+
+class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    id: int
+    call: Call
+
+
+class Reply(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    id: int
+    answer: Answer
+
+
+class Notice(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    event: Event
+
+
+Frame = Request | Reply | Notice

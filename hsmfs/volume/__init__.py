@@ -1,0 +1,1 @@
+"""What is recorded on one disc. Bytes in, bytes out."""

@@ -1,0 +1,1 @@
+"""The hsm command and its parts."""
