@@ -1,0 +1,44 @@
+# make setup | demo | test | test-long | lint | bench | docs | deb
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test test-long lint bench docs deb clean
+
+setup: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml .ci/system-packages
+	@PYTHON="$(PYTHON)" .ci/system-packages
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m hsmfs.tools.demo
+
+test: setup
+	$(BIN)/python -m pytest -q -m "not long"
+
+test-long: setup
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m hsmfs.tools.bench
+
+docs:
+	@echo "The documentation is plain Markdown; no HTML is built yet (docs/roadmap.md):"
+	@ls docs/*.md
+
+deb:
+	@echo "make deb: there is no Debian package yet (docs/roadmap.md); use 'make setup'." >&2
+	@exit 1
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Small benchmarks of the mount against the bare disk."""
