@@ -1,0 +1,101 @@
+"""One task per drive: it alone talks to the device, one job at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, Protocol, TypeVar
+
+import structlog
+import trio
+
+from hsmfs.changer.drive import Drive
+from hsmfs.clock import Clock
+from hsmfs.errors import HsmError
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+ERRORS_MAX: Final = 3
+"""Faults charged to a drive in a row before it is taken out of service."""
+
+
+class DriveState(StrEnum):
+    """What a drive does, as operators see it."""
+
+    IDLE = "idle"
+    LOADING = "loading"
+    BURNING = "burning"
+    VERIFYING = "verifying"
+    READING = "reading"
+    FAILED = "failed"
+
+
+class DriveJob(Protocol):
+    """Work for one drive; it handles its own errors."""
+
+    async def run(self, unit: DriveUnit) -> None:
+        """Do the work on this drive."""
+
+
+class DriveUnit:
+    """A drive, what is in it, and how it fares."""
+
+    def __init__(self, name: str, element: int, drive: Drive, clock: Clock) -> None:
+        self.name = name
+        self.element = element
+        self.drive = drive
+        self.state = DriveState.IDLE
+        self.disc = ""
+        self.note = ""
+        self.errors = 0
+        self.errors_in_row = 0
+        self.loads = 0
+        self.busy = False
+        self.idle_since_s = 0.0
+        self._clock = clock
+        self._limiter = trio.CapacityLimiter(1)
+        self._send, self._receive = trio.open_memory_channel[DriveJob](1)
+
+    @property
+    def alive(self) -> bool:
+        return self.state != DriveState.FAILED
+
+    async def call(self, work: Callable[..., T], *args: object) -> T:
+        """Run a blocking device call in this drive's own thread slot."""
+        return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
+
+    def assign(self, job: DriveJob, state: DriveState) -> None:
+        """Hand over the next job; the drive must be idle."""
+        assert not self.busy and self.alive, f"drive {self.name} is not free"
+        self.busy = True
+        self.state = state
+        self._send.send_nowait(job)
+
+    def charge(self, error: HsmError, *, for_good: bool) -> None:
+        """Count a fault; a drive that fails for good or too often is left alone."""
+        self.errors += 1
+        self.errors_in_row += 1
+        self.note = str(error)
+        if for_good and self.errors_in_row >= ERRORS_MAX and self.alive:
+            self.state = DriveState.FAILED
+            log.error("drive taken out of service", drive=self.name, cause=str(error))
+
+    def credit(self) -> None:
+        """Work succeeded: faults in a row are forgotten, the sum is kept."""
+        self.errors_in_row = 0
+
+    async def serve(self, wake: Callable[[], None]) -> None:
+        """Run jobs until cancelled; ``wake`` is called after each."""
+        async for job in self._receive:
+            try:
+                await job.run(self)
+            except HsmError as error:
+                self.note = str(error)
+                log.error("drive job failed", drive=self.name, error=str(error))
+            finally:
+                self.busy = False
+                self.idle_since_s = self._clock.monotonic_s()
+                if self.alive:
+                    self.state = DriveState.IDLE
+                wake()

@@ -1,0 +1,66 @@
+"""One task per robot: moves are asked for over a bounded channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+
+from hsmfs.changer.library import Changer, Inventory
+from hsmfs.errors import HsmError
+
+REQUESTS_MAX: Final = 256
+
+
+@dataclass(slots=True)
+class _Request:
+    work: Callable[[], Any]
+    done: trio.Event = field(default_factory=trio.Event)
+    value: Any = None
+    error: HsmError | None = None
+
+
+class Robot:
+    """The only place that commands the changer."""
+
+    def __init__(self, changer: Changer) -> None:
+        self._changer = changer
+        self._limiter = trio.CapacityLimiter(1)
+        self._send, self._receive = trio.open_memory_channel[_Request](REQUESTS_MAX)
+        self.moves = 0
+        self.errors = 0
+
+    async def serve(self) -> None:
+        """Carry out requests in order until cancelled."""
+        async for request in self._receive:
+            try:
+                request.value = await trio.to_thread.run_sync(request.work, limiter=self._limiter)
+            except HsmError as error:
+                self.errors += 1
+                request.error = error
+            finally:
+                request.done.set()
+
+    async def _ask(self, work: Callable[[], Any]) -> Any:
+        request = _Request(work)
+        await self._send.send(request)
+        await request.done.wait()
+        if request.error is not None:
+            raise request.error
+        return request.value
+
+    async def move(self, source: int, destination: int) -> None:
+        """Move one disc between elements; LibraryError if it did not arrive."""
+        await self._ask(lambda: self._changer.move(source, destination))
+        self.moves += 1
+
+    async def inventory(self, *, refresh: bool = False) -> Inventory:
+        """Element status as the library tells it."""
+        result: Inventory = await self._ask(lambda: self._changer.inventory(refresh=refresh))
+        return result
+
+    async def allow_removal(self) -> None:
+        """Unlock the library for a person."""
+        await self._ask(lambda: self._changer.prevent_removal(False))
