@@ -1,0 +1,244 @@
+"""Commands about the library: drives, discs, magazines, volumes, pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hsmfs.errors import HsmError
+from hsmfs.tools.apiclient import segment
+from hsmfs.tools.filecommands import WaitOption, show_job
+from hsmfs.tools.output import print_json, print_table, say, size_words
+from hsmfs.tools.policycommands import load_policy_of
+from hsmfs.tools.progress import exit_of, follow
+from hsmfs.tools.system import ConfigOption, JsonOption, open_system
+
+Row = dict[str, Any]
+
+
+def add(app: typer.Typer) -> None:
+    """Put this module's commands into the application."""
+    magazine = _noun("Trays of discs that a person moves.", "magazines", _magazine_table)
+    magazine.command("export")(export_magazine)
+    magazine.command("import")(import_magazine)
+    volume = _noun("What is recorded, one volume on one disc.", "volumes", _volume_table)
+    volume.command("show")(show_volume)
+    volume.command("dump")(dump_volume)
+    pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
+    pool.command("ls")(list_pools)
+    app.add_typer(_library_app(), name="library")
+    app.add_typer(_noun("Drives of the library.", "drives", _drive_table), name="drive")
+    app.add_typer(_noun("Physical discs.", "discs", _disc_table), name="disc")
+    app.add_typer(magazine, name="magazine")
+    app.add_typer(volume, name="volume")
+    app.add_typer(pool, name="pool")
+
+
+def _noun(text: str, plural: str, show: Callable[[list[Row]], None]) -> typer.Typer:
+    """An application with ``ls`` of one noun."""
+    app = typer.Typer(help=text, no_args_is_help=True)
+
+    def ls(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = None) -> None:
+        with open_system(ctx, config).api() as api:
+            found = api.get(f"/v1/{plural}")
+        if json:
+            print_json(found)
+        else:
+            show(found[plural])
+
+    app.command("ls", help=f"List all {plural}.")(ls)
+    app.callback()(_keep_as_group)
+    return app
+
+
+def _keep_as_group() -> None:
+    """Without a callback typer folds an application of one command into it."""
+
+
+def _library_app() -> typer.Typer:
+    app = typer.Typer(help="Robots with their slots and drives.", no_args_is_help=True)
+    app.callback()(_keep_as_group)
+    app.command("ls")(list_library)
+    return app
+
+
+def list_library(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show each library's elements and what is in them."""
+    with open_system(ctx, config).api() as api:
+        found = api.get("/v1/library")
+    if json:
+        print_json(found)
+        return
+    for library in found["libraries"]:
+        state = library.get("problem") or "works"
+        say(f"library {library['name']} ({library['kind']}): {state}")
+        print_table(
+            ("element", "kind", "disc", "magazine"),
+            (
+                (e["address"], e["kind"], e.get("barcode"), e.get("magazine"))
+                for e in library["elements"]
+            ),
+            right=("element",),
+        )
+
+
+def _drive_table(rows: list[Row]) -> None:
+    columns = ("name", "state", "disc", "volume", "errors", "note")
+    print_table(columns, ([row.get(c) for c in columns] for row in rows), right=("errors",))
+
+
+def _disc_table(rows: list[Row]) -> None:
+    plain = ("barcode", "state", "volume", "magazine", "place")
+    print_table(
+        (*plain, "used", "capacity", "loads", "read errors"),
+        (
+            (
+                *(row.get(c) for c in plain),
+                size_words(row["used_bytes"]),
+                size_words(row["capacity_bytes"]),
+                row["loads"],
+                row["read_errors"],
+            )
+            for row in rows
+        ),
+        right=("used", "capacity", "loads", "read errors"),
+        empty="no discs",
+    )
+
+
+def _magazine_table(rows: list[Row]) -> None:
+    print_table(
+        ("name", "where", "slots", "discs", "volumes", "files only here"),
+        (
+            (m["name"], m["state"], _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
+            for m in rows
+        ),
+        right=("discs", "files only here"),
+        empty="no magazines",
+    )
+
+
+def _span(slots: list[int]) -> str:
+    return f"{min(slots)}-{max(slots)}" if slots else "-"
+
+
+def _volume_table(rows: list[Row]) -> None:
+    columns = ("label", "pool", "state", "copies", "files", "bytes", "discs")
+    print_table(
+        columns,
+        ([size_words(row[c]) if c == "bytes" else row.get(c) for c in columns] for row in rows),
+        right=("copies", "files", "bytes"),
+        empty="no volumes",
+    )
+
+
+def export_magazine(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="As `hsm magazine ls` shows it.")],
+    wait: WaitOption = True,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Give a magazine out of the library, to the shelf."""
+    _move(ctx, name, "export", wait, json, config)
+
+
+def import_magazine(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="As `hsm magazine ls` shows it.")],
+    wait: WaitOption = True,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Take a magazine from the shelf back into the library."""
+    _move(ctx, name, "import", wait, json, config)
+
+
+def _move(
+    ctx: typer.Context, name: str, verb: str, wait: bool, json: bool, config: Path | None
+) -> None:
+    with open_system(ctx, config).api() as api:
+        number = int(api.post(f"/v1/magazines/{segment(name)}/{verb}")["job"])
+        job = follow(api, number, verb) if wait else api.get(f"/v1/jobs/{number}")
+    show_job(job, json)
+    raise typer.Exit(exit_of(job))
+
+
+def show_volume(
+    ctx: typer.Context,
+    label: Annotated[str, typer.Argument(help="As `hsm volume ls` shows it.")],
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show one volume with its files."""
+    with open_system(ctx, config).api() as api:
+        found = api.get(f"/v1/volumes/{segment(label)}")
+    if json:
+        print_json(found)
+        return
+    _volume_table([found])
+    print_table(
+        ("offset", "size", "xxh3", "path"),
+        ((f["offset"], size_words(f["size"]), f.get("xxh3"), f["path"]) for f in found["files"]),
+        right=("offset", "size"),
+    )
+
+
+def dump_volume(
+    image: Annotated[Path, typer.Argument(help="An image file, or a device with a disc in it.")],
+    json: JsonOption = False,
+) -> None:
+    """Read a volume's header and manifest without any daemon."""
+    from hsmfs.tools.voldump import dump
+
+    try:
+        found = dump(image)
+    except OSError as error:
+        raise HsmError(f"{image}: {error.strerror}; expected a disc image or a device") from error
+    if json:
+        print_json(found)
+        return
+    for key, value in found.items():
+        if not isinstance(value, list | dict):
+            say(f"{key}: {value}")
+    files = found.get("files") or found.get("entries") or []
+    print_table(
+        ("kind", "size", "path"),
+        ((f.get("kind", "file"), size_words(f.get("size") or 0), f["path"]) for f in files),
+        right=("size",),
+    )
+
+
+def list_pools(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """List the pools of the policy, with what was written for each."""
+    system = open_system(ctx, config)
+    policy = load_policy_of(system)
+    with system.api() as api:
+        volumes = api.get("/v1/volumes")["volumes"]
+    pools = [_pool_row(pool, volumes) for pool in policy.pools]
+    if json:
+        print_json({"pools": pools})
+        return
+    columns = ("name", "copies", "spread", "volumes", "files", "bytes")
+    print_table(
+        columns,
+        ([size_words(p[c]) if c == "bytes" else p[c] for c in columns] for p in pools),
+        right=columns[3:],
+        empty="no pools in the policy",
+    )
+
+
+def _pool_row(pool: Any, volumes: list[Row]) -> Row:
+    mine = [volume for volume in volumes if volume["pool"] == pool.name]
+    return {
+        "name": pool.name,
+        "copies": pool.copies,
+        "spread": str(pool.spread),
+        "head_bytes": pool.head_bytes,
+        "volumes": len(mine),
+        "files": sum(v["files"] for v in mine),
+        "bytes": sum(v["bytes"] for v in mine),
+    }

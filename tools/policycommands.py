@@ -1,0 +1,82 @@
+"""Commands about the policy: check it here, run it in hsmd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hsmfs.daemon.policy import load_policy
+from hsmfs.errors import ConfigError, HsmError
+from hsmfs.tools.filecommands import WaitOption, show_job
+from hsmfs.tools.output import print_json, say
+from hsmfs.tools.progress import exit_of, follow
+from hsmfs.tools.system import ConfigOption, JsonOption, System, open_system
+
+
+def add(app: typer.Typer) -> None:
+    """Put this module's commands into the application."""
+    policy = typer.Typer(help="The rules that move data by themselves.", no_args_is_help=True)
+    policy.command("check")(check)
+    policy.command("run")(run)
+    app.add_typer(policy, name="policy")
+
+
+def load_policy_of(system: System, file: Path | None = None) -> Any:
+    """The policy of a system, or another file checked as if it were."""
+    path = file or Path(system.config.policy.file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise HsmError(
+            f"{path}: {error.strerror}; expected a policy file ([policy] file in "
+            f"{system.config_path})"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            str(path), f"bytes that are not UTF-8 at {error.start}", "text"
+        ) from error
+    tiers = [str(tier.name) for tier in system.config.tier]
+    return load_policy(text, str(path), tiers, None)
+
+
+def check(
+    ctx: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Default: the system's policy.")
+    ] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Check a policy file; needs no daemon and changes nothing."""
+    system = open_system(ctx, config)
+    path = file or Path(system.config.policy.file)
+    try:
+        policy = load_policy_of(system, file)
+    except HsmError as error:
+        if not json:
+            raise
+        print_json({"file": str(path), "ok": False, "error": str(error)})
+        raise typer.Exit(1) from error
+    counts = {
+        noun: len(getattr(policy, noun)) for noun in ("pools", "migrates", "releases", "pins")
+    }
+    if json:
+        print_json({"file": str(path), "ok": True, **counts})
+        return
+    say(f"{path}: good; " + ", ".join(f"{count} {noun}" for noun, count in counts.items()))
+
+
+def run(
+    ctx: typer.Context,
+    wait: WaitOption = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Apply all rules now instead of at the next interval."""
+    with open_system(ctx, config).api() as api:
+        number = int(api.post("/v1/policy/run")["job"])
+        job = follow(api, number, "policy run") if wait else api.get(f"/v1/jobs/{number}")
+    show_job(job, json)
+    raise typer.Exit(exit_of(job))
