@@ -1,17 +1,17 @@
-"""The one configuration file: TOML, typed, checked when loaded."""
+"""The shape of the one configuration file: its tables, keys, types and defaults.
+
+``hsmfs.configload`` reads it; docs/configure.md describes each key.
+"""
 
 from __future__ import annotations
 
 import difflib
-import re
-import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
-
-from hsmfs.errors import ConfigError
 
 DEFAULT_PATH: Final = Path("/etc/hsmfs/hsmfs.toml")
 
@@ -25,18 +25,24 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of all tables of the file: unknown keys are errors."""
 
 
-class Site(Section):
+class Site(Section, frozen=True):
+    """Which system this is."""
+
     id: Name
 
 
-class Namespace(Section):
+class Namespace(Section, frozen=True):
+    """Where hsmfs keeps names, inodes and states."""
+
     path: str
     commit_interval_ms: Positive = 50
     map_bytes: Positive = 1 << 40
     journal_records_max: Positive = 1_000_000
 
 
-class Tier(Section):
+class Tier(Section, frozen=True):
+    """A directory for cached data; tiers stand in order of speed."""
+
     name: Name
     path: str
     reserve_bytes: NotNegative = 1 << 30
@@ -44,7 +50,9 @@ class Tier(Section):
     """0: the whole file system that the directory is on."""
 
 
-class Fuse(Section):
+class Fuse(Section, frozen=True):
+    """The mount."""
+
     mount: str
     session: Literal["pyfuse3", "native"] = "pyfuse3"
     allow_other: bool = True
@@ -53,7 +61,9 @@ class Fuse(Section):
     worker_threads_max: Positive = 16
 
 
-class Recall(Section):
+class Recall(Section, frozen=True):
+    """How long readers wait, and for what."""
+
     recall_timeout_s: Seconds = 600.0
     """How long a reader waits while hsmd or the library is down."""
     offline_wait_s: Seconds = 86_400.0
@@ -63,7 +73,9 @@ class Recall(Section):
     queue_files_max: Positive = 1_000_000
 
 
-class Burn(Section):
+class Burn(Section, frozen=True):
+    """How volumes are burned."""
+
     burn_max_wait_s: Seconds = 604_800.0
     buffer_bytes: Positive = 64 * 1024 * 1024
     """Bound of what one drive may lag behind the others of a burn."""
@@ -71,17 +83,23 @@ class Burn(Section):
     """Fresh discs tried for one copy of a volume before it is given up."""
 
 
-class Catalog(Section):
+class Catalog(Section, frozen=True):
+    """Where hsmd keeps volumes, discs and copies."""
+
     path: str
     map_bytes: Positive = 1 << 38
 
 
-class Policy(Section):
+class Policy(Section, frozen=True):
+    """The file of rules."""
+
     file: str
     interval_s: Annotated[float, Meta(gt=0)] = 60.0
 
 
-class Library(Section):
+class Library(Section, frozen=True):
+    """One robot with its drives and slots."""
+
     name: Name
     kind: Literal["emulated"]
     path: str
@@ -90,7 +108,7 @@ class Library(Section):
     load_timeout_s: Seconds = 120.0
 
 
-class Run(Section):
+class Run(Section, frozen=True):
     """Sockets: hsmfs.sock (RPC), hsmd.sock (API), hsmfs-metrics.sock."""
 
     path: str
@@ -99,12 +117,16 @@ class Run(Section):
     metrics_hsmd_bind: str = ""
 
 
-class Log(Section):
+class Log(Section, frozen=True):
+    """What is logged."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
     json: bool = False
 
 
-class Config(Section):
+class Config(Section, frozen=True):
+    """The whole file."""
+
     site: Site
     namespace: Namespace
     catalog: Catalog
@@ -116,3 +138,9 @@ class Config(Section):
     recall: Recall = Recall()
     burn: Burn = Burn()
     log: Log = Log()
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt word, empty if nothing known is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else ""

@@ -1,1 +1,1 @@
-"""The policy language."""
+"""The policy language: text in, compiled rules out; no input, output or clock."""

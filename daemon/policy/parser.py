@@ -1,0 +1,331 @@
+"""Recursive descent over the tokens; the grammar is in docs/policy.md.
+
+Only the form is checked here; facts, units, pools and tiers are checked when
+the rules are compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from hsmfs.config import did_you_mean
+from hsmfs.daemon.policy.facts import DURATION_UNITS_S, SIZE_UNITS_BYTES
+from hsmfs.daemon.policy.lexer import PolicyError, Source, Token, TokenKind, shown, tokenize
+from hsmfs.daemon.policy.syntax import (
+    Always,
+    And,
+    BurnClause,
+    Comparison,
+    Condition,
+    MigrateStatement,
+    Not,
+    Or,
+    OrderItem,
+    PinStatement,
+    PolicySyntax,
+    PoolStatement,
+    Quantity,
+    ReleaseStatement,
+    Statement,
+    Text,
+    Value,
+    Word,
+)
+
+STATEMENTS_MAX: Final = 1000
+CONDITIONS_MAX: Final = 1000
+NESTING_MAX: Final = 50
+NAME_CHARACTERS_MAX: Final = 64
+STATEMENT_WORDS: Final = ("pool", "migrate", "release", "pin")
+CLAUSE_WORDS: Final = ("copies", "burn", "head")
+OPERATORS: Final = ("<", "<=", ">", ">=", "=", "!=", "~")
+RULE_WORDS: Final = ("to", "from", "tier", "when", "until", "order", "by", "asc", "desc")
+CONDITION_WORDS: Final = ("and", "or", "not", "always")
+RESERVED: Final = frozenset((*STATEMENT_WORDS, *RULE_WORDS, *CONDITION_WORDS))
+UNIT_WORDS: Final = frozenset((*DURATION_UNITS_S, *SIZE_UNITS_BYTES))
+
+
+def parse(text: str, file_name: str) -> PolicySyntax:
+    """The syntax of a policy's text; ``PolicyError`` at the first thing that is wrong."""
+    source = Source(text, file_name)
+    return _Parser(source, tokenize(source)).policy()
+
+
+@dataclass(slots=True)
+class _PoolDraft:
+    """The settings of a pool as far as they have been read."""
+
+    name: Text
+    copies: Quantity | None = None
+    spread: Word | None = None
+    burn: BurnClause | None = None
+    head: Quantity | None = None
+    seen: set[str] = field(default_factory=set)
+
+
+class _Parser:
+    def __init__(self, source: Source, tokens: list[Token]) -> None:
+        self._source = source
+        self._tokens = tokens
+        self._at = 0
+        self._nesting = 0
+
+    # Tokens
+
+    @property
+    def _token(self) -> Token:
+        return self._tokens[self._at]
+
+    def _next(self) -> Token:
+        token = self._token
+        if token.kind is not TokenKind.END:
+            self._at += 1
+        return token
+
+    def _is(self, *raws: str) -> bool:
+        token = self._token
+        return token.kind in (TokenKind.WORD, TokenKind.PUNCT) and token.raw in raws
+
+    def _accept(self, raw: str) -> bool:
+        if not self._is(raw):
+            return False
+        self._next()
+        return True
+
+    def _expect(self, raw: str, after: str = "") -> Token:
+        if self._is(raw):
+            return self._next()
+        raise self._unexpected(shown(raw) + (f" {after}" if after else ""), (raw,))
+
+    def _unexpected(
+        self, expected: str, words: tuple[str, ...] = (), todo: str = ""
+    ) -> PolicyError:
+        token = self._token
+        if not todo and token.kind is TokenKind.WORD:
+            todo = did_you_mean(token.raw, words)
+        return self._source.error(token.span, token.shown, expected, todo)
+
+    # Statements
+
+    def policy(self) -> PolicySyntax:
+        statements: list[Statement] = []
+        while self._token.kind is not TokenKind.END:
+            if len(statements) == STATEMENTS_MAX:
+                raise self._unexpected(f"at most {STATEMENTS_MAX} statements")
+            statements.append(self._statement())
+            while self._accept(";"):
+                pass
+        return PolicySyntax(tuple(statements))
+
+    def _statement(self) -> Statement:
+        rules: dict[str, Callable[[], Statement]] = {
+            "pool": self._pool,
+            "migrate": self._migrate,
+            "release": self._release,
+            "pin": self._pin,
+        }
+        if not self._is(*rules):
+            raise self._no_statement()
+        return rules[self._next().raw]()
+
+    def _no_statement(self) -> PolicyError:
+        token = self._token
+        previous = self._tokens[self._at - 1] if self._at else None
+        if previous is not None and previous.kind is TokenKind.NUMBER and token.raw in UNIT_WORDS:
+            todo = f"write {previous.raw}{token.raw} without a space"
+            return self._unexpected("the unit right behind the number", (), todo)
+        if previous is not None:
+            expected = "'and', 'or' or a statement ('pool', 'migrate', 'release', 'pin')"
+            return self._unexpected(expected, (*STATEMENT_WORDS, "and", "or"))
+        return self._unexpected("'pool', 'migrate', 'release' or 'pin'", STATEMENT_WORDS)
+
+    def _name(self, what: str) -> Text:
+        token = self._token
+        if token.kind is TokenKind.WORD and token.raw in RESERVED:
+            todo = f'as a name it is written "{token.raw}", in quotes'
+            raise self._unexpected(f"the name of {what}", (), todo)
+        if token.kind not in (TokenKind.WORD, TokenKind.STRING):
+            raise self._unexpected(f"the name of {what}", (), 'such as "imaging"')
+        if not token.value.isprintable() or not 0 < len(token.value) <= NAME_CHARACTERS_MAX:
+            raise self._unexpected(
+                f"a name of 1 to {NAME_CHARACTERS_MAX} characters that can be printed"
+            )
+        self._next()
+        return Text(token.value, token.span)
+
+    def _pool(self) -> PoolStatement:
+        draft = _PoolDraft(self._name("a pool"))
+        opening = self._expect("{", "and the pool's settings")
+        while not self._is("}"):
+            self._clause(draft, self._clause_word(draft, opening))
+            if not self._is("}"):
+                self._expect(";", "or '}'")
+        if draft.copies is None:
+            raise self._unexpected(f"'copies' in pool {draft.name}", (), "such as: copies 2")
+        self._next()
+        return PoolStatement(draft.name, draft.copies, draft.spread, draft.burn, draft.head)
+
+    def _clause_word(self, draft: _PoolDraft, opening: Token) -> str:
+        if self._token.kind is TokenKind.END:
+            raise self._source.error(
+                opening.span, "a '{' without its '}'", "'}' behind the pool's settings"
+            )
+        if not self._is(*CLAUSE_WORDS):
+            raise self._unexpected("'copies', 'burn', 'head' or '}'", CLAUSE_WORDS)
+        word = self._token.raw
+        if word in draft.seen:
+            raise self._source.error(
+                self._token.span, f"a second '{word}' in one pool", "each setting once"
+            )
+        draft.seen.add(word)
+        self._next()
+        return word
+
+    def _clause(self, draft: _PoolDraft, word: str) -> None:
+        if word == "burn":
+            draft.burn = self._burn()
+        elif word == "head":
+            draft.head = self._quantity("a size such as 64KiB")
+        else:
+            draft.copies = self._quantity("the number of copies")
+            if self._accept("spread"):
+                draft.spread = self._word("how copies are spread")
+
+    def _burn(self) -> BurnClause:
+        self._expect("when")
+        full, oldest = self._burn_reason()
+        if self._accept("or"):
+            place = self._token
+            also_full, also_oldest = self._burn_reason()
+            if full == also_full:
+                raise self._source.error(
+                    place.span, f"{place.shown} twice", "'full or oldest > DURATION'"
+                )
+            full, oldest = True, oldest or also_oldest
+        return BurnClause(full, oldest)
+
+    def _burn_reason(self) -> tuple[bool, Quantity | None]:
+        if self._accept("full"):
+            return True, None
+        if not self._accept("oldest"):
+            raise self._unexpected("'full' or 'oldest'", ("full", "oldest"))
+        self._expect(">")
+        return False, self._quantity("a duration such as 7d")
+
+    def _migrate(self) -> MigrateStatement:
+        name = self._name("the rule")
+        self._expect("to", "and the name of a pool")
+        pool = self._name("a pool")
+        self._expect("when", "and a condition")
+        return MigrateStatement(name, pool, self._condition())
+
+    def _pin(self) -> PinStatement:
+        name = self._name("the rule")
+        self._expect("when", "and a condition")
+        return PinStatement(name, self._condition())
+
+    def _release(self) -> ReleaseStatement:
+        name = self._name("the rule")
+        self._expect("from")
+        self._expect("tier", "and the name of a tier")
+        tier = self._name("a tier")
+        start = self._watermark("when", ">")
+        stop = self._watermark("until", "<")
+        return ReleaseStatement(name, tier, start, stop, self._order())
+
+    def _watermark(self, word: str, sign: str) -> Quantity:
+        self._expect(word, f"tier.used {sign} PERCENT")
+        self._expect("tier.used")
+        self._expect(sign)
+        return self._quantity("a share of the tier such as 85%")
+
+    def _order(self) -> tuple[OrderItem, ...]:
+        if not self._accept("order"):
+            return ()
+        self._expect("by")
+        items = [self._order_item()]
+        while self._accept(","):
+            items.append(self._order_item())
+        return tuple(items)
+
+    def _order_item(self) -> OrderItem:
+        fact = self._word("a fact such as heat")
+        descending = self._accept("desc")
+        if not descending:
+            self._accept("asc")
+        return OrderItem(fact, descending)
+
+    # Conditions
+
+    def _condition(self) -> Condition:
+        return _joined(Or, self._parts(self._conjunction, "or"))
+
+    def _conjunction(self) -> Condition:
+        return _joined(And, self._parts(self._negation, "and"))
+
+    def _parts(self, part: Callable[[], Condition], word: str) -> tuple[Condition, ...]:
+        parts = [part()]
+        while self._is(word):
+            if len(parts) == CONDITIONS_MAX:
+                raise self._unexpected(f"at most {CONDITIONS_MAX} conditions in a row")
+            self._next()
+            parts.append(part())
+        return tuple(parts)
+
+    def _negation(self) -> Condition:
+        if not self._is("not", "("):
+            return self._comparison()
+        if self._nesting == NESTING_MAX:
+            raise self._unexpected(f"at most {NESTING_MAX} parentheses and 'not' in each other")
+        self._nesting += 1
+        condition = self._nested(self._next())
+        self._nesting -= 1
+        return condition
+
+    def _nested(self, opening: Token) -> Condition:
+        if opening.raw == "not":
+            return Not(self._negation())
+        inner = self._condition()
+        if self._token.kind is TokenKind.END:
+            raise self._source.error(opening.span, "a '(' without its ')'", "')' further on")
+        self._expect(")", "or 'and' or 'or'")
+        return inner
+
+    def _comparison(self) -> Condition:
+        if self._accept("always"):
+            return Always()
+        fact = self._word("a condition such as age > 30d")
+        if self._is("=="):
+            raise self._unexpected("a comparison", (), "write a single =")
+        if not self._is(*OPERATORS):
+            raise self._unexpected("one of < <= > >= = != ~ behind " + shown(fact.text))
+        sign = self._next()
+        return Comparison(fact, Word(sign.raw, sign.span), self._value())
+
+    def _value(self) -> Value:
+        token = self._token
+        if token.kind is TokenKind.NUMBER:
+            return self._quantity("")
+        if token.kind is TokenKind.STRING:
+            self._next()
+            return Text(token.value, token.span)
+        return self._word("a number, a string or a word")
+
+    def _quantity(self, expected: str) -> Quantity:
+        if self._token.kind is not TokenKind.NUMBER:
+            raise self._unexpected(expected)
+        token = self._next()
+        return Quantity(token.value, token.unit, token.span)
+
+    def _word(self, expected: str) -> Word:
+        token = self._token
+        if token.kind is not TokenKind.WORD or token.raw in RESERVED:
+            raise self._unexpected(expected)
+        self._next()
+        return Word(token.raw, token.span)
+
+
+def _joined(kind: type[And] | type[Or], parts: tuple[Condition, ...]) -> Condition:
+    return parts[0] if len(parts) == 1 else kind(parts)
