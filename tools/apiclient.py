@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -30,17 +31,20 @@ class ApiError(HsmError):
 class ApiClient:
     """One connection to hsmd; every method raises HsmError with what to do."""
 
-    def __init__(self, socket: Path, config: Path, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
-        self.socket = socket
+    def __init__(
+        self, socket_path: Path, config: Path, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
+        self.socket = socket_path
         self._start_hint = f"start it: hsmd --config {config}"
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)),
+            transport=httpx.HTTPTransport(uds=str(socket_path)),
             base_url="http://hsmd",
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
             trust_env=False,
         )
 
     def __enter__(self) -> Self:
+        self._knock()
         return self
 
     def __exit__(
@@ -66,8 +70,6 @@ class ApiClient:
         headers = {"content-type": "application/json"} if content is not None else {}
         try:
             answer = self._http.request(method, url, content=content, headers=headers)
-        except httpx.ConnectError as error:
-            raise self._down(str(error)) from error
         except httpx.TimeoutException as error:
             raise TransientError(
                 f"hsmd at {self.socket} took the request but did not answer in time; "
@@ -79,16 +81,26 @@ class ApiClient:
             ) from error
         return self._read(answer)
 
-    def _down(self, why: str) -> TransientError:
-        if "Permission denied" in why:
-            return TransientError(
-                f"hsmd's socket {self.socket} may not be opened by this user; use its group or root"
-            )
-        reason = "there is no socket" if not self.socket.exists() else "nobody listens"
-        return TransientError(
-            f"hsmd is not running ({reason} at {self.socket}); {self._start_hint}"
-            " (in a sandbox: hsm sandbox start DIR). Files in the cache work without it."
-        )
+    def _knock(self) -> None:
+        """Connect once: the errno tells exactly why nobody is there.
+
+        httpx only has words for it, and leaves its socket open when it fails.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            door.settimeout(CONNECT_TIMEOUT_S)
+            try:
+                door.connect(str(self.socket))
+            except PermissionError as error:
+                raise TransientError(
+                    f"hsmd's socket {self.socket} may not be opened by this user; "
+                    "use a user of its group, or root"
+                ) from error
+            except OSError as error:
+                raise TransientError(
+                    f"hsmd is not running ({self.socket}: {error.strerror or error}); "
+                    f"{self._start_hint} (in a sandbox: hsm sandbox start DIR). "
+                    "Files in the cache work without it."
+                ) from error
 
     def _read(self, answer: httpx.Response) -> Any:
         try:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hsmfs.daemon.policy.evaluate import Pool
 from hsmfs.errors import HsmError
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
@@ -218,7 +219,7 @@ def list_pools(ctx: typer.Context, json: JsonOption = False, config: ConfigOptio
     policy = load_policy_of(system)
     with system.api() as api:
         volumes = api.get("/v1/volumes")["volumes"]
-    pools = [_pool_row(pool, volumes) for pool in policy.pools]
+    pools = [_pool_row(pool, volumes) for pool in policy.pools.values()]
     if json:
         print_json({"pools": pools})
         return
@@ -231,12 +232,12 @@ def list_pools(ctx: typer.Context, json: JsonOption = False, config: ConfigOptio
     )
 
 
-def _pool_row(pool: Any, volumes: list[Row]) -> Row:
+def _pool_row(pool: Pool, volumes: list[Row]) -> Row:
     mine = [volume for volume in volumes if volume["pool"] == pool.name]
     return {
         "name": pool.name,
         "copies": pool.copies,
-        "spread": str(pool.spread),
+        "spread": pool.spread,
         "head_bytes": pool.head_bytes,
         "volumes": len(mine),
         "files": sum(v["files"] for v in mine),

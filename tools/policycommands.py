@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hsmfs.daemon.policy import load_policy
-from hsmfs.errors import ConfigError, HsmError
+from hsmfs.configload import read_text
+from hsmfs.daemon.policy.evaluate import Policy, load_policy
+from hsmfs.errors import HsmError
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import print_json, say
 from hsmfs.tools.progress import exit_of, follow
@@ -23,21 +24,11 @@ def add(app: typer.Typer) -> None:
     app.add_typer(policy, name="policy")
 
 
-def load_policy_of(system: System, file: Path | None = None) -> Any:
+def load_policy_of(system: System, file: Path | None = None) -> Policy:
     """The policy of a system, or another file checked as if it were."""
     path = file or Path(system.config.policy.file)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise HsmError(
-            f"{path}: {error.strerror}; expected a policy file ([policy] file in "
-            f"{system.config_path})"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            str(path), f"bytes that are not UTF-8 at {error.start}", "text"
-        ) from error
-    tiers = [str(tier.name) for tier in system.config.tier]
+    text = read_text(path)
+    tiers = {tier.name for tier in system.config.tier}
     return load_policy(text, str(path), tiers, None)
 
 
@@ -59,13 +50,11 @@ def check(
             raise
         print_json({"file": str(path), "ok": False, "error": str(error)})
         raise typer.Exit(1) from error
-    counts = {
-        noun: len(getattr(policy, noun)) for noun in ("pools", "migrates", "releases", "pins")
-    }
+    counts = {noun: len(getattr(policy, noun)) for noun in ("pools", "migrate", "release", "pin")}
     if json:
         print_json({"file": str(path), "ok": True, **counts})
         return
-    say(f"{path}: good; " + ", ".join(f"{count} {noun}" for noun, count in counts.items()))
+    say(f"{path}: good; " + ", ".join(f"{noun} {count}" for noun, count in counts.items()))
 
 
 def run(

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsmfs.changer.emulated import EmulatedLibrary
-from hsmfs.config import load
+from hsmfs.configload import load
 from hsmfs.errors import CallerError, HsmError
 from hsmfs.tools import mounts
 from hsmfs.tools.apiclient import ApiClient
@@ -76,7 +75,7 @@ POLICY_TEXT: Final = """\
 # except that a nearly full cache is released of what has its copies.
 pool "main" {{ copies {copies}{spread}; burn when full or oldest > 7d; head 64KiB }}
 migrate "old files" to "main" when age > 30d
-release "make room" from tier "cache" when tier.used > 90% until tier.used < 80% order by heat
+release "make room" from tier "cache" when tier.used > 95% until tier.used < 85% order by heat
 """
 
 
@@ -207,6 +206,9 @@ class Sandbox:
                 names = ", ".join("--" + name.replace("_", "-") for name in kept)
                 self.notes.append(f"the library is kept as it was made, without {names}")
             return
+        # Only a new sandbox needs the emulator; every other command starts without it.
+        from hsmfs.changer.emulated import EmulatedLibrary
+
         slots = options.slots or 24
         EmulatedLibrary.create(
             path,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hsmfs.config import DEFAULT_PATH, Config, load
+from hsmfs.config import DEFAULT_PATH, Config
+from hsmfs.configload import load
 from hsmfs.tools.apiclient import ANSWER_TIMEOUT_S, ApiClient
 
 ConfigOption = Annotated[
