@@ -10,7 +10,7 @@ setup: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml .ci/system-packages
 	@PYTHON="$(PYTHON)" .ci/system-packages
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 

@@ -54,10 +54,10 @@ def ls(
 ) -> None:
     """List files with where their data is."""
     system = open_system(ctx, config)
+    insides = [system.inside(path) for path in paths or [Path(system.config.fuse.mount)]]
     files: list[dict[str, Any]] = []
     with system.api() as api:
-        for path in paths or [Path(system.config.fuse.mount)]:
-            inside = system.inside(path)
+        for inside in insides:
             files += api.get("/v1/ls", path=inside, recursive="1" if recursive else "0")["files"]
     if json:
         print_json({"files": files})
@@ -89,8 +89,9 @@ def locate(
 ) -> None:
     """Show every copy of a file: volume, disc, place, offset, hash."""
     system = open_system(ctx, config)
+    inside = system.inside(path)
     with system.api() as api:
-        found = api.get("/v1/locate", path=system.inside(path))
+        found = api.get("/v1/locate", path=inside)
     if json:
         print_json(found)
         return
