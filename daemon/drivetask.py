@@ -52,7 +52,10 @@ class DriveUnit:
         self.errors_in_row = 0
         self.loads = 0
         self.busy = False
+        self.rescued = False
+        """Whether getting the disc out of the failed drive was tried."""
         self.idle_since_s = 0.0
+        self._charged: HsmError | None = None
         self._clock = clock
         self._limiter = trio.CapacityLimiter(1)
         self._send, self._receive = trio.open_memory_channel[DriveJob](1)
@@ -72,8 +75,17 @@ class DriveUnit:
         self.state = state
         self._send.send_nowait(job)
 
+    def assign_rescue(self, job: DriveJob) -> None:
+        """A last job for a failed drive: give the disc back."""
+        assert not self.busy and not self.alive
+        self.busy = True
+        self._send.send_nowait(job)
+
     def charge(self, error: HsmError, *, for_good: bool) -> None:
-        """Count a fault; a drive that fails for good or too often is left alone."""
+        """Count a fault once; a drive that fails too often in a row is left alone."""
+        if error is self._charged:
+            return
+        self._charged = error
         self.errors += 1
         self.errors_in_row += 1
         self.note = str(error)

@@ -58,11 +58,13 @@ class FsLink:
         claims: Callable[[], list[FileVersion]],
         on_event: Callable[[Event], Awaitable[None]],
         on_connect: Callable[[], Awaitable[None]],
+        on_reset: Callable[[], None],
     ) -> None:
         self._socket = socket
         self._claims = claims
         self._on_event = on_event
         self._on_connect = on_connect
+        self._on_reset = on_reset
         self._client: RpcClient | None = None
         self._up = trio.Event()
 
@@ -90,6 +92,7 @@ class FsLink:
 
     async def _serve_once(self) -> None:
         async with RpcClient.connect(self._socket) as client:
+            self._on_reset()
             await client.call(Hello(PROTOCOL_VERSION, self._claims()), CALL_TIMEOUT_S)
             self._client = client
             self._up.set()

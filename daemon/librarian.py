@@ -47,7 +47,6 @@ class Librarian:
         self._catalog = catalog
         self._wake = wake
         self._slots: list[int] = []
-        self._elements: tuple[Element, ...] = ()
         self._lock = trio.Lock()
 
     # -- belief ----------------------------------------------------------------
@@ -75,7 +74,6 @@ class Librarian:
 
     async def _believe(self, inventory: Inventory) -> None:
         self._slots = [int(slot.address) for slot in inventory.slots]
-        self._elements = inventory.slots
         self.place = {
             str(element.barcode): int(element.address)
             for element in (*inventory.slots, *inventory.drives, *inventory.mailslots)
@@ -178,7 +176,10 @@ class Librarian:
         magazine = self._catalog.magazines.get(disc.magazine)
         if magazine is None or magazine.exporting:
             return False
-        return disc.barcode in self.place or self.unit_with(disc.barcode) is not None
+        unit = self.unit_with(disc.barcode)
+        if unit is not None:
+            return unit.alive
+        return disc.barcode in self.place
 
     def unit_with(self, barcode: str) -> DriveUnit | None:
         return next((unit for unit in self.units if unit.disc == barcode), None)
@@ -190,6 +191,15 @@ class Librarian:
         """The slot a disc belongs to."""
         disc = self._catalog.discs[barcode]
         return self._catalog.magazines[disc.magazine].first_slot + disc.position
+
+    @property
+    def slots(self) -> list[int]:
+        """Element addresses of all slots."""
+        return list(self._slots)
+
+    def span_index(self, first_slot: int) -> int:
+        """Which span of magazine slots starts at this element address."""
+        return self._slots.index(first_slot) // self.config.magazine_slots
 
     def in_words(self, disc: DiscRecord) -> str:
         """Where a disc is, for people."""

@@ -119,3 +119,20 @@ def source_of(
         kind=kind,
         target=(view.symlink(record.ino) or b"") if kind == "symlink" else b"",
     )
+
+
+def founds(view: NamespaceView, inodes: Iterable[int]) -> list[Found]:
+    """The regular files among these inodes that still have a name."""
+    items = []
+    for ino in inodes:
+        record = view.inode(ino)
+        paths = view.paths_of(ino) if record is not None else []
+        if record is not None and paths and stat.S_ISREG(record.mode):
+            items.append(found(paths[0], record))
+    return items
+
+
+def parent_paths(path: bytes) -> list[bytes]:
+    """All directories above a path, outermost first."""
+    parts = path.split(b"/")[:-1]
+    return [b"/".join(parts[: i + 1]) for i in range(len(parts))]

@@ -1,0 +1,175 @@
+"""What people ask for by hand: paths in, jobs out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+import trio
+
+from hsmfs.daemon.catalogrecords import DiscState
+from hsmfs.daemon.hsmd import Hsmd
+from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.packing import Found, regular_files
+from hsmfs.daemon.policyrun import PolicyRunner
+from hsmfs.errors import CallerError, FsError, HsmError
+from hsmfs.namespace.view import NamespaceView
+from hsmfs.types import Residency
+
+log = structlog.get_logger(__name__)
+LOAD_ESTIMATE_S: Final = 15.0
+READ_ESTIMATE_BYTES_S: Final = 36_000_000
+
+
+class Commands:
+    """Starts jobs; each runs in a nursery and tells its end by itself."""
+
+    def __init__(self, hsmd: Hsmd, policy_runner: PolicyRunner, nursery: trio.Nursery) -> None:
+        self.hsmd = hsmd
+        self.core = hsmd.core
+        self.policy_runner = policy_runner
+        self._nursery = nursery
+
+    # -- paths ---------------------------------------------------------------
+
+    def relative(self, path: str) -> bytes:
+        """A path under the mount, or from the root of the namespace."""
+        mount = str(self.core.mount)
+        real = os.path.normpath(path)
+        for root in (mount, os.path.realpath(mount)):
+            if real == root or real.startswith(root + "/"):
+                return os.fsencode(real[len(root) :].strip("/"))
+        if path.startswith("/"):
+            raise CallerError(f"{path}: found outside of the mount, expected under {mount}")
+        return os.fsencode(real.strip("/") if real != "." else "")
+
+    async def files(self, paths: Sequence[str], *, recursive: bool) -> list[Found]:
+        """All regular files that the paths name, in the order of a walk."""
+        if self.core.link.connected:
+            await self.core.link.sync()
+        relative = [self.relative(path) for path in paths]
+
+        def query(view: NamespaceView) -> list[Found]:
+            return [
+                item for path in relative for item in regular_files(view, path, recursive=recursive)
+            ]
+
+        try:
+            return await self.core.namespace.read(query)
+        except FileNotFoundError as error:
+            raise CallerError(f"{error}: no such file or directory in the mount") from None
+
+    # -- jobs ------------------------------------------------------------------
+
+    def _start(self, kind: str, work: Any, *args: Any) -> Job:
+        job = self.core.jobs.new(kind)
+        self._nursery.start_soon(self._guard, job, work, *args)
+        return job
+
+    async def _guard(self, job: Job, work: Any, *args: Any) -> None:
+        try:
+            await work(job, *args)
+        except (HsmError, FsError) as error:
+            job.complain(str(error))
+            job.files_failed = max(job.files_failed, job.files_total - job.files_done)
+            job.end()
+        if not job.files_total:
+            job.end()
+
+    async def migrate(self, paths: Sequence[str], *, recursive: bool) -> Job:
+        """Copies on discs for all these files, as soon as drives can."""
+        items = await self.files(paths, recursive=recursive)
+        return self._start("migrate", self._migrate, items)
+
+    async def _migrate(self, job: Job, items: list[Found]) -> None:
+        job.add(len(items), sum(item.size for item in items))
+        pool = self.hsmd.migrator.default_pool
+        await self.hsmd.migrator.ask(items, pool, job, urgent=True)
+
+    async def release(self, paths: Sequence[str], *, recursive: bool) -> Job:
+        """Stubs out of all these files."""
+        items = await self.files(paths, recursive=recursive)
+        return self._start("release", self._release, items)
+
+    async def _release(self, job: Job, items: list[Found]) -> None:
+        job.add(len(items), sum(item.size for item in items))
+        await self.hsmd.releaser.release(items, job)
+
+    async def recall(self, paths: Sequence[str], *, recursive: bool) -> Job:
+        """All these files back in the cache."""
+        items = await self.files(paths, recursive=recursive)
+        return self._start("recall", self._recall, items)
+
+    async def _recall(self, job: Job, items: list[Found]) -> None:
+        job.add(len(items), sum(item.size for item in items))
+        await self.hsmd.recaller.ask(items, job)
+
+    async def pin(self, paths: Sequence[str], *, recursive: bool, pinned: bool) -> Job:
+        """Forbid or allow release."""
+        items = await self.files(paths, recursive=recursive)
+        return self._start("pin" if pinned else "unpin", self._pin, items, pinned)
+
+    async def _pin(self, job: Job, items: list[Found], pinned: bool) -> None:
+        job.add(len(items), 0)
+        await self.core.link.pin([item.ino for item in items], pinned)
+        for _ in items:
+            job.done(0)
+
+    def export(self, name: str) -> Job:
+        self.hsmd.magazines.get(name)
+        return self._start("export", self._magazine_job(self.hsmd.magazines.export, name))
+
+    def bring_in(self, name: str) -> Job:
+        self.hsmd.magazines.get(name)
+        return self._start("import", self._magazine_job(self.hsmd.magazines.bring_in, name))
+
+    def _magazine_job(self, work: Any, name: str) -> Any:
+        async def run(job: Job) -> None:
+            await work(name, job)
+
+        return run
+
+    def run_policy(self) -> Job:
+        return self._start("policy", self._run_policy)
+
+    async def _run_policy(self, job: Job) -> None:
+        await self.policy_runner.run_once(job)
+
+    # -- plans ---------------------------------------------------------------------
+
+    async def plan(self, kind: str, paths: Sequence[str], *, recursive: bool) -> dict[str, Any]:
+        """What a command would move; changes nothing."""
+        items = await self.files(paths, recursive=recursive)
+        if kind == "recall":
+            return self._plan_recall(items)
+        wanted = {"migrate": (Residency.RESIDENT,), "release": (Residency.PREMIGRATED,)}[kind]
+        chosen = [item for item in items if item.state in wanted]
+        size = sum(item.size for item in chosen)
+        return {"files": len(chosen), "bytes": size, "discs": 0, "loads": 0, "seconds": 0.0,
+                "magazines": []}
+
+    def _plan_recall(self, items: Sequence[Found]) -> dict[str, Any]:
+        chosen = [item for item in items if item.state == Residency.MIGRATED]
+        volumes = {label for item in chosen for label, _ in self.core.catalog.extents(item.file)[:1]}
+        size = sum(item.size for item in chosen)
+        librarian = self.core.librarian
+        outside: set[str] = set()
+        for label in volumes:
+            discs = self.core.catalog.verified_discs(label)
+            if not any(librarian.present(disc) for disc in discs):
+                outside.update(disc.magazine for disc in discs[:1])
+        seconds = len(volumes) * LOAD_ESTIMATE_S + size / READ_ESTIMATE_BYTES_S
+        return {
+            "files": len(chosen),
+            "bytes": size,
+            "discs": len(volumes),
+            "loads": len(volumes),
+            "seconds": round(seconds, 1),
+            "magazines": sorted(outside),
+        }
+
+    def usable_discs(self) -> int:
+        """Blank discs that are left inside."""
+        return sum(disc.state == DiscState.BLANK for disc in self.core.catalog.discs.values())

@@ -1,0 +1,38 @@
+"""Facts about files, as policy rules want them."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from hsmfs.daemon.packing import Found, found
+from hsmfs.daemon.policy.evaluate import Facts
+from hsmfs.namespace.view import NamespaceView
+from hsmfs.records import InodeRecord
+from hsmfs.types import Residency
+
+
+def facts_of(path: bytes, record: InodeRecord) -> Facts:
+    """The facts of one file under one of its names."""
+    return Facts(
+        path=path,
+        name=path.rpartition(b"/")[2],
+        size=record.size,
+        atime_ns=record.atime_ns,
+        mtime_ns=record.mtime_ns,
+        ctime_ns=record.ctime_ns,
+        uid=record.uid,
+        gid=record.gid,
+        heat=record.heat,
+        state=Residency(record.state).word,
+        copies=record.copies,
+        ino=record.ino,
+    )
+
+
+def files_with_facts(view: NamespaceView, state: Residency) -> Iterator[tuple[Found, Facts]]:
+    """All regular files in one state, by the index, each under its first name."""
+    for record in view.files_in_state(state):
+        paths = view.paths_of(record.ino)
+        if paths and stat.S_ISREG(record.mode):
+            yield found(paths[0], record), facts_of(paths[0], record)

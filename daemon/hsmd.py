@@ -1,0 +1,313 @@
+"""The daemon as a whole: parts wired together, and the dispatcher.
+
+The dispatcher makes a picture of drives and demands, asks the scheduler what
+to do, and hands jobs to drives. It runs when something changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+
+from hsmfs.daemon.activevolume import ActiveVolume
+from hsmfs.daemon.burnjob import BurnSession
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
+from hsmfs.daemon.core import Core
+from hsmfs.daemon.drivetask import DriveState, DriveUnit
+from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.readjob import ReadJob
+from hsmfs.daemon.recaller import Recaller
+from hsmfs.daemon.releaser import Releaser
+from hsmfs.daemon.scheduler import (
+    Action,
+    Burn,
+    BurnDemand,
+    DriveView,
+    Picture,
+    Read,
+    Unload,
+    Verify,
+    VerifyDemand,
+    plan,
+)
+from hsmfs.daemon.verifyjob import VerifyJob
+from hsmfs.errors import HsmError
+from hsmfs.rpc.messages import Event, Wanted
+
+log = structlog.get_logger(__name__)
+TICK_S: Final = 0.25
+
+
+class _UnloadJob:
+    """Bring a disc home."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    async def run(self, unit: DriveUnit) -> None:
+        await self.core.librarian.unload(unit)
+
+
+class _CheckJob:
+    """Look at a disc: learn its capacity, or what a cut burn left."""
+
+    def __init__(self, core: Core, disc: DiscRecord) -> None:
+        self.core = core
+        self.disc = disc
+
+    async def run(self, unit: DriveUnit) -> None:
+        disc = self.disc
+        try:
+            await self.core.librarian.load(unit, disc.barcode)
+            info = await unit.call(unit.drive.disc_info)
+            disc.capacity_sectors = info.capacity_sectors
+            self._judge(info.state)
+            await self.core.catalog.save(disc)
+            await self.core.librarian.unload(unit)
+        finally:
+            self.core.reserved.discard(disc.barcode)
+
+    def _judge(self, found: str) -> None:
+        disc = self.disc
+        if disc.state == DiscState.BURNING and found == "blank":
+            disc.become(DiscState.BLANK)
+            disc.volume = ""
+        elif disc.state == DiscState.BURNING:
+            disc.become(DiscState.SUSPECT)
+            disc.note = f"its burn was cut (found {found})"
+        elif disc.state == DiscState.BLANK and found != "blank":
+            disc.become(DiscState.FOREIGN)
+            disc.note = f"expected blank, found {found}; nothing was written to it"
+            self.core.alarms.raise_(
+                "foreign-disc", f"disc {disc.barcode} in magazine {disc.magazine}: {disc.note}"
+            )
+
+
+@dataclass(slots=True)
+class Hsmd:
+    """All parts; ``run`` keeps them going."""
+
+    core: Core
+    migrator: Migrator
+    recaller: Recaller
+    releaser: Releaser
+    magazines: Magazines
+    changed: trio.Event
+    cut: set[str]
+    """Discs that were burning when hsmd last ended."""
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, Wanted):
+            await self.recaller.on_wanted(event)
+        else:
+            await self.recaller.on_no_longer_wanted(event)
+
+    async def on_connect(self) -> None:
+        """Take up what a restart of either side left."""
+        try:
+            await self.core.link.sync()
+            await self.migrator.resume()
+            await self._resume_recalls()
+        except HsmError as error:
+            log.warning("resume waits for the next connection", error=str(error))
+        self.core.wake()
+
+    async def _resume_recalls(self) -> None:
+        from hsmfs.daemon.packing import founds
+
+        asked = list(self.core.catalog.asked("r"))
+        items = await self.core.namespace.read(lambda view: founds(view, asked))
+        await self.core.catalog.answer("r", set(asked) - {item.ino for item in items})
+        items = [item for item in items if item.file not in self.recaller.requests]
+        if items:
+            job = self.core.jobs.new("recall")
+            job.note = "taken up again after a restart"
+            job.add(len(items), sum(item.size for item in items))
+            await self.recaller.ask(items, job)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        core = self.core
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.librarian.robot.serve)
+            await core.librarian.refresh()
+            for unit in core.librarian.units:
+                nursery.start_soon(unit.serve, core.wake)
+            nursery.start_soon(core.librarian.watch)
+            nursery.start_soon(core.link.serve)
+            nursery.start_soon(self.migrator.run)
+            nursery.start_soon(self.recaller.run)
+            nursery.start_soon(self.releaser.run)
+            nursery.start_soon(self.magazines.run)
+            while True:
+                self.changed = trio.Event()
+                await self._dispatch()
+                with trio.move_on_after(TICK_S):
+                    await self.changed.wait()
+
+    def wake(self) -> None:
+        """Look again soon."""
+        self.changed.set()
+        self.migrator.wake()
+
+    # -- the dispatcher -----------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        self._rescue()
+        self._check_discs()
+        for action in plan(self._picture(), self.core.clock.monotonic_s()):
+            self._start(action)
+
+    def _picture(self) -> Picture:
+        units = self.core.librarian.alive_units()
+        return Picture(
+            drives=tuple(DriveView(u.name, u.busy, u.disc, u.idle_since_s) for u in units),
+            reads=tuple(self.recaller.demands()),
+            burns=tuple(self._burn_demands()),
+            verifies=tuple(self._verify_demands()),
+            unloads=self.magazines.leaving_discs(),
+            hold_s=self.core.config.recall.hold_s,
+        )
+
+    def _burn_demands(self) -> list[BurnDemand]:
+        demands = []
+        short = ""
+        for active in self.migrator.active.values():
+            left = self.migrator.copies_left(active)
+            if left <= 0 or not active.claimed or self._too_many(active):
+                continue
+            if active.burning:
+                continue
+            discs = self.choose_discs(active, left)
+            if len(discs) < left:
+                short = self._no_blanks(active, left, len(discs))
+                continue
+            active.hold = ""
+            demands.append(BurnDemand(active.record.label, left, active.since_s))
+        self.magazines.blanks_wanted = short
+        return demands
+
+    def _too_many(self, active: ActiveVolume) -> bool:
+        bound = self.core.config.burn.attempts_max * active.record.copies
+        return active.record.burn_attempts >= bound
+
+    def _no_blanks(self, active: ActiveVolume, left: int, found: int) -> str:
+        text = (
+            f"Library {self.core.librarian.config.name}: {left} blank discs in different "
+            f"magazines wanted, {found} found. Bring a magazine with blank discs."
+        )
+        if active.hold != text:
+            active.hold = text
+            self.core.alarms.raise_("no-blank-discs", text)
+            self.migrator.tell_held(active, text)
+        return text
+
+    def choose_discs(self, active: ActiveVolume, count: int) -> list[DiscRecord]:
+        """Blank discs, each in a magazine that has no copy of the volume yet."""
+        holding = self.core.catalog.discs_of(active.record.label)
+        avoid = {
+            disc.magazine
+            for disc in holding
+            if disc.state in (DiscState.BURNED, DiscState.VERIFIED, DiscState.BURNING)
+        }
+        chosen: list[DiscRecord] = []
+        while len(chosen) < count:
+            blanks = self.core.librarian.blanks(avoid, self.core.reserved)
+            fitting = [
+                disc
+                for disc in blanks
+                if not disc.capacity_sectors
+                or disc.capacity_sectors >= active.layout.total_sectors
+            ]
+            if not fitting:
+                break
+            chosen.append(fitting[0])
+            avoid.add(fitting[0].magazine)
+        return chosen
+
+    def _verify_demands(self) -> list[VerifyDemand]:
+        verifying = self._verifying
+        return [
+            VerifyDemand(disc.barcode, disc.burned_in, self.migrator.active[disc.volume].since_s)
+            for disc in self.core.catalog.discs.values()
+            if disc.state == DiscState.BURNED
+            and disc.volume in self.migrator.active
+            and disc.barcode not in verifying
+            and self.core.librarian.present(disc)
+        ]
+
+    @property
+    def _verifying(self) -> set[str]:
+        return self.core.reserved
+
+    def _start(self, action: Action) -> None:
+        units = {unit.name: unit for unit in self.core.librarian.units}
+        match action:
+            case Read(drive, volume, barcode):
+                self.recaller.serving.add(volume)
+                job = ReadJob(self.recaller, volume, self.core.catalog.discs[barcode])
+                units[drive].assign(job, DriveState.READING)
+            case Unload(drive):
+                units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
+            case Verify(drive, barcode):
+                self.core.reserved.add(barcode)
+                disc = self.core.catalog.discs[barcode]
+                volume_record = self.core.catalog.volumes[disc.volume]
+                verify = VerifyJob(self.core, disc, volume_record, self._verified)
+                units[drive].assign(verify, DriveState.VERIFYING)
+            case Burn(volume, drives):
+                self._start_burn(self.migrator.active[volume], [units[name] for name in drives])
+
+    def _start_burn(self, active: ActiveVolume, units: list[DriveUnit]) -> None:
+        discs = self.choose_discs(active, len(units))
+        paired = dict(zip([unit.name for unit in units], discs, strict=False))
+        used = [unit for unit in units if unit.name in paired]
+        self.core.reserved.update(disc.barcode for disc in discs)
+        session = BurnSession(self.core, active, paired, self._burned)
+        session.start(used)
+        for unit in used:
+            unit.assign(session, DriveState.BURNING)
+
+    def _burned(self, session: BurnSession) -> None:
+        session.active.since_s = self.core.clock.monotonic_s()
+        self.core.wake()
+
+    def _verified(self, job: VerifyJob) -> None:
+        self.core.reserved.discard(job.disc.barcode)
+        self.core.wake()
+
+    # -- discs that need a look --------------------------------------------------------
+
+    def _check_discs(self) -> None:
+        idle = [unit for unit in self.core.librarian.alive_units() if not unit.busy]
+        wanted = [
+            self.core.catalog.discs[code]
+            for code in sorted(self.cut)
+            if self.core.librarian.present(self.core.catalog.discs[code])
+        ]
+        if not wanted and self.migrator.wants_probe:
+            wanted = self.core.librarian.blanks(set(), self.core.reserved)[:1]
+        for disc in wanted:
+            holder = self.core.librarian.unit_with(disc.barcode)
+            unit = holder if holder in idle else (None if holder else next(iter(idle), None))
+            if unit is None or disc.barcode in self.core.reserved:
+                continue
+            self.cut.discard(disc.barcode)
+            self.core.reserved.add(disc.barcode)
+            idle.remove(unit)
+            unit.assign(_CheckJob(self.core, disc), DriveState.LOADING)
+
+    def _rescue(self) -> None:
+        """A failed drive gives its disc back, if the robot can get it."""
+        for unit in self.core.librarian.units:
+            if not unit.alive:
+                self.core.alarms.raise_(
+                    "drive-failed", f"drive {unit.name} is out of service: {unit.note}"
+                )
+                if unit.disc and not unit.busy and not unit.rescued:
+                    unit.rescued = True
+                    unit.assign_rescue(_UnloadJob(self.core))
