@@ -20,9 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-import httpx
 import pydicom
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from hsmfs.tools.compare import compare_trees
@@ -80,14 +78,8 @@ class Demo:
         return json.loads(self.run(sys.executable, "-m", *words))
 
     def moves(self) -> int:
-        """Robot moves since hsmd started, from its metrics."""
-        socket = httpx.HTTPTransport(uds=str(self.sandbox / "run" / "hsmd.sock"))
-        with httpx.Client(transport=socket, base_url="http://hsmd") as client:
-            text = client.get("/metrics").text
-        for family in text_string_to_metric_families(text):
-            if family.name == "hsmd_robot_moves":
-                return int(family.samples[0].value)
-        raise DemoError("hsmd's /metrics has no hsmd_robot_moves")
+        """Robot moves since hsmd started."""
+        return int(self.hsm("status")["library"]["moves"])
 
     # -- what is shown -------------------------------------------------------------
 

@@ -76,13 +76,11 @@ def list_library(ctx: typer.Context, json: JsonOption = False, config: ConfigOpt
     for library in found["libraries"]:
         state = library.get("problem") or "works"
         say(f"library {library['name']} ({library['kind']}): {state}")
+        _drive_table(library["drives"])
         print_table(
-            ("element", "kind", "disc", "magazine"),
-            (
-                (e["address"], e["kind"], e.get("barcode"), e.get("magazine"))
-                for e in library["elements"]
-            ),
-            right=("element",),
+            ("slot", "disc"),
+            ((slot["address"], slot["barcode"]) for slot in library["slots"]),
+            right=("slot",),
         )
 
 
@@ -112,12 +110,12 @@ def _disc_table(rows: list[Row]) -> None:
 
 def _magazine_table(rows: list[Row]) -> None:
     print_table(
-        ("name", "where", "slots", "discs", "volumes", "files only here"),
+        ("name", "where", "slots", "discs", "volumes", "volumes only here"),
         (
             (m["name"], m["state"], _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
             for m in rows
         ),
-        right=("discs", "files only here"),
+        right=("discs", "volumes only here"),
         empty="no magazines",
     )
 
@@ -182,9 +180,9 @@ def show_volume(
         return
     _volume_table([found])
     print_table(
-        ("offset", "size", "xxh3", "path"),
-        ((f["offset"], size_words(f["size"]), f.get("xxh3"), f["path"]) for f in found["files"]),
-        right=("offset", "size"),
+        ("offset", "ino", "live", "path"),
+        ((f["offset"], f["ino"], f["live"], f["path"]) for f in found["contents"]),
+        right=("offset", "ino"),
     )
 
 

@@ -1,7 +1,8 @@
 """Background processes of a sandbox: start, recognise, end.
 
-A pid file holds ``pid starttime`` (``/proc/PID/stat`` field 22), so a pid that
-the system gave to another process is never taken for ours, nor signalled.
+A pid counts only while its command line is that program with that
+configuration, and is signalled only while its start time is what it was; so a
+pid that the system gave to another process is never taken for ours.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from hsmfs.errors import HsmError
 POLL_S: Final = 0.05
 LOG_LINES_SHOWN: Final = 15
 START_TIME_FIELD: Final = 22
+"""Of ``/proc/PID/stat``, see proc(5)."""
+PROGRAM_WORDS: Final = 4
+"""The program is among these first words, behind an interpreter and its options."""
 DETACH: Final = 'cd / && "$@" </dev/null >>"$LOG" 2>&1 & echo $!'
 """The shell leaves at once, so the program is nobody's child and no job."""
 
@@ -78,29 +82,27 @@ class Program:
 
     def _noted(self) -> Running | None:
         try:
-            pid, ticks = (int(word) for word in self.pid_file.read_text().split())
+            pid = int(self.pid_file.read_text())
         except (OSError, ValueError):
             return None
-        noted = Running(pid, ticks)
-        return noted if noted.alive() else None
+        return self._ours(Path(f"/proc/{pid}"))
 
     def _found(self) -> Running | None:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and self._is_ours(entry):
-                pid = int(entry.name)
-                ticks = start_ticks(pid)
-                if ticks is not None:
-                    return Running(pid, ticks)
-        return None
+        entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+        return next(filter(None, map(self._ours, entries)), None)
 
-    def _is_ours(self, process: Path) -> bool:
+    def _ours(self, process: Path) -> Running | None:
+        """The process behind a directory of /proc, if it is this program."""
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
-            return False
-        program = {os.fsencode(self.name), os.fsencode(self.module)}
-        named = any(os.path.basename(word) in program for word in words[:4])
-        return named and os.fsencode(self.config) in words
+            return None
+        names = {os.fsencode(self.name), os.fsencode(self.module)}
+        named = any(os.path.basename(word) in names for word in words[:PROGRAM_WORDS])
+        if not named or os.fsencode(self.config) not in words:
+            return None
+        ticks = start_ticks(int(process.name))
+        return None if ticks is None else Running(int(process.name), ticks)
 
     def start(self) -> Running:
         """Start it detached, with its output in its log."""
@@ -116,7 +118,7 @@ class Program:
         ticks = start_ticks(pid)
         if ticks is None:
             raise HsmError(f"{self.name} ended as soon as it was started\n{self.last_words()}")
-        self.pid_file.write_text(f"{pid} {ticks}\n")
+        self.pid_file.write_text(f"{pid}\n")
         return Running(pid, ticks)
 
     def stop(self, timeout_s: float) -> str:

@@ -35,17 +35,15 @@ class System:
         return ApiClient(socket, self.config_path, timeout_s)
 
     def inside(self, path: Path) -> str:
-        """The path as the namespace has it: ``/`` is the mount.
+        """The absolute path under the mount, as hsmd takes it.
 
         The last component is not followed, so that a symbolic link inside the
         mount names itself; one outside that points into the mount is followed.
         """
         mount = _parent_resolved(Path(self.config.fuse.mount))
         for candidate in (_parent_resolved(path), path.resolve()):
-            if candidate == mount:
-                return "/"
             if candidate.is_relative_to(mount):
-                return "/" + str(candidate.relative_to(mount))
+                return str(candidate)
         raise typer.BadParameter(f"{path} is not inside the mount {mount} ({self.config_path})")
 
 

@@ -281,13 +281,13 @@ def test_tasks_done(run: Run, hsmd: Hsmd) -> None:
     assert hsmd.asked[-1][:2] == ("POST", "/v1/tasks/3/done")
 
 
-def test_ls_asks_for_paths_of_the_namespace(run: Run, hsmd: Hsmd, system: Path) -> None:
+def test_ls_asks_for_absolute_paths(run: Run, hsmd: Hsmd, system: Path) -> None:
     hsmd.answers["/v1/ls"] = {"files": [FILE]}
     mount = system.parent / "mnt"
     code, out, _ = run("ls", "-r", str(mount / "a"), str(mount), "--json")
     assert code == 0
     assert json.loads(out) == {"files": [FILE, FILE]}
-    assert [asked[2]["path"] for asked in hsmd.asked] == [["/a"], ["/"]]
+    assert [asked[2]["path"] for asked in hsmd.asked] == [[str(mount / "a")], [str(mount)]]
     assert hsmd.asked[0][2]["recursive"] == ["1"]
 
 
@@ -299,10 +299,10 @@ def test_names_that_are_not_utf8_survive_both_ways(run: Run, hsmd: Hsmd, system:
     path = str(system.parent / "mnt" / name)
     code, out, _ = run("ls", path, "--json")
     assert json.loads(out)["files"][0]["path"] == "/" + name
-    assert hsmd.asked[-1][2]["path"] == ["/" + name]
+    assert hsmd.asked[-1][2]["path"] == [path]
     assert run("ls", path)[0] == code == 0
     assert run("pin", path)[0] == 0
-    assert hsmd.asked[-2][3]["paths"] == ["/" + name]
+    assert hsmd.asked[-2][3]["paths"] == [path]
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,8 @@ def test_a_plan_is_shown_and_nothing_waited_for(run: Run, hsmd: Hsmd, system: Pa
     assert code == 0
     assert "1 min 30 s" in out
     assert "M02" in out
-    assert hsmd.asked[-1][3] == {"paths": ["/"], "recursive": True, "plan": True}
+    mount = str(system.parent / "mnt")
+    assert hsmd.asked[-1][3] == {"paths": [mount], "recursive": True, "plan": True}
 
 
 def test_an_error_of_hsmd_is_one_line(run: Run, hsmd: Hsmd) -> None:
