@@ -163,7 +163,8 @@ class Migrator:
     def _due(self, pool: Pool, capacity: int) -> bool:
         files = self._waiting[pool.name].values()
         oldest = self.core.clock.monotonic_s() - next(iter(files)).since_s
-        if oldest >= pool.burn_max_wait_s or any(waiting.urgent for waiting in files):
+        waited = pool.burn_max_wait_s is not None and oldest >= pool.burn_max_wait_s
+        if waited or any(waiting.urgent for waiting in files):
             return True
         return sum(waiting.item.size for waiting in files) >= capacity * SECTOR_BYTES
 

@@ -1,0 +1,190 @@
+"""The admin API: HTTP and JSON on a unix socket, for hsm and others.
+
+Who may connect is decided by the socket's mode (0600, owner hsmd's user).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hsmfs.daemon.commands import Commands
+from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.policy.evaluate import load_policy
+from hsmfs.daemon.report import Report
+from hsmfs.errors import FsError, HsmError, Kind
+
+BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+_STATUS: Final = {Kind.CALLER: 400, Kind.OPERATOR: 409, Kind.TRANSIENT: 503}
+
+
+class AsciiJson(JSONResponse):
+    """JSON whose strings may hold undecodable path bytes as escapes."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=True).encode("ascii")
+
+
+Handler = Callable[[Request], Awaitable[Any]]
+
+
+def _answer(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Plain values to JSON, errors to their status and kind."""
+
+    async def run(request: Request) -> Response:
+        try:
+            value = await handler(request)
+        except HsmError as error:
+            status = _STATUS.get(error.kind, 500)
+            return AsciiJson({"error": str(error), "kind": error.kind.value}, status)
+        except FsError as error:
+            return AsciiJson({"error": str(error), "kind": "caller"}, 400)
+        if value is None:
+            return AsciiJson({"error": "not found", "kind": "caller"}, 404)
+        return AsciiJson(value)
+
+    return run
+
+
+class Api:
+    """Routes to the daemon's parts."""
+
+    def __init__(self, commands: Commands, report: Report) -> None:
+        self.commands = commands
+        self.report = report
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        get = [
+            ("/v1/status", self._status),
+            ("/v1/ls", self._ls),
+            ("/v1/locate", self._locate),
+            ("/v1/jobs/{id:int}", self._job),
+            ("/v1/library", self._library),
+            ("/v1/drives", self._drives),
+            ("/v1/discs", self._discs),
+            ("/v1/volumes", self._volumes),
+            ("/v1/volumes/{label}", self._volume),
+            ("/v1/magazines", self._magazines),
+            ("/v1/pools", self._pools),
+            ("/v1/tasks", self._tasks),
+        ]
+        post = [
+            ("/v1/tasks/{id:int}/done", self._task_done),
+            ("/v1/magazines/{name}/export", self._export),
+            ("/v1/magazines/{name}/import", self._import),
+            ("/v1/policy/run", self._policy_run),
+            ("/v1/policy/check", self._policy_check),
+            ("/v1/{kind}", self._files_job),
+        ]
+        routes = [Route(path, _answer(handler), methods=["GET"]) for path, handler in get]
+        routes += [Route(path, _answer(handler), methods=["POST"]) for path, handler in post]
+        routes.append(Route("/metrics", self._metrics, methods=["GET"]))
+        return Starlette(routes=routes)
+
+    async def _metrics(self, _request: Request) -> Response:
+        body = generate_latest(self.report.core.metrics.registry)
+        return Response(body, media_type=CONTENT_TYPE_LATEST)
+
+    async def _status(self, _request: Request) -> Any:
+        return await self.report.status()
+
+    async def _ls(self, request: Request) -> Any:
+        paths = request.query_params.getlist("path")
+        recursive = request.query_params.get("recursive", "0") in ("1", "true")
+        return {"files": await self.report.ls(paths, recursive=recursive)}
+
+    async def _locate(self, request: Request) -> Any:
+        return await self.report.locate(request.query_params["path"])
+
+    async def _job(self, request: Request) -> Any:
+        job = self.commands.core.jobs.get(request.path_params["id"])
+        return job.as_dict() if job else None
+
+    async def _library(self, _request: Request) -> Any:
+        return {"libraries": self.report.library()}
+
+    async def _drives(self, _request: Request) -> Any:
+        return {"drives": self.report.drives()}
+
+    async def _discs(self, _request: Request) -> Any:
+        return {"discs": self.report.discs()}
+
+    async def _volumes(self, _request: Request) -> Any:
+        return {"volumes": self.report.volumes()}
+
+    async def _volume(self, request: Request) -> Any:
+        return await self.report.volume(request.path_params["label"])
+
+    async def _magazines(self, _request: Request) -> Any:
+        return {"magazines": self.report.magazines()}
+
+    async def _pools(self, _request: Request) -> Any:
+        pools = self.report.core.policy.pools.values()
+        return {
+            "pools": [
+                {
+                    "name": pool.name,
+                    "copies": pool.copies,
+                    "spread": pool.spread,
+                    "head_bytes": pool.head_bytes,
+                    "burn_max_wait_s": pool.burn_max_wait_s,
+                }
+                for pool in pools
+            ]
+        }
+
+    async def _tasks(self, _request: Request) -> Any:
+        return {"tasks": self.report.tasks()}
+
+    async def _task_done(self, request: Request) -> Any:
+        task = await self.commands.hsmd.magazines.done(request.path_params["id"])
+        return self.report.task(task)
+
+    async def _export(self, request: Request) -> Any:
+        return _started(self.commands.export(request.path_params["name"]))
+
+    async def _import(self, request: Request) -> Any:
+        return _started(self.commands.bring_in(request.path_params["name"]))
+
+    async def _policy_run(self, _request: Request) -> Any:
+        return _started(self.commands.run_policy())
+
+    async def _policy_check(self, request: Request) -> Any:
+        text = (await request.body())[:BODY_BYTES_MAX].decode("utf-8", "replace")
+        core = self.report.core
+        tiers = {tier.name for tier in core.config.tier}
+        policy = load_policy(text, "policy", tiers, len(core.catalog.magazines) or None)
+        return {"pools": len(policy.pools), "migrate": len(policy.migrate)}
+
+    async def _files_job(self, request: Request) -> Any:
+        kind = request.path_params["kind"]
+        if kind not in ("migrate", "release", "recall", "pin", "unpin"):
+            return None
+        body = json.loads(await request.body() or b"{}")
+        paths = [str(path) for path in body.get("paths", [])]
+        recursive = bool(body.get("recursive"))
+        if body.get("plan"):
+            return await self.commands.plan(kind, paths, recursive=recursive)
+        match kind:
+            case "migrate":
+                job = await self.commands.migrate(paths, recursive=recursive)
+            case "release":
+                job = await self.commands.release(paths, recursive=recursive)
+            case "recall":
+                job = await self.commands.recall(paths, recursive=recursive)
+            case _:
+                pinned = kind == "pin"
+                job = await self.commands.pin(paths, recursive=recursive, pinned=pinned)
+        return _started(job)
+
+
+def _started(job: Job) -> dict[str, Any]:
+    return {"job": job.id}

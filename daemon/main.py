@@ -1,0 +1,227 @@
+"""The program ``hsmd``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+from hypercorn.config import Config as ServerConfig
+from hypercorn.trio import serve
+
+from hsmfs import configload, logs
+from hsmfs.changer.drive import Drive
+from hsmfs.changer.emulated import EmulatedLibrary, open_library
+from hsmfs.changer.library import Changer
+from hsmfs.clock import SystemClock
+from hsmfs.config import DEFAULT_PATH, Config, Library
+from hsmfs.daemon.activevolume import PlanStore
+from hsmfs.daemon.alarms import Alarms
+from hsmfs.daemon.api.app import Api
+from hsmfs.daemon.catalog import Catalog
+from hsmfs.daemon.catalogrecords import DiscState
+from hsmfs.daemon.commands import Commands
+from hsmfs.daemon.core import Core, NamespaceReader
+from hsmfs.daemon.drivetask import DriveUnit
+from hsmfs.daemon.emulatedhands import EmulatedHands
+from hsmfs.daemon.fslink import FsLink
+from hsmfs.daemon.hsmd import Hsmd
+from hsmfs.daemon.jobs import Jobs
+from hsmfs.daemon.librarian import Librarian
+from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.metrics import Metrics
+from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.policy.evaluate import load_policy
+from hsmfs.daemon.policyrun import PolicyRunner
+from hsmfs.daemon.recaller import Recaller
+from hsmfs.daemon.releaser import Releaser
+from hsmfs.daemon.report import Report
+from hsmfs.daemon.robottask import Robot
+from hsmfs.errors import CallerError, ConfigError, HsmError
+from hsmfs.store.lmdbstore import LmdbStore
+
+log = structlog.get_logger(__name__)
+NAMESPACE_WAIT_S: Final = 60.0
+SOCKET_MODE: Final = 0o600
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM; 1 for what is wrong outside, 2 for wrong use."""
+    parser = argparse.ArgumentParser(prog="hsmd", description="hsmfs's policy and library daemon")
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args(argv)
+    try:
+        config = configload.load(arguments.config)
+        configload.check_library_paths(config, arguments.config)
+        if len(config.library) != 1:
+            raise ConfigError(
+                f"{arguments.config}: [[library]]",
+                f"{len(config.library)} libraries",
+                "exactly one",
+                "run one hsmd per library",
+            )
+        logs.set_up(config.log.level, config.log.json, "hsmd")
+        trio.run(_run, config)
+    except HsmError as error:
+        print(f"hsmd: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"hsmd: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(config: Config) -> None:
+    run_dir = Path(config.run.path)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "hsmd.pid").write_text(f"{os.getpid()}\n")
+    catalog_dir = Path(config.catalog.path)
+    catalog_dir.mkdir(parents=True, exist_ok=True)
+    store = LmdbStore(catalog_dir, map_bytes=config.catalog.map_bytes)
+    namespace_store = await _open_namespace(config)
+    try:
+        hsmd = _build(config, store, namespace_store)
+        await _serve(hsmd)
+    finally:
+        namespace_store.close()
+        store.close()
+
+
+async def _open_namespace(config: Config) -> LmdbStore:
+    """The namespace is made by hsmfs: wait for it, for a while."""
+    path = Path(config.namespace.path)
+    with trio.move_on_after(NAMESPACE_WAIT_S):
+        while not (path / "data.mdb").exists():
+            await trio.sleep(0.1)
+        return LmdbStore(path, map_bytes=config.namespace.map_bytes, read_only=True)
+    raise CallerError(f"{path}: no namespace after {NAMESPACE_WAIT_S:.0f} s; start hsmfs first")
+
+
+def _open_emulated(config: Library) -> EmulatedLibrary:
+    return open_library(Path(config.path), SystemClock(), config.speed)
+
+
+def _drive_units(library: EmulatedLibrary, changer: Changer) -> list[DriveUnit]:
+    """Drives by element, matched by serial (DVCID and VPD page 80h)."""
+    clock = SystemClock()
+    by_serial: dict[str, Drive] = {}
+    for number in range(library.drive_count):
+        drive = Drive(library.drive_transport(number))
+        by_serial[drive.identity().serial] = drive
+    units = []
+    for index, element in enumerate(changer.inventory(refresh=True).drives):
+        found = by_serial.get(str(element.drive_serial or ""))
+        if found is None:
+            raise CallerError(
+                f"drive element {element.address}: no device with serial {element.drive_serial!r}"
+            )
+        units.append(DriveUnit(f"drive{index}", int(element.address), found, clock))
+    return units
+
+
+def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd:
+    clock = SystemClock()
+    catalog = Catalog(store)
+    library_config = config.library[0]
+    library = _open_emulated(library_config)
+    changer = Changer(library.changer_transport())
+    slots = len(changer.inventory(refresh=True).slots)
+    magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
+    text = Path(config.policy.file).read_text(encoding="utf-8")
+    policy = load_policy(text, config.policy.file, {t.name for t in config.tier}, magazines)
+    robot = Robot(changer)
+
+    def wake() -> None:
+        hsmd.wake()
+
+    units = _drive_units(library, changer)
+    librarian = Librarian(library_config, robot, units, catalog, wake)
+    link = FsLink(
+        Path(config.run.path) / "hsmfs.sock",
+        claims=lambda: hsmd.migrator.claims(),
+        on_event=lambda event: hsmd.on_event(event),
+        on_connect=lambda: hsmd.on_connect(),
+        on_reset=lambda: hsmd.recaller.reset(),
+    )
+    core = Core(
+        config=config,
+        clock=clock,
+        policy=policy,
+        catalog=catalog,
+        namespace=NamespaceReader(namespace_store),
+        link=link,
+        librarian=librarian,
+        jobs=Jobs(),
+        alarms=Alarms(clock),
+        metrics=Metrics(),
+        wake=wake,
+    )
+    recaller = Recaller(core)
+    hsmd = Hsmd(
+        core=core,
+        migrator=Migrator(core, PlanStore(Path(config.catalog.path) / "plans")),
+        recaller=recaller,
+        releaser=Releaser(core),
+        magazines=Magazines(core, recaller, EmulatedHands(library)),
+        changed=trio.Event(),
+        cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
+    )
+    return hsmd
+
+
+async def _serve(hsmd: Hsmd) -> None:
+    core = hsmd.core
+    runner = PolicyRunner(core, hsmd.migrator, hsmd.releaser)
+    async with trio.open_nursery() as nursery:
+        commands = Commands(hsmd, runner, nursery)
+        report = Report(hsmd, commands)
+        core.metrics.add_gauges(lambda: report.gauges())
+        nursery.start_soon(hsmd.run)
+        nursery.start_soon(runner.run)
+        app = Api(commands, report).app()
+        nursery.start_soon(_serve_api, app, core.config)
+        _notify_ready()
+        await _stop_signal()
+        log.info("stopping")
+        nursery.cancel_scope.cancel()
+
+
+async def _serve_api(app: object, config: Config) -> None:
+    path = Path(config.run.path) / "hsmd.sock"
+    path.unlink(missing_ok=True)
+    server = ServerConfig()
+    server.bind = [f"unix:{path}"]
+    server.umask = 0o777 & ~SOCKET_MODE
+    server.accesslog = None
+    server.errorlog = "-"
+    server.graceful_timeout = 1.0
+    server.shutdown_timeout = 1.0
+    await serve(app, server, mode="asgi")  # type: ignore[arg-type]
+
+
+async def _stop_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            return
+
+
+def _notify_ready() -> None:
+    """Tell systemd, where it asks (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"READY=1", address)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
