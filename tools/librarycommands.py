@@ -8,12 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hsmfs.daemon.policy.evaluate import Pool
 from hsmfs.errors import HsmError
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import print_json, print_table, say, size_words
-from hsmfs.tools.policycommands import load_policy_of
 from hsmfs.tools.progress import exit_of, follow
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
@@ -213,11 +211,9 @@ def dump_volume(
 
 def list_pools(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = None) -> None:
     """List the pools of the policy, with what was written for each."""
-    system = open_system(ctx, config)
-    policy = load_policy_of(system)
-    with system.api() as api:
+    with open_system(ctx, config).api() as api:
         volumes = api.get("/v1/volumes")["volumes"]
-    pools = [_pool_row(pool, volumes) for pool in policy.pools.values()]
+        pools = [_with_volumes(pool, volumes) for pool in api.get("/v1/pools")["pools"]]
     if json:
         print_json({"pools": pools})
         return
@@ -230,13 +226,10 @@ def list_pools(ctx: typer.Context, json: JsonOption = False, config: ConfigOptio
     )
 
 
-def _pool_row(pool: Pool, volumes: list[Row]) -> Row:
-    mine = [volume for volume in volumes if volume["pool"] == pool.name]
+def _with_volumes(pool: Row, volumes: list[Row]) -> Row:
+    mine = [volume for volume in volumes if volume["pool"] == pool["name"]]
     return {
-        "name": pool.name,
-        "copies": pool.copies,
-        "spread": pool.spread,
-        "head_bytes": pool.head_bytes,
+        **pool,
         "volumes": len(mine),
         "files": sum(v["files"] for v in mine),
         "bytes": sum(v["bytes"] for v in mine),

@@ -364,6 +364,7 @@ def test_policy_check_needs_no_daemon(run: Run, system: Path) -> None:
 def test_pool_ls_counts_the_volumes_of_each_pool(run: Run, hsmd: Hsmd) -> None:
     volume = {"label": "V1", "pool": "main", "files": 4, "bytes": 100}
     hsmd.answers["/v1/volumes"] = {"volumes": [volume, {**volume, "pool": "other"}]}
+    hsmd.answers["/v1/pools"] = {"pools": [{"name": "main", "copies": 2, "spread": "magazine"}]}
     code, out, _ = run("pool", "ls", "--json")
     assert code == 0
     (pool,) = json.loads(out)["pools"]
