@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-import msgspec
 import pytest
+from msgspec import inspect
 
 from hsmfs import configload
 from hsmfs.config import Config
@@ -314,7 +314,9 @@ def test_the_manual_names_every_key() -> None:
     chapter = re.compile(r"^## \[+(\w+)\]+\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     chapters = dict(chapter.findall(MANUAL.read_text()))
     missing = []
-    for table in msgspec.inspect.type_info(Config).fields:
+    root = inspect.type_info(Config)
+    assert isinstance(root, inspect.StructType)
+    for table in root.fields:
         kind = getattr(table.type, "item_type", table.type)
         for field in kind.fields:
             if f"| `{field.name}` |" not in chapters.get(table.name, ""):
