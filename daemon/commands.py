@@ -147,12 +147,19 @@ class Commands:
         wanted = {"migrate": (Residency.RESIDENT,), "release": (Residency.PREMIGRATED,)}[kind]
         chosen = [item for item in items if item.state in wanted]
         size = sum(item.size for item in chosen)
-        return {"files": len(chosen), "bytes": size, "discs": 0, "loads": 0, "seconds": 0.0,
-                "magazines": []}
+        return {
+            "files": len(chosen),
+            "bytes": size,
+            "discs": 0,
+            "loads": 0,
+            "seconds": 0.0,
+            "magazines": [],
+        }
 
     def _plan_recall(self, items: Sequence[Found]) -> dict[str, Any]:
         chosen = [item for item in items if item.state == Residency.MIGRATED]
-        volumes = {label for item in chosen for label, _ in self.core.catalog.extents(item.file)[:1]}
+        extents = [self.core.catalog.extents(item.file)[:1] for item in chosen]
+        volumes = {label for found in extents for label, _ in found}
         size = sum(item.size for item in chosen)
         librarian = self.core.librarian
         outside: set[str] = set()

@@ -34,7 +34,7 @@ from hsmfs.errors import CallerError, TransientError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import CopiedFile
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
-from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
+from hsmfs.volume.layout import FileSource, VolumeHeader
 from hsmfs.volume.packer import Packer
 
 log = structlog.get_logger(__name__)
@@ -82,9 +82,7 @@ class Migrator:
 
     def claims(self) -> list[FileVersion]:
         """Versions whose bytes a burn still needs."""
-        return [
-            file for active in self.active.values() if active.claimed for file in active.files
-        ]
+        return [file for active in self.active.values() if active.claimed for file in active.files]
 
     # -- what to migrate ----------------------------------------------------------
 
@@ -270,11 +268,7 @@ class Migrator:
         for entry in entries:
             if entry.link_of is not None and entry.ino in left:
                 continue
-            needed = [
-                directories[path]
-                for path in parent_paths(entry.path)
-                if path in directories
-            ]
+            needed = [directories[path] for path in parent_paths(entry.path) if path in directories]
             if not packer.add_all([*needed, entry]):
                 left.add(entry.ino)
                 continue

@@ -33,6 +33,7 @@ class Found:
 
 
 def found(path: bytes, record: InodeRecord) -> Found:
+    """What a walk keeps of a file."""
     return Found(path, record.ino, record.data_version, record.size, Residency(record.state))
 
 
