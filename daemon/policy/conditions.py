@@ -35,7 +35,6 @@ from hsmfs.daemon.policy.syntax import (
     Text,
     Word,
 )
-from hsmfs.types import Residency
 
 Test = Callable[[Facts, int], bool]
 Show = Callable[[Facts, int], str]
@@ -156,6 +155,8 @@ def _leaf(node: Comparison, source: Source) -> Leaf:
     sign = node.operator.text
     if sign not in OPERATORS_OF_KIND[fact.kind]:
         raise _wrong_sign(node, fact, source)
+    if fact.kind is FactKind.STATE:
+        return Leaf(str(node), _state_test(node, source), lambda facts, now_ns: facts.state)
     if fact.text is not None:
         return Leaf(str(node), _text_test(node, fact, source), _show_text(fact.text, fact.kind))
     assert fact.number is not None
@@ -205,8 +206,6 @@ def _show_age(since_ns: Callable[[Facts], float]) -> Show:
 def _show_number(number: Callable[[Facts], float], kind: FactKind) -> Show:
     if kind is FactKind.SIZE:
         return lambda facts, now_ns: show_size(int(number(facts)))
-    if kind is FactKind.STATE:
-        return lambda facts, now_ns: Residency(int(number(facts))).word
     return lambda facts, now_ns: f"{number(facts):g}"
 
 
@@ -218,8 +217,6 @@ def _show_text(text: Callable[[Facts], bytes], kind: FactKind) -> Show:
 def _limit(node: Comparison, fact: Fact, source: Source) -> float:
     """The number that a fact is compared with, in the fact's own unit."""
     value = node.value
-    if fact.kind is FactKind.STATE:
-        return _state(value, source)
     if not isinstance(value, Quantity):
         raise source.error(value.span, shown(str(value)), fact.kind.value)
     if fact.kind is FactKind.DURATION:
@@ -233,11 +230,15 @@ def _limit(node: Comparison, fact: Fact, source: Source) -> float:
     return float(value.number)
 
 
-def _state(value: Word | Text | Quantity, source: Source) -> int:
-    if isinstance(value, Word) and value.text in STATES:
-        return int(STATES[value.text])
-    todo = did_you_mean(value.text, STATES) if isinstance(value, Word | Text) else ""
-    raise source.error(value.span, shown(str(value)), FactKind.STATE.value, todo)
+def _state_test(node: Comparison, source: Source) -> Test:
+    value = node.value
+    if not isinstance(value, Word) or value.text not in STATES:
+        todo = did_you_mean(value.text, STATES) if isinstance(value, Word | Text) else ""
+        raise source.error(value.span, shown(str(value)), FactKind.STATE.value, todo)
+    state = value.text
+    if node.operator.text == "=":
+        return lambda facts, now_ns: facts.state == state
+    return lambda facts, now_ns: facts.state != state
 
 
 def duration_ns(value: Quantity, source: Source) -> int:

@@ -33,6 +33,18 @@ from hsmfs.daemon.policy.syntax import (
     Word,
 )
 
+__all__ = [
+    "Explained",
+    "Facts",
+    "MigrateRule",
+    "PinRule",
+    "Policy",
+    "Pool",
+    "PoolDefaults",
+    "ReleaseRule",
+    "load_policy",
+]
+
 COPIES_MAX: Final = 16
 HEAD_BYTES_MAX: Final = 2**30
 SPREADS: Final = ("magazine",)

@@ -32,11 +32,15 @@ SIZE_UNITS_BYTES: Final = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-STATES: Final = {state.word: state for state in Residency}
+STATES: Final = tuple(state.word for state in Residency)
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
-    """One file as rules see it; ``path`` with or without its leading slash."""
+    """One file as rules see it.
+
+    ``path`` stands with or without its leading slash; ``state`` is the word
+    of a ``Residency``.
+    """
 
     path: bytes
     name: bytes
@@ -47,7 +51,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     uid: int
     gid: int
     heat: float
-    state: int
+    state: str
     copies: int
     ino: int
 
@@ -83,7 +87,7 @@ FACTS: Final[dict[str, Fact]] = {
     "uid": Fact(FactKind.COUNT, lambda facts: facts.uid),
     "gid": Fact(FactKind.COUNT, lambda facts: facts.gid),
     "copies": Fact(FactKind.COUNT, lambda facts: facts.copies),
-    "state": Fact(FactKind.STATE, lambda facts: facts.state),
+    "state": Fact(FactKind.STATE),
     "path": Fact(FactKind.PATH, text=lambda facts: facts.path.removeprefix(b"/")),
     "name": Fact(FactKind.NAME, text=lambda facts: facts.name),
 }

@@ -14,6 +14,7 @@ from hsmfs.daemon.policy.facts import (
     DURATION_UNITS_S,
     FACTS,
     SIZE_UNITS_BYTES,
+    STATES,
     FactKind,
     Facts,
 )
@@ -155,7 +156,7 @@ files = st.builds(
     uid=st.integers(0, 10**6),
     gid=st.integers(0, 10**6),
     heat=st.floats(0, 1e6),
-    state=st.integers(0, 3),
+    state=st.sampled_from(STATES),
     copies=st.integers(0, 9),
     ino=st.integers(1, 2**40),
 )

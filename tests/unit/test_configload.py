@@ -317,7 +317,8 @@ def test_the_manual_names_every_key() -> None:
     root = inspect.type_info(Config)
     assert isinstance(root, inspect.StructType)
     for table in root.fields:
-        kind = getattr(table.type, "item_type", table.type)
+        kind = table.type.item_type if isinstance(table.type, inspect.ListType) else table.type
+        assert isinstance(kind, inspect.StructType)
         for field in kind.fields:
             if f"| `{field.name}` |" not in chapters.get(table.name, ""):
                 missing.append(f"{table.name}.{field.name}")

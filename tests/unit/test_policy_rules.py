@@ -9,7 +9,6 @@ import pytest
 
 from hsmfs.daemon.policy.evaluate import Policy, PoolDefaults, load_policy
 from hsmfs.daemon.policy.facts import FACTS, Facts
-from hsmfs.types import Residency
 
 DAY_NS = 86_400 * 10**9
 NOW_NS = 1_000 * DAY_NS
@@ -34,7 +33,7 @@ def facts(path: bytes = b"pacs/a/1.dcm", *, age_days: float = 40, **changes: obj
         "uid": 1000,
         "gid": 100,
         "heat": 0.25,
-        "state": int(Residency.RESIDENT),
+        "state": "resident",
         "copies": 0,
         "ino": 7,
     }
@@ -110,7 +109,7 @@ def test_explain_of_not_tells_what_the_rule_sees() -> None:
         ("heat >= 0.25", {}, True),
         ("uid = 1000 and gid != 100", {}, False),
         ("copies < 1", {}, True),
-        ("state = recalling", {"state": Residency.RECALLING}, True),
+        ("state = recalling", {"state": "recalling"}, True),
         ("state != resident", {}, False),
         ('name ~ "*.dcm"', {}, True),
         ('name = "1.dcm"', {}, True),
