@@ -1,0 +1,139 @@
+"""The store on LMDB: memory-mapped, one writer, readers in any process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+import structlog
+
+from hsmfs.errors import CallerError, TransientError
+from hsmfs.store.interface import Item, Reader, StoreStat, T, Writer
+
+log = structlog.get_logger(__name__)
+MAP_DOUBLINGS_MAX: Final = 8
+READERS_MAX: Final = 126
+
+
+class _View:
+    """Reads and writes inside one transaction."""
+
+    def __init__(self, txn: Any) -> None:
+        self._txn = txn
+
+    def get(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._txn.get(key)
+        return value
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        get = self._txn.get
+        return [get(key) for key in keys]
+
+    def scan(
+        self, start: bytes, stop: bytes, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[Item]:
+        if start >= stop:
+            return
+        left = -1 if limit is None else limit
+        with self._txn.cursor() as cursor:
+            for key, value in _walk(cursor, start, stop, reverse):
+                if left == 0:
+                    return
+                left -= 1
+                yield key, value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value)
+
+    def delete(self, key: bytes) -> bool:
+        return bool(self._txn.delete(key))
+
+
+def _walk(cursor: Any, start: bytes, stop: bytes, reverse: bool) -> Iterator[Item]:
+    if not reverse:
+        found = cursor.set_range(start)
+        while found and cursor.key() < stop:
+            yield cursor.item()
+            found = cursor.next()
+        return
+    found = cursor.prev() if cursor.set_range(stop) else cursor.last()
+    while found and cursor.key() >= start:
+        yield cursor.item()
+        found = cursor.prev()
+
+
+class LmdbStore:
+    """One environment in a directory.
+
+    Raises CallerError where the directory holds no usable environment, and
+    TransientError where the disk is full (nothing of the transaction stays).
+    """
+
+    def __init__(self, path: Path, map_bytes: int = 1 << 40, read_only: bool = False) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        if not read_only:
+            path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                readonly=read_only,
+                create=not read_only,
+                readahead=False,
+                max_spare_txns=4,
+                max_readers=READERS_MAX,
+            )
+        except lmdb.Error as error:
+            raise CallerError(
+                f"{path}: found no usable store ({error}), expected an LMDB environment; "
+                "restore it from a backup"
+            ) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Reader]:
+        """A view as of now; keep it short, it holds old pages."""
+        try:
+            txn = self._env.begin()
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)
+            txn = self._env.begin()
+        with txn:
+            yield _View(txn)
+
+    def transact(self, fn: Callable[[Writer], T]) -> T:
+        """One write transaction; a full map is doubled and ``fn`` run again."""
+        with self._lock:
+            for _ in range(MAP_DOUBLINGS_MAX):
+                try:
+                    with self._env.begin(write=True) as txn:
+                        return fn(_View(txn))
+                except lmdb.MapFullError:
+                    self._grow()
+                except lmdb.DiskError as error:
+                    raise TransientError(f"{self.path}: {error}; make room on its disk") from error
+            raise TransientError(f"{self.path}: map full after {MAP_DOUBLINGS_MAX} doublings")
+
+    def _grow(self) -> None:
+        size = self._env.info()["map_size"] * 2
+        log.info("store map grows", path=str(self.path), bytes=size)
+        self._env.set_mapsize(size)
+
+    def backup(self, path: Path) -> None:
+        """A compacted copy into a new directory."""
+        path.mkdir(parents=True)
+        self._env.copy(str(path), compact=True)
+
+    def stat(self) -> StoreStat:
+        """Entries, and bytes of the pages in use."""
+        stat = self._env.stat()
+        info = self._env.info()
+        return StoreStat(stat["entries"], (info["last_pgno"] + 1) * stat["psize"])
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()

@@ -1,0 +1,239 @@
+"""Group commit: changes are seen at once, and committed together, in order.
+
+The engine changes the *active* batch. ``flush`` freezes it; a worker commits
+the frozen batch in one transaction, so batches reach the disk in order and
+each as a whole: after a crash the store holds a prefix of what was done. All
+that wait when a commit starts share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+from sortedcontainers import SortedDict
+
+from hsmfs.clock import Clock
+from hsmfs.errors import HsmError
+from hsmfs.store.interface import Item, KVStore, Writer
+
+log = structlog.get_logger(__name__)
+RETRY_S: Final = 1.0
+BATCH_CHANGES_MAX: Final = 50_000
+"""An active batch this large is flushed without waiting for the interval."""
+
+Done = Callable[[HsmError | None], None]
+Batch = SortedDict  # key -> value, or None for a deletion
+
+
+class Timers(Protocol):
+    """What the overlay needs of the engine's executor."""
+
+    def submit(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Run in a worker, then ``done`` on the engine thread."""
+
+    def call_later(self, delay_s: float, fn: Callable[[], None]) -> Any:
+        """Run on the engine thread after a while."""
+
+
+class GroupCommit:
+    """A writer whose changes are durable only after ``flush``."""
+
+    def __init__(
+        self, store: KVStore, executor: Timers, interval_s: float, clock: Clock | None = None
+    ) -> None:
+        self.store = store
+        self._executor = executor
+        self._interval_s = interval_s
+        self._active: Batch = SortedDict()
+        self._frozen: Batch = SortedDict()
+        self._busy = False
+        self._closed = False
+        self._timer = False
+        self._waiters: list[Done] = []
+        self._sharing: list[Done] = []
+        self._view: Any = None
+        self._context: Any = None
+        self._renew()
+
+    # -- reading ----------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """Look at what is committed now."""
+        if self._context is not None:
+            self._context.__exit__(None, None, None)
+        self._context = self.store.snapshot()
+        self._view = self._context.__enter__()
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value as of now, pending changes included."""
+        active = self._active
+        if key in active:
+            value: bytes | None = active[key]
+            return value
+        if key in self._frozen:
+            value = self._frozen[key]
+            return value
+        found: bytes | None = self._view.get(key)
+        return found
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys."""
+        return [self.get(key) for key in keys]
+
+    def scan(
+        self, start: bytes, stop: bytes, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[Item]:
+        """Items as of now; changes made while it runs may or may not be seen."""
+        pending = self._pending(start, stop)
+        stored = self._view.scan(start, stop, reverse)
+        merged = _merge(stored, pending, reverse) if pending else stored
+        for count, item in enumerate(merged):
+            if limit is not None and count >= limit:
+                return
+            yield item
+
+    def _pending(self, start: bytes, stop: bytes) -> dict[bytes, bytes | None]:
+        if start >= stop:
+            return {}
+        pending: dict[bytes, bytes | None] = {}
+        for batch in (self._frozen, self._active):
+            if batch:
+                for key in batch.irange(start, stop, inclusive=(True, False)):
+                    pending[key] = batch[key]
+        return pending
+
+    # -- writing ---------------------------------------------------------------------
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store or replace; seen at once."""
+        self._active[key] = value
+        if not self._timer:
+            self._start_timer()
+
+    def delete(self, key: bytes) -> bool:
+        """Remove; False if there was nothing."""
+        existed = self.get(key) is not None
+        if existed:
+            self._active[key] = None
+            if not self._timer:
+                self._start_timer()
+        return existed
+
+    def _start_timer(self) -> None:
+        self._timer = True
+        self._executor.call_later(self._interval_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = False
+        if not self._closed and self._active:
+            self.flush(_ignore)
+
+    @property
+    def pending_changes(self) -> int:
+        """Changes that are not durable yet."""
+        return len(self._active) + len(self._frozen)
+
+    # -- committing --------------------------------------------------------------------
+
+    def flush(self, done: Done) -> None:
+        """Call ``done`` on the engine thread when all changes so far are durable."""
+        if not self._active and not self._busy:
+            done(None)
+            return
+        self._waiters.append(done)
+        if not self._busy:
+            self._commit()
+
+    def _commit(self) -> None:
+        if not self._frozen:
+            self._frozen, self._active = self._active, SortedDict()
+        self._sharing, self._waiters = self._waiters, []
+        self._busy = True
+        frozen = self._frozen
+        self._executor.submit(
+            lambda: self.store.transact(lambda writer: _apply(writer, frozen)), self._committed
+        )
+
+    def _committed(self, _result: object, error: BaseException | None) -> None:
+        self._busy = False
+        sharing, self._sharing = self._sharing, []
+        if self._closed:
+            return
+        if error is not None:
+            self._failed(error, sharing)
+            return
+        self._renew()
+        self._frozen = SortedDict()
+        if self._waiters:
+            self._commit_or_answer()
+        for done in sharing:
+            done(None)
+
+    def _commit_or_answer(self) -> None:
+        if self._active:
+            self._commit()
+            return
+        waiters, self._waiters = self._waiters, []
+        for done in waiters:
+            done(None)
+
+    def _failed(self, error: BaseException, sharing: list[Done]) -> None:
+        """Nothing is lost: the batch stays and is tried again."""
+        known = error if isinstance(error, HsmError) else HsmError(str(error))
+        log.error("commit failed, it is tried again", error=str(error))
+        self._executor.call_later(RETRY_S, self._retry)
+        for done in sharing:
+            done(known)
+
+    def _retry(self) -> None:
+        if not self._busy and not self._closed:
+            self._commit()
+
+    def close(self) -> None:
+        """Commit what is left, in this thread, in order."""
+        self._closed = True
+        for batch in (self._frozen, self._active):
+            if batch:
+                self.store.transact(lambda writer, b=batch: _apply(writer, b))
+        self._frozen, self._active = SortedDict(), SortedDict()
+        self._context.__exit__(None, None, None)
+        for done in [*self._sharing, *self._waiters]:
+            done(None)
+
+
+def _ignore(_error: HsmError | None) -> None:
+    """Nobody waits for a commit by interval; failures are logged."""
+
+
+def _apply(writer: Writer, batch: Batch) -> None:
+    for key, value in batch.items():
+        if value is None:
+            writer.delete(key)
+        else:
+            writer.put(key, value)
+
+
+def _merge(
+    stored: Iterator[Item], pending: dict[bytes, bytes | None], reverse: bool
+) -> Iterator[Item]:
+    """Two ordered streams as one; what is pending wins."""
+    keys = iter(sorted(pending, reverse=reverse))
+    key = next(keys, None)
+    for item in stored:
+        while key is not None and ((key > item[0]) if reverse else (key < item[0])):
+            value = pending[key]
+            if value is not None:
+                yield key, value
+            key = next(keys, None)
+        if key == item[0]:
+            continue
+        yield item
+    while key is not None:
+        value = pending[key]
+        if value is not None:
+            yield key, value
+        key = next(keys, None)
