@@ -1,0 +1,446 @@
+"""Reading and writing: handles, data, sizes, and what is durable when."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from hsmfs.cache.tier import CacheTier
+from hsmfs.deferred import Deferred, Executor
+from hsmfs.errors import FsError
+from hsmfs.namespace import schema
+from hsmfs.namespace.claims import Claims
+from hsmfs.namespace.model import SIZE_MAX, Caller, EngineSettings, Opened
+from hsmfs.namespace.openfiles import Handle, OpenFile, OpenFiles
+from hsmfs.namespace.stubs import Stubs, flush_into
+from hsmfs.namespace.tables import Tables, heated
+from hsmfs.namespace.tree import Tree
+from hsmfs.records import FLAG_SEEN, InodeRecord
+from hsmfs.residency import STUB_STATES, Cause, after
+from hsmfs.types import Residency
+
+T = TypeVar("T")
+RELATIME_NS: Final = 86_400 * 10**9
+FALLOC_KEEP_SIZE: Final = 1
+FALLOC_PUNCH_HOLE: Final = 2
+FALLOC_ZERO_RANGE: Final = 16
+FALLOC_KNOWN: Final = FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE
+COPY_INLINE_BYTES: Final = 1 << 20
+
+
+class FileOps:
+    """Operations on regular files."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        tree: Tree,
+        tier: CacheTier,
+        files: OpenFiles,
+        stubs: Stubs,
+        claims: Claims,
+        executor: Executor,
+        settings: EngineSettings,
+    ) -> None:
+        self.tables = tables
+        self.tree = tree
+        self.tier = tier
+        self.files = files
+        self.stubs = stubs
+        self.claims = claims
+        self.executor = executor
+        self.settings = settings
+        self._copying: dict[int, Deferred[None]] = {}
+
+    # -- handles ---------------------------------------------------------------
+
+    def open(self, ino: int, flags: int, caller: Caller) -> Opened | Deferred[Opened]:
+        """A handle; with O_TRUNC the file is emptied first."""
+        record = self.tables.inode(ino)
+        if stat.S_ISDIR(record.mode):
+            raise FsError(errno.EISDIR)
+        if flags & os.O_TRUNC and flags & os.O_ACCMODE != os.O_RDONLY:
+            return _chain(
+                self.truncate(record, 0, caller.pid), lambda: self._opened(record, flags, caller)
+            )
+        return self._opened(record, flags, caller)
+
+    def _opened(self, record: InodeRecord, flags: int, caller: Caller) -> Opened:
+        fh = self.files.open(record, flags, caller.pid)
+        if stat.S_ISREG(record.mode):
+            record.heat = heated(
+                record.heat, self.tables.clock.now_ns(), self.settings.heat_half_life_s
+            )
+            self.tables.save(record)
+        return Opened(fh, True)
+
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Opened, InodeRecord]:
+        """A new regular file and a handle on it."""
+        self.tier.reserve(0)
+        record = self.make_file(parent, name, mode, caller)
+        fh = self.files.open(record, flags, caller.pid)
+        return Opened(fh, True), record
+
+    def make_file(self, parent: int, name: bytes, mode: int, caller: Caller) -> InodeRecord:
+        """A new empty file with its cache file; no name without the other."""
+        if self.tables.entry(parent, name) is not None:
+            raise FsError(errno.EEXIST)
+        record = self.tree.make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
+        try:
+            os.close(self.tier.create(record.ino))
+        except FsError:
+            self.tree.unlink(parent, name)
+            raise
+        return record
+
+    def release(self, fh: int) -> None:
+        """The kernel has no more use for the handle."""
+        self.files.release(fh)
+
+    def closed(self, file: OpenFile) -> None:
+        """The last handle of an inode is gone."""
+        record = file.record
+        if record.nlink == 0:
+            self.forget(record)
+        elif file.dirty:
+            self.tables.unmark(record.ino)
+
+    def removed(self, record: InodeRecord) -> None:
+        """The last name is gone; the data stays while somebody has it open."""
+        if stat.S_ISREG(record.mode) and self.files.get(record.ino) is not None:
+            self.tables.mark(record.ino, schema.MARK_ORPHAN)
+            return
+        self.forget(record)
+
+    def forget(self, record: InodeRecord) -> None:
+        """Remove inode and data."""
+        if stat.S_ISREG(record.mode):
+            self.stubs.drop(record, FsError(errno.ESTALE, "the file was removed"))
+            if self.claims.is_claimed(record):
+                self.claims.keep(record)
+            self.tier.remove(record.ino)
+        self.tables.drop_inode(record)
+
+    # -- reading -----------------------------------------------------------------
+
+    def read(self, fh: int, offset: int, size: int) -> bytes | Deferred[bytes]:
+        """Up to ``size`` bytes; fewer only at the end of the file."""
+        handle = self.files.handle(fh)
+        if not handle.reads:
+            raise FsError(errno.EBADF)
+        record = handle.file.record
+        stop = min(offset + size, record.size)
+        if stop <= offset:
+            return b""
+        self._accessed(record, handle.flags)
+        if record.state in STUB_STATES:
+            return self.stubs.read(record, offset, stop, handle.pid)
+        return self._read_resident(handle.file, offset, stop - offset)
+
+    def _read_resident(self, file: OpenFile, offset: int, size: int) -> bytes | Deferred[bytes]:
+        """From the page cache at once; what must come from disk, by a worker."""
+        fd = self.files.fd(file)
+        buffer = bytearray(size)
+        try:
+            count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            count = -1
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise FsError(error.errno or errno.EIO) from error
+            count = -1
+        if count == size:
+            return bytes(buffer)
+        return self._in_worker(file, lambda own: _read_full(own, offset, size))
+
+    def _accessed(self, record: InodeRecord, flags: int) -> None:
+        """Access time by the rules of relatime (mount(8))."""
+        now_ns = self.tables.clock.now_ns()
+        stale = record.atime_ns <= max(record.mtime_ns, record.ctime_ns)
+        if flags & os.O_NOATIME or not (stale or now_ns - record.atime_ns > RELATIME_NS):
+            return
+        record.atime_ns = now_ns
+        self.tables.save(record)
+
+    def _in_worker(self, file: OpenFile, work: Callable[[int], T]) -> Deferred[T]:
+        """Run on a descriptor of its own, which outlives the handle."""
+        answer: Deferred[T] = Deferred()
+        own = os.dup(self.files.fd(file))
+
+        def run() -> T:
+            try:
+                return work(own)
+            finally:
+                os.close(own)
+
+        def done(value: T | None, error: BaseException | None) -> None:
+            if error is None:
+                answer.set(value)  # type: ignore[arg-type]
+            else:
+                answer.fail(_as_fs_error(error))
+
+        self.executor.submit(run, done)
+        return answer
+
+    # -- changing -----------------------------------------------------------------
+
+    def changing(self, record: InodeRecord, pid: int) -> Deferred[Any] | None:
+        """Before any change of data: None when it may go on at once.
+
+        A stub comes back first; claimed bytes get a file of their own; a
+        version that a copy may have seen is left behind for a new one.
+        """
+        if record.state in STUB_STATES:
+            return self.stubs.whole(record, pid)
+        copying = self._copying.get(record.ino)
+        if copying is not None:
+            return _following(copying)
+        if self.claims.is_claimed(record):
+            return self._copy_claimed(record)
+        self._new_version(record)
+        return None
+
+    def _new_version(self, record: InodeRecord) -> None:
+        if record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT:
+            record.state = after(record.state, Cause.CHANGED)
+            self._step_version(record)
+
+    def _step_version(self, record: InodeRecord) -> None:
+        record.data_version += 1
+        record.flags &= ~FLAG_SEEN
+        record.copies = 0
+        self.tables.kv.delete(schema.xattr_key(record.ino, schema.VOLUMES_XATTR))
+        self.tables.save(record)
+
+    def _copy_claimed(self, record: InodeRecord) -> Deferred[Any]:
+        ino = record.ino
+        copying: Deferred[None] = Deferred()
+        self._copying[ino] = copying
+
+        def copy() -> None:
+            self.tier.reserve(record.size)
+            self.tier.copy_aside(ino)
+
+        def done(_value: None, error: BaseException | None) -> None:
+            del self._copying[ino]
+            try:
+                if error is not None:
+                    raise error
+                self.claims.keep(record)
+                self.tier.adopt_copy(ino)
+                self.files.reopen(ino)
+                self._new_version(record)
+            except (FsError, OSError) as failure:
+                copying.fail(_as_fs_error(failure))
+            else:
+                copying.set(None)
+
+        self.executor.submit(copy, done)
+        return _following(copying)
+
+    def write(self, fh: int, offset: int, data: bytes) -> int | Deferred[int]:
+        """All of ``data``, or an error; ENOSPC before the tier is full."""
+        handle = self.files.handle(fh)
+        if not handle.writes:
+            raise FsError(errno.EBADF)
+        if offset + len(data) > SIZE_MAX:
+            raise FsError(errno.EFBIG)
+        pending = self.changing(handle.file.record, handle.pid)
+        if pending is None:
+            return self._write(handle, offset, data)
+        return _chain(pending, lambda: self.write(fh, offset, data))
+
+    def _write(self, handle: Handle, offset: int, data: bytes) -> int:
+        file = handle.file
+        record = file.record
+        self.tier.reserve(len(data))
+        self._dirty(file)
+        try:
+            count = os.pwrite(self.files.fd(file), data, offset)
+        except OSError as error:
+            raise FsError(error.errno or errno.EIO) from error
+        record.size = max(record.size, offset + count)
+        self._modified(record)
+        return count
+
+    def _dirty(self, file: OpenFile) -> None:
+        if not file.dirty:
+            file.dirty = True
+            self.tables.mark(file.record.ino, schema.MARK_WRITE)
+
+    def _modified(self, record: InodeRecord) -> None:
+        record.mtime_ns = record.ctime_ns = self.tables.clock.now_ns()
+        self.tables.save(record)
+
+    def truncate(self, record: InodeRecord, size: int, pid: int) -> None | Deferred[Any]:
+        """Set the size; to nothing needs no recall of a stub."""
+        if not stat.S_ISREG(record.mode):
+            raise FsError(errno.EISDIR if stat.S_ISDIR(record.mode) else errno.EINVAL)
+        if not 0 <= size <= SIZE_MAX:
+            raise FsError(errno.EFBIG)
+        if size == 0:
+            return self._empty(record)
+        pending = self.changing(record, pid)
+        if pending is not None:
+            return _chain(pending, lambda: self.truncate(record, size, pid))
+        self._resize(record, size)
+        return None
+
+    def _empty(self, record: InodeRecord) -> None:
+        self.stubs.drop(record, FsError(errno.ESTALE, "the file was truncated"))
+        if self.claims.is_claimed(record):
+            self.tier.empty_aside(record.ino)
+            self.claims.keep(record)
+            self.tier.adopt_copy(record.ino)
+            self.files.reopen(record.ino)
+        if record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT:
+            record.state = after(record.state, Cause.EMPTIED)
+            self._step_version(record)
+            self.tables.unmark(record.ino)
+        self._resize(record, 0)
+
+    def _resize(self, record: InodeRecord, size: int) -> None:
+        file = self.files.get(record.ino)
+        if file is not None:
+            self._dirty(file)
+        try:
+            os.truncate(self.tier.path(record.ino), size)
+        except OSError as error:
+            raise FsError(error.errno or errno.EIO) from error
+        record.size = size
+        self._modified(record)
+
+    def fallocate(
+        self, fh: int, mode: int, offset: int, length: int
+    ) -> None | Deferred[Any]:
+        """Allocate, punch, zero: modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE."""
+        handle = self.files.handle(fh)
+        if mode & ~FALLOC_KNOWN:
+            raise FsError(errno.EOPNOTSUPP)
+        if not handle.writes:
+            raise FsError(errno.EBADF)
+        if offset < 0 or length <= 0:
+            raise FsError(errno.EINVAL)
+        pending = self.changing(handle.file.record, handle.pid)
+        if pending is not None:
+            return _chain(pending, lambda: self.fallocate(fh, mode, offset, length))
+        if not mode & FALLOC_PUNCH_HOLE:
+            self.tier.reserve(length)
+        self._dirty(handle.file)
+        _fallocate(self.files.fd(handle.file), mode, offset, length)
+        record = handle.file.record
+        if not mode & FALLOC_KEEP_SIZE:
+            record.size = max(record.size, offset + length)
+        self._modified(record)
+        return None
+
+    def lseek(self, fh: int, offset: int, whence: int) -> int:
+        """SEEK_DATA and SEEK_HOLE; a stub is all data."""
+        file = self.files.handle(fh).file
+        record = file.record
+        if offset < 0 or offset >= record.size:
+            raise FsError(errno.ENXIO)
+        if record.state in STUB_STATES:
+            return offset if whence == os.SEEK_DATA else record.size
+        try:
+            return os.lseek(self.files.fd(file), offset, whence)
+        except OSError as error:
+            raise FsError(error.errno or errno.EINVAL) from error
+
+    def copy_file_range(
+        self, fh_in: int, offset_in: int, fh_out: int, offset_out: int, length: int
+    ) -> int | Deferred[int]:
+        """Bytes copied; fewer than asked is allowed (copy_file_range(2))."""
+        size = min(length, COPY_INLINE_BYTES)
+        data = self.read(fh_in, offset_in, size)
+        if not isinstance(data, Deferred):
+            return self.write(fh_out, offset_out, data) if data else 0
+        reading = data
+        return _chain(reading, lambda: self.write(fh_out, offset_out, reading.result()))
+
+    # -- durability ------------------------------------------------------------------
+
+    def fsync(self, fh: int, _datasync: bool) -> Deferred[None]:
+        """Data on disk first, then everything the namespace knows."""
+        file = self.files.handle(fh).file
+        answer: Deferred[None] = Deferred()
+        if file.record.state in STUB_STATES or not stat.S_ISREG(file.record.mode):
+            flush_into(self.tables, answer, None)
+            return answer
+        synced = self._in_worker(file, os.fdatasync)
+
+        def commit(done: Deferred[None]) -> None:
+            if done.error is not None:
+                answer.settle_like(done)
+            else:
+                flush_into(self.tables, answer, None)
+
+        synced.then(commit)
+        return answer
+
+
+def _read_full(fd: int, offset: int, size: int) -> bytes:
+    data = os.pread(fd, size, offset)
+    while len(data) < size:
+        more = os.pread(fd, size - len(data), offset + len(data))
+        if not more:
+            # The size is larger than the file: a hole at its end.
+            return data + bytes(size - len(data))
+        data += more
+    return data
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    off = ctypes.c_int64
+    if libc.fallocate64(fd, mode, off(offset), off(length)) != 0:
+        raise FsError(ctypes.get_errno())
+
+
+def _as_fs_error(error: BaseException) -> FsError:
+    if isinstance(error, FsError):
+        return error
+    if isinstance(error, OSError):
+        return FsError(error.errno or errno.EIO, str(error))
+    return FsError(errno.EIO, f"{type(error).__name__}: {error}")
+
+
+def _following(first: Deferred[Any]) -> Deferred[Any]:
+    """A deferred of one's own that ends as ``first`` does; cancelling it harms nobody."""
+    answer: Deferred[Any] = Deferred()
+    first.then(lambda done: answer.settle_like(done) if done.error else answer.set(None))
+    return answer
+
+
+def _chain(first: Deferred[Any] | Any, then: Callable[[], T | Deferred[T]]) -> T | Deferred[T]:
+    """``then`` after ``first``, whichever of them must wait."""
+    if not isinstance(first, Deferred):
+        return then()
+    answer: Deferred[T] = Deferred(on_cancel=first.cancel)
+
+    def go_on(done: Deferred[Any]) -> None:
+        if answer.done:
+            return
+        if done.error is not None:
+            answer.settle_like(done)
+            return
+        try:
+            value = then()
+        except FsError as error:
+            answer.fail(error)
+            return
+        if isinstance(value, Deferred):
+            answer.on_cancel = value.cancel
+            value.then(lambda last: answer.settle_like(last) if last.error else answer.set(last.result()))
+        else:
+            answer.set(value)
+
+    first.then(go_on)
+    return answer

@@ -1,0 +1,286 @@
+"""Names: directories, links, renames."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+from typing import Final
+
+from hsmfs.errors import FsError
+from hsmfs.namespace import schema
+from hsmfs.namespace.model import (
+    LINKS_MAX,
+    NAME_BYTES_MAX,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    SYMLINK_BYTES_MAX,
+    Attr,
+    Caller,
+)
+from hsmfs.namespace.tables import Tables
+from hsmfs.records import InodeRecord
+from hsmfs.types import ROOT_INODE
+
+DEPTH_MAX: Final = 4096
+"""Directories above one another; also ends a walk up a damaged tree."""
+
+
+def check_name(name: bytes) -> None:
+    """ENAMETOOLONG, or EINVAL for what is no name."""
+    if len(name) > NAME_BYTES_MAX:
+        raise FsError(errno.ENAMETOOLONG)
+    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise FsError(errno.EINVAL)
+
+
+class Tree:
+    """Operations on names. ``removed`` is told of inodes without any name left."""
+
+    def __init__(self, tables: Tables, removed: Callable[[InodeRecord], None]) -> None:
+        self.tables = tables
+        self._removed = removed
+
+    def directory(self, ino: int) -> InodeRecord:
+        """The record of a directory; ENOTDIR for anything else."""
+        record = self.tables.inode(ino)
+        if not stat.S_ISDIR(record.mode):
+            raise FsError(errno.ENOTDIR)
+        return record
+
+    def lookup(self, parent: int, name: bytes) -> Attr:
+        """Attributes of a name; ENOENT."""
+        return self.tables.attr(self.find(parent, name))
+
+    def find(self, parent: int, name: bytes) -> InodeRecord:
+        """The record that a name stands for; ``.`` and ``..`` too."""
+        tables = self.tables
+        ino = tables.entry(parent, name)
+        if ino is not None:
+            return tables.inode(ino)
+        record = tables.inode(parent)
+        if name == b".":
+            return record
+        if not stat.S_ISDIR(record.mode):
+            raise FsError(errno.ENOTDIR)
+        if name == b"..":
+            place = tables.parent_of(parent)
+            return tables.inode(place[0]) if place else record
+        if len(name) > NAME_BYTES_MAX:
+            raise FsError(errno.ENAMETOOLONG)
+        raise FsError(errno.ENOENT)
+
+    # -- making --------------------------------------------------------------
+
+    def make(
+        self, parent: int, name: bytes, mode: int, caller: Caller, rdev: int = 0
+    ) -> InodeRecord:
+        """A new inode under a new name: EEXIST, ENOENT for a removed directory."""
+        check_name(name)
+        folder = self.directory(parent)
+        if folder.nlink == 0:
+            raise FsError(errno.ENOENT)
+        if self.tables.entry(parent, name) is not None:
+            raise FsError(errno.EEXIST)
+        if stat.S_ISDIR(mode) and folder.nlink >= LINKS_MAX:
+            raise FsError(errno.EMLINK)
+        gid, mode = self._inherit(folder, mode & ~_umask(mode, caller), caller)
+        record = self.tables.new_inode(mode, caller.uid, gid, rdev)
+        if stat.S_ISDIR(mode):
+            record.nlink = 2
+            folder.nlink += 1
+        self.tables.add_entry(parent, name, record)
+        self.tables.save(record)
+        self.tables.touch_parent(folder)
+        self.tables.journal("make", record.ino, parent, name, mode)
+        return record
+
+    def _inherit(self, folder: InodeRecord, mode: int, caller: Caller) -> tuple[int, int]:
+        """Group of a set-gid directory; directories in it are set-gid too."""
+        if not folder.mode & stat.S_ISGID:
+            return caller.gid, mode
+        if stat.S_ISDIR(mode):
+            mode |= stat.S_ISGID
+        return folder.gid, mode
+
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attr:
+        """A symbolic link; ENAMETOOLONG for a target beyond PATH_MAX."""
+        if len(target) > SYMLINK_BYTES_MAX:
+            raise FsError(errno.ENAMETOOLONG)
+        record = self.make(parent, name, stat.S_IFLNK | 0o777, caller._replace(umask=0))
+        record.size = len(target)
+        self.tables.kv.put(schema.symlink_key(record.ino), target)
+        self.tables.save(record)
+        return self.tables.attr(record)
+
+    def readlink(self, ino: int) -> bytes:
+        """The target; EINVAL for anything but a symbolic link."""
+        target = self.tables.kv.get(schema.symlink_key(ino))
+        if target is None:
+            self.tables.inode(ino)
+            raise FsError(errno.EINVAL)
+        return target
+
+    def link(self, ino: int, parent: int, name: bytes) -> Attr:
+        """One more name: EPERM for directories, EMLINK at the bound."""
+        check_name(name)
+        record, folder = self.tables.inode(ino), self.directory(parent)
+        if stat.S_ISDIR(record.mode):
+            raise FsError(errno.EPERM)
+        if record.nlink == 0 or folder.nlink == 0:
+            raise FsError(errno.ENOENT)
+        if record.nlink >= LINKS_MAX:
+            raise FsError(errno.EMLINK)
+        if self.tables.entry(parent, name) is not None:
+            raise FsError(errno.EEXIST)
+        record.nlink += 1
+        record.ctime_ns = self.tables.clock.now_ns()
+        self.tables.add_entry(parent, name, record)
+        self.tables.save(record)
+        self.tables.touch_parent(folder)
+        self.tables.journal("link", ino, parent, name)
+        return self.tables.attr(record)
+
+    # -- removing --------------------------------------------------------------
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a name; EISDIR for directories."""
+        record = self.find(parent, name)
+        if stat.S_ISDIR(record.mode):
+            raise FsError(errno.EISDIR)
+        self.tables.remove_entry(parent, name, record.ino)
+        self.tables.touch_parent(self.directory(parent))
+        self.tables.journal("unlink", record.ino, parent, name)
+        self._lose_link(record)
+
+    def _lose_link(self, record: InodeRecord) -> None:
+        record.nlink -= 1
+        record.ctime_ns = self.tables.clock.now_ns()
+        self.tables.save(record)
+        if record.nlink == 0:
+            self._removed(record)
+
+    def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove an empty directory; ENOTEMPTY, ENOTDIR."""
+        if name == b".":
+            raise FsError(errno.EINVAL)
+        if name == b"..":
+            raise FsError(errno.ENOTEMPTY)
+        record = self.find(parent, name)
+        if not stat.S_ISDIR(record.mode):
+            raise FsError(errno.ENOTDIR)
+        if not self.tables.is_empty(record.ino):
+            raise FsError(errno.ENOTEMPTY)
+        self._remove_directory(parent, name, record)
+
+    def _remove_directory(self, parent: int, name: bytes, record: InodeRecord) -> None:
+        folder = self.directory(parent)
+        self.tables.remove_entry(parent, name, record.ino)
+        folder.nlink -= 1
+        self.tables.touch_parent(folder)
+        self.tables.journal("rmdir", record.ino, parent, name)
+        record.nlink = 0
+        self._removed(record)
+
+    # -- renaming ----------------------------------------------------------------
+
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0
+    ) -> None:
+        """rename(2) with RENAME_NOREPLACE and RENAME_EXCHANGE."""
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == 3:
+            raise FsError(errno.EINVAL)
+        check_name(new_name)
+        check_name(name)
+        record = self.find(parent, name)
+        self.directory(new_parent)
+        self._check_cycle(record, new_parent)
+        target_ino = self.tables.entry(new_parent, new_name)
+        if flags & RENAME_EXCHANGE:
+            if target_ino is None:
+                raise FsError(errno.ENOENT)
+            self._exchange(parent, name, record, new_parent, new_name, target_ino)
+            return
+        if target_ino is not None:
+            if flags & RENAME_NOREPLACE:
+                raise FsError(errno.EEXIST)
+            if target_ino == record.ino:
+                return
+            self._make_way(record, new_parent, new_name, self.tables.inode(target_ino))
+        self._move(parent, name, record, new_parent, new_name)
+
+    def _check_cycle(self, record: InodeRecord, new_parent: int) -> None:
+        """A directory may not move below itself: EINVAL."""
+        if not stat.S_ISDIR(record.mode):
+            return
+        ino = new_parent
+        for _ in range(DEPTH_MAX):
+            if ino == record.ino:
+                raise FsError(errno.EINVAL)
+            place = self.tables.parent_of(ino)
+            if place is None or ino == ROOT_INODE:
+                return
+            ino = place[0]
+        raise FsError(errno.ELOOP)
+
+    def _make_way(
+        self, record: InodeRecord, parent: int, name: bytes, target: InodeRecord
+    ) -> None:
+        """Remove what the new name stands for, if it may be replaced."""
+        if stat.S_ISDIR(record.mode):
+            if not stat.S_ISDIR(target.mode):
+                raise FsError(errno.ENOTDIR)
+            if not self.tables.is_empty(target.ino):
+                raise FsError(errno.ENOTEMPTY)
+            self._remove_directory(parent, name, target)
+            return
+        if stat.S_ISDIR(target.mode):
+            raise FsError(errno.EISDIR)
+        self.tables.remove_entry(parent, name, target.ino)
+        self.tables.journal("unlink", target.ino, parent, name)
+        self._lose_link(target)
+
+    def _move(
+        self, parent: int, name: bytes, record: InodeRecord, new_parent: int, new_name: bytes
+    ) -> None:
+        self.tables.remove_entry(parent, name, record.ino)
+        self.tables.add_entry(new_parent, new_name, record)
+        self._settle(record, parent, new_parent)
+        self.tables.journal("rename", record.ino, parent, name, new_parent, new_name)
+
+    def _exchange(
+        self,
+        parent: int,
+        name: bytes,
+        record: InodeRecord,
+        new_parent: int,
+        new_name: bytes,
+        target_ino: int,
+    ) -> None:
+        target = self.tables.inode(target_ino)
+        if target.ino == record.ino:
+            return
+        self._check_cycle(target, parent)
+        self.tables.remove_entry(parent, name, record.ino)
+        self.tables.remove_entry(new_parent, new_name, target.ino)
+        self.tables.add_entry(new_parent, new_name, record)
+        self.tables.add_entry(parent, name, target)
+        self._settle(record, parent, new_parent)
+        self._settle(target, new_parent, parent)
+        self.tables.journal("exchange", record.ino, parent, name, new_parent, new_name)
+
+    def _settle(self, record: InodeRecord, old: int, new: int) -> None:
+        """Times and link counts after a move."""
+        record.ctime_ns = self.tables.clock.now_ns()
+        self.tables.save(record)
+        before, after = self.directory(old), self.directory(new)
+        if stat.S_ISDIR(record.mode) and old != new:
+            before.nlink -= 1
+            after.nlink += 1
+        self.tables.touch_parent(before)
+        if old != new:
+            self.tables.touch_parent(after)
+
+
+def _umask(mode: int, caller: Caller) -> int:
+    return 0 if stat.S_ISLNK(mode) else caller.umask

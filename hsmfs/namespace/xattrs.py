@@ -1,0 +1,124 @@
+"""Extended attributes: those that users set, and those that tell residency."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from typing import Final
+
+from hsmfs.errors import FsError
+from hsmfs.namespace import schema
+from hsmfs.namespace.model import NAME_BYTES_MAX, XATTR_BYTES_MAX
+from hsmfs.namespace.stubs import Stubs
+from hsmfs.namespace.tables import Tables
+from hsmfs.records import FLAG_PINNED, InodeRecord
+from hsmfs.residency import STUB_STATES
+from hsmfs.types import Residency
+
+XATTR_CREATE: Final = 1
+XATTR_REPLACE: Final = 2
+NAMESPACES: Final = (b"user.", b"trusted.", b"security.", b"system.posix_acl_")
+HSM: Final = b"user.hsm."
+STATE, COPIES, VOLUMES, PIN, RECALL = (
+    HSM + name for name in (b"state", b"copies", b"volumes", b"pin", b"recall")
+)
+DOSATTRIB: Final = b"user.DOSATTRIB"
+DOS_OFFLINE: Final = b"0x1000"
+"""FILE_ATTRIBUTE_OFFLINE ([MS-FSCC] 2.6), in the text form that Samba reads."""
+LIST_BYTES_MAX: Final = 65_536
+
+
+class Xattrs:
+    """Stored and virtual extended attributes."""
+
+    def __init__(self, tables: Tables, stubs: Stubs) -> None:
+        self.tables = tables
+        self.stubs = stubs
+
+    def get(self, ino: int, name: bytes) -> bytes:
+        """The value; ENODATA."""
+        record = self.tables.inode(ino)
+        value = self._virtual(record, name)
+        if value is None:
+            value = self.tables.kv.get(schema.xattr_key(ino, name))
+        if value is None or name == schema.VOLUMES_XATTR:
+            raise FsError(errno.ENODATA)
+        return value
+
+    def _virtual(self, record: InodeRecord, name: bytes) -> bytes | None:
+        if not stat.S_ISREG(record.mode):
+            return None
+        if name == DOSATTRIB and record.state in STUB_STATES:
+            return DOS_OFFLINE
+        if not name.startswith(HSM):
+            return None
+        match name:
+            case b"user.hsm.state":
+                return Residency(record.state).word.encode()
+            case b"user.hsm.copies":
+                return b"%d" % record.copies
+            case b"user.hsm.volumes":
+                return self.tables.kv.get(schema.xattr_key(record.ino, schema.VOLUMES_XATTR)) or b""
+            case b"user.hsm.pin":
+                return b"1" if record.flags & FLAG_PINNED else b"0"
+            case b"user.hsm.recall":
+                recall = self.stubs.recalls.get(record.ino)
+                return recall.note.encode() if recall else None
+        return None
+
+    def list(self, ino: int) -> list[bytes]:
+        """Names; those under user.hsm. are for who asks for them by name, so
+        that copies of a tree do not try to set them."""
+        self.tables.inode(ino)
+        names = [key[9:] for key, _ in self.tables.kv.scan(*schema.xattr_range(ino))]
+        return [name for name in names if name != schema.VOLUMES_XATTR]
+
+    def set(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
+        """XATTR_CREATE: EEXIST; XATTR_REPLACE: ENODATA; E2BIG, ERANGE."""
+        record = self.tables.inode(ino)
+        if not name or len(name) > NAME_BYTES_MAX:
+            raise FsError(errno.ERANGE)
+        if not name.startswith(NAMESPACES):
+            raise FsError(errno.EOPNOTSUPP)
+        if len(value) > XATTR_BYTES_MAX:
+            raise FsError(errno.E2BIG)
+        if name.startswith(HSM):
+            self._set_virtual(record, name, value)
+            return
+        key = schema.xattr_key(ino, name)
+        exists = self.tables.kv.get(key) is not None
+        if flags & XATTR_CREATE and exists:
+            raise FsError(errno.EEXIST)
+        if flags & XATTR_REPLACE and not exists:
+            raise FsError(errno.ENODATA)
+        self.tables.kv.put(key, value)
+        self._changed(record)
+        self.tables.journal("setxattr", ino, name, value)
+
+    def _set_virtual(self, record: InodeRecord, name: bytes, value: bytes) -> None:
+        if name != PIN or not stat.S_ISREG(record.mode):
+            raise FsError(errno.EPERM)
+        wanted = value.rstrip(b"\0\n")
+        if wanted not in (b"0", b"1"):
+            raise FsError(errno.EINVAL)
+        record.flags &= ~FLAG_PINNED
+        if wanted == b"1":
+            record.flags |= FLAG_PINNED
+        self._changed(record)
+
+    def remove(self, ino: int, name: bytes) -> None:
+        """ENODATA if there is none."""
+        record = self.tables.inode(ino)
+        if name == PIN:
+            self._set_virtual(record, name, b"0")
+            return
+        if name == schema.VOLUMES_XATTR or not self.tables.kv.delete(
+            schema.xattr_key(ino, name)
+        ):
+            raise FsError(errno.ENODATA)
+        self._changed(record)
+        self.tables.journal("removexattr", ino, name)
+
+    def _changed(self, record: InodeRecord) -> None:
+        record.ctime_ns = self.tables.clock.now_ns()
+        self.tables.save(record)
