@@ -1,1 +1,1 @@
-"""Bindings of the engine to FUSE."""
+"""Sessions: what connects the kernel's requests with the engine."""

@@ -1,0 +1,168 @@
+"""The program ``hsmfs``: mounts the file system and serves it, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from hsmfs import logs
+from hsmfs.config import DEFAULT_PATH, Config
+from hsmfs.configload import check_cache_paths, load
+from hsmfs.errors import CallerError, ConfigError, HsmError
+from hsmfs.service import Service
+from hsmfs.session import mounting
+
+EXIT_FAILED: Final = 1
+EXIT_WRONG_USE: Final = 2
+LOCK_WAIT_S: Final = 5.0
+"""How long a run that was just killed may take to let go."""
+LOCK_POLL_S: Final = 0.05
+SOCKET_PATH_BYTES_MAX: Final = 107
+"""``sun_path`` of unix(7), without its final zero."""
+LONGEST_SOCKET: Final = "hsmfs-metrics.sock"
+
+log = logs.get(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until unmounted or stopped; returns the exit status."""
+    path = _config_path(argv)
+    try:
+        config = load(path)
+        check_cache_paths(config, path)
+    except ConfigError as error:
+        return _say(error, EXIT_WRONG_USE)
+    logs.set_up(config.log.level, config.log.json, "hsmfs")
+    try:
+        _run(config)
+    except HsmError as error:
+        return _say(error, EXIT_FAILED)
+    except BaseExceptionGroup as group:
+        known = _first_known(group)
+        if known is not None:
+            return _say(known, EXIT_FAILED)
+        log.exception("bug: hsmfs ends")
+        return EXIT_FAILED
+    except Exception:
+        log.exception("bug: hsmfs ends")
+        return EXIT_FAILED
+    return 0
+
+
+def _config_path(argv: Sequence[str] | None) -> Path:
+    parser = argparse.ArgumentParser(
+        prog="hsmfs", description="Mount a hierarchical file system; runs in the foreground."
+    )
+    default = Path(os.environ.get("HSM_CONFIG") or DEFAULT_PATH)
+    parser.add_argument(
+        "--config", type=Path, default=default, help="configuration file (default: %(default)s)"
+    )
+    found: Path = parser.parse_args(argv).config.absolute()
+    return found
+
+
+def _say(error: BaseException, status: int) -> int:
+    print(f"hsmfs: {error}", file=sys.stderr, flush=True)
+    return status
+
+
+def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The error that says what is wrong, if all of the group are of that sort."""
+    known, rest = group.split((HsmError, OSError))
+    if rest is not None or known is None:
+        return None
+    error: BaseException = known
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _run(config: Config) -> None:
+    run = Path(config.run.path)
+    _make_run_directory(run)
+    with _only_one(run):
+        mount = Path(config.fuse.mount)
+        mounting.check_device()
+        mounting.check_mount_point(mount)
+        os.chdir("/")
+        service = Service(config, lambda: _announce(mount), lambda: notify_systemd("STOPPING=1"))
+        trio.run(service.run)
+
+
+def _make_run_directory(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CallerError(
+            f"run.path: {run}: {error.strerror}; make it a directory that hsmfs can write to"
+        ) from None
+    longest = run / LONGEST_SOCKET
+    if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
+        raise CallerError(
+            f"run.path: {longest} is {len(os.fsencode(longest))} bytes long, a socket's path may "
+            f"have {SOCKET_PATH_BYTES_MAX}; choose a shorter run.path"
+        )
+
+
+@contextlib.contextmanager
+def _only_one(run: Path) -> Iterator[None]:
+    """Hold the lock of a run directory, with our process id in ``hsmfs.pid``."""
+    pid_file = run / "hsmfs.pid"
+    with open(run / "hsmfs.lock", "w", encoding="ascii") as lock:
+        if not _lock(lock.fileno()):
+            other = pid_file.read_text().split()[:1] if pid_file.exists() else ["unknown"]
+            raise CallerError(
+                f"run.path: {run}: in use, hsmfs runs already with process id "
+                f"{' '.join(other)}; stop it first, or give each system a run.path of its own"
+            )
+        pid_file.write_text(f"{os.getpid()}\n")
+        try:
+            yield
+        finally:
+            pid_file.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int) -> bool:
+    deadline_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(LOCK_POLL_S)
+
+
+def _announce(mount: Path) -> None:
+    """Tell a person and systemd that the mount works."""
+    print(f"hsmfs: ready, {mount} is mounted, process id {os.getpid()}", flush=True)
+    notify_systemd("READY=1")
+
+
+def notify_systemd(state: str) -> None:
+    """sd_notify(3): tell the service manager, if there is one."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.sendto(state.encode(), address)
+        except OSError as error:
+            log.warning("the service manager cannot be told", why=str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

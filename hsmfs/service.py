@@ -1,0 +1,217 @@
+"""hsmfs put together: store, cache, engine, session, RPC and metrics."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from hsmfs import logs
+from hsmfs.cache.tier import CacheTier
+from hsmfs.clock import SystemClock
+from hsmfs.config import Config
+from hsmfs.errors import CallerError, Kind
+from hsmfs.metrics import FsMetrics, serve_page
+from hsmfs.namespace.engine import Engine, make_namespace
+from hsmfs.namespace.model import EngineSettings
+from hsmfs.residencycalls import ResidencyCalls
+from hsmfs.rpc.messages import Answer, Call, Event, Hello
+from hsmfs.rpc.server import Connection
+from hsmfs.rpc.server import serve as serve_rpc
+from hsmfs.session.executor import TrioExecutor
+from hsmfs.session.interface import SessionSettings
+from hsmfs.session.pyfuse3 import Pyfuse3Session
+from hsmfs.store.lmdbstore import LmdbStore
+from hsmfs.store.overlay import GroupCommit
+
+log = logs.get(__name__)
+
+ROOT_MODE: Final = 0o755
+"""Of the root directory of a new file system."""
+RESTART_S: Final = 1.0
+"""A helper service that failed is started again after this time."""
+STOP_TIMEOUT_S: Final = 60.0
+"""Work that is still under way after this long is left to the next start."""
+
+Start = Callable[..., Awaitable[Any]]
+
+
+class Service:
+    """One running hsmfs."""
+
+    def __init__(
+        self,
+        config: Config,
+        on_ready: Callable[[], None],
+        on_stopping: Callable[[], None],
+    ) -> None:
+        self.config = config
+        self.run_path = Path(config.run.path)
+        self.metrics = FsMetrics()
+        self._on_ready = on_ready
+        self._on_stopping = on_stopping
+        self._hsmd: Connection | None = None
+
+    async def run(self) -> None:
+        """Serve until unmounted or told to stop by SIGTERM or SIGINT."""
+        threads = self.config.fuse.worker_threads_max
+        async with trio.open_nursery() as nursery:
+            executor = TrioExecutor(nursery, threads, self.metrics)
+            with closing(self._open_store()) as store:
+                engine = self._make_engine(store, executor)
+                try:
+                    await self._mounted(engine)
+                finally:
+                    # Readers got their errors; what was written must be kept.
+                    with trio.move_on_after(STOP_TIMEOUT_S, shield=True):
+                        await executor.drain()
+                    engine.close()
+            nursery.cancel_scope.cancel()
+
+    async def _mounted(self, engine: Engine) -> None:
+        settings = SessionSettings.of(self.config.fuse, self.config.site.id)
+        session = Pyfuse3Session(engine, settings, self.metrics)
+        calls = ResidencyCalls(engine, session.waiting, session.attributes_changed, self.metrics)
+        engine.on_event = self._notify
+        self.metrics.watch_status(engine.status)
+        session.mount()
+        try:
+            await self._serve(session, calls)
+        finally:
+            session.close()
+
+    # -- parts ---------------------------------------------------------------
+
+    def _open_store(self) -> LmdbStore:
+        namespace = self.config.namespace
+        store = LmdbStore(Path(namespace.path), namespace.map_bytes)
+        made = make_namespace(store, os.geteuid(), os.getegid(), ROOT_MODE, SystemClock().now_ns())
+        if made:
+            log.info("an empty file system was made", path=namespace.path)
+        return store
+
+    def _make_engine(self, store: LmdbStore, executor: TrioExecutor) -> Engine:
+        clock = SystemClock()
+        namespace, first = self.config.namespace, self.config.tier[0]
+        if len(self.config.tier) > 1:
+            log.warning("only the first cache tier is used", tier=first.name)
+        cache = CacheTier(first.name, Path(first.path), first.reserve_bytes, first.capacity_bytes)
+        settings = EngineSettings(
+            recall_timeout_s=self.config.recall.recall_timeout_s,
+            journal_records_max=namespace.journal_records_max,
+        )
+        commits = GroupCommit(store, executor, namespace.commit_interval_ms / 1000, clock)
+        return Engine(commits, cache, clock, executor, settings)
+
+    # -- running -------------------------------------------------------------
+
+    async def _serve(self, session: Pyfuse3Session, calls: ResidencyCalls) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._stop_on_signal, session)
+            await nursery.start(self._keep, "rpc", partial(self._rpc, calls))
+            await nursery.start(self._keep, "metrics", self._metrics_page)
+            nursery.start_soon(self._say_ready, session)
+            await session.serve()
+            self._on_stopping()
+            nursery.cancel_scope.cancel()
+
+    async def _say_ready(self, session: Pyfuse3Session) -> None:
+        await session.wait_ready()
+        self._on_ready()
+
+    async def _stop_on_signal(
+        self, session: Pyfuse3Session, task_status: trio.TaskStatus[None]
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                log.info("stopping", signal=signal.Signals(number).name)
+                await session.stop()
+
+    async def _keep(self, name: str, start: Start, task_status: trio.TaskStatus[Any]) -> None:
+        """Run a helper service; start it again when it fails later on.
+
+        Its failure must never end the mount. At the first start it is an
+        error of the configuration, and does.
+        """
+        await self._once(start, task_status)
+        while True:
+            log.error("a service ended; it is started again", service=name)
+            await trio.sleep(RESTART_S)
+            await self._once(start, trio.TASK_STATUS_IGNORED, restart=True)
+
+    async def _once(
+        self, start: Start, task_status: trio.TaskStatus[Any], restart: bool = False
+    ) -> None:
+        status = _Started(task_status)
+        try:
+            await start(task_status=status)
+        except Exception:
+            if not (restart or status.done):
+                raise
+            self.metrics.errors.labels(Kind.BUG.value).inc()
+            log.exception("bug: a service failed")
+
+    async def _metrics_page(self, task_status: trio.TaskStatus[Any]) -> None:
+        bind = self.config.run.metrics_hsmfs_bind
+        path = self.run_path / "hsmfs-metrics.sock"
+        try:
+            await serve_page(
+                self.metrics.page, path, bind, trio.sleep_forever, task_status=task_status
+            )
+        except OSError as error:
+            raise CallerError(
+                f"run.metrics_hsmfs_bind: {bind or path}: {error.strerror}; "
+                "choose another address or stop what uses it"
+            ) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    # -- hsmd ----------------------------------------------------------------
+
+    async def _rpc(self, calls: ResidencyCalls, task_status: trio.TaskStatus[Any]) -> None:
+        async def handle(call: Call, connection: Connection) -> Answer:
+            answer = await calls.answer(call)
+            if isinstance(call, Hello):
+                self._welcome(connection, calls)
+            return answer
+
+        await serve_rpc(self.run_path / "hsmfs.sock", handle, self._gone, task_status=task_status)
+
+    def _welcome(self, connection: Connection, calls: ResidencyCalls) -> None:
+        """From now on this connection is hsmd; tell it what waits."""
+        self._hsmd = connection
+        self.metrics.hsmd_connected.set(1)
+        log.info("hsmd is connected")
+        for event in calls.waiting_recalls():
+            self._notify(event)
+
+    def _gone(self, connection: Connection) -> None:
+        if connection is self._hsmd:
+            self._hsmd = None
+            self.metrics.hsmd_connected.set(0)
+            log.info("hsmd is gone; readers of stubs wait for it")
+
+    def _notify(self, event: Event) -> None:
+        """Tell hsmd; while there is none, the engine keeps what waits."""
+        if self._hsmd is not None and not self._hsmd.notify(event):
+            self.metrics.errors.labels(Kind.TRANSIENT.value).inc()
+            log.error("hsmd does not take notices; it gets them when it connects again")
+
+
+class _Started:
+    """Passes ``started`` on, and remembers that it was called."""
+
+    def __init__(self, inner: trio.TaskStatus[Any]) -> None:
+        self.inner = inner
+        self.done = False
+
+    def started(self, value: Any = None) -> None:
+        self.done = True
+        self.inner.started(value)

@@ -1,0 +1,57 @@
+"""What every session offers to the service, whatever binding it uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from hsmfs.config import Fuse
+
+FS_TYPE: Final = "hsmfs"
+"""The mount table's type is ``fuse.hsmfs``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How a file system is mounted."""
+
+    mount: Path
+    source: str
+    """First column of the mount table: the site's name."""
+    allow_other: bool
+    attr_timeout_s: float
+    entry_timeout_s: float
+
+    @classmethod
+    def of(cls, fuse: Fuse, site: str) -> SessionSettings:
+        """Settings from the configuration's ``[fuse]`` table."""
+        return cls(
+            mount=Path(fuse.mount),
+            source=site,
+            allow_other=fuse.allow_other,
+            attr_timeout_s=fuse.attr_timeout_s,
+            entry_timeout_s=fuse.entry_timeout_s,
+        )
+
+
+class Session(Protocol):
+    """One mount. Calls come from the engine's thread."""
+
+    def mount(self) -> None:
+        """Mount; raises ``LibraryError`` that says what is wrong."""
+
+    async def serve(self) -> None:
+        """Answer requests until the file system is unmounted or stopped."""
+
+    async def wait_ready(self) -> None:
+        """Return when the kernel has accepted the session."""
+
+    async def stop(self) -> None:
+        """Unmount (lazily when busy), end all waiting requests, end ``serve``."""
+
+    def close(self) -> None:
+        """Give the device back; after ``serve`` has ended."""
+
+    def attributes_changed(self, ino: int) -> None:
+        """Forget what the kernel caches of an inode's attributes."""
