@@ -1,0 +1,97 @@
+"""Names on a disc: OSTA compressed unicode (UDF 2.50 section 2.1.1).
+
+A name that UDF cannot hold (over 254 bytes of CS0, not UTF-8, ``.hsm`` at the
+top, a name that looks like one of ours) is shortened and ends in ``~`` and 16
+hex digits of its SHA-256, so that the two sorts can never be the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+from hsmfs.errors import MediumError
+
+CS0_BYTES_MAX: Final = 254
+"""Characters of a file identifier, without the compression id."""
+OWN_DIRECTORY: Final = b".hsm"
+_OURS: Final = re.compile(rb"~[0-9a-f]{16}(\.[^.]{1,8})?\Z", re.DOTALL)
+_FORBIDDEN: Final = re.compile("[\x00\ufeff\ufffe/]")
+_SUFFIX_CHARS_MAX: Final = 9
+_MARK_CHARS: Final = 17
+_SHORT_BYTES_MAX: Final = 254 - 2 * (_MARK_CHARS + _SUFFIX_CHARS_MAX)
+
+
+def encode_cs0(text: str) -> bytes:
+    """Compression id and characters; 8 bits a character where all fit."""
+    try:
+        return b"\x08" + text.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"\x10" + text.encode("utf-16-be")
+
+
+def decode_cs0(data: bytes, where: str) -> str:
+    """The other way; MediumError on what is no CS0."""
+    try:
+        if not data:
+            return ""
+        if data[0] in (8, 254):
+            return data[1:].decode("latin-1")
+        if data[0] in (16, 255):
+            return data[1:].decode("utf-16-be")
+    except UnicodeDecodeError as error:
+        raise MediumError(f"{where}: name is not UTF-16: {error}") from error
+    raise MediumError(f"{where}: found compression id {data[0]} of a name, expected 8 or 16")
+
+
+def dstring(text: str, size: int) -> bytes:
+    """A fixed field: CS0, zeros, and its length in the last byte."""
+    coded = encode_cs0(text) if text else b""
+    if len(coded) > size - 1:
+        room = size - 2
+        coded = coded[: 1 + (room if coded[0] == 8 else room & ~1)]
+    return coded.ljust(size - 1, b"\0") + bytes([len(coded)])
+
+
+def parse_dstring(field: bytes, where: str) -> str:
+    """The text of a fixed field."""
+    return decode_cs0(field[: min(field[-1], len(field) - 1)], where)
+
+
+def disc_name(name: bytes, *, at_root: bool = False) -> str:
+    """What a path component is called on the disc."""
+    if name.isascii() and len(name) <= CS0_BYTES_MAX and b"~" not in name:
+        text = name.decode("ascii")
+        if not (at_root and name == OWN_DIRECTORY):
+            return text
+        return _shortened(text, name)
+    text = name.decode("utf-8", "replace")
+    fits = len(encode_cs0(text)) - 1 <= CS0_BYTES_MAX
+    if fits and not _OURS.search(name) and not _FORBIDDEN.search(text) and _is_utf8(name):
+        return text
+    return _shortened(_FORBIDDEN.sub("_", text.replace("\ufffd", "_")), name)
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _shortened(text: str, name: bytes) -> str:
+    """Start of the text, hash of the original, and its suffix if short."""
+    stem, dot, suffix = text.rpartition(".")
+    if not stem or len(suffix) >= _SUFFIX_CHARS_MAX or not suffix or not suffix.isascii():
+        stem, dot, suffix = text, "", ""
+    while len(encode_cs0(stem)) > _SHORT_BYTES_MAX:
+        stem = stem[:-1]
+    return f"{stem}~{hashlib.sha256(name).hexdigest()[:16]}{dot}{suffix}"
+
+
+def disc_path(path: bytes) -> str:
+    """The whole path as it is on the disc."""
+    first, *rest = path.split(b"/")
+    return "/".join([disc_name(first, at_root=True), *map(disc_name, rest)])

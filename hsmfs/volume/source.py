@@ -1,0 +1,51 @@
+"""What a volume is planned from: its header and its entries."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+FORMAT_VERSION: Final = 1
+KNOWN_FEATURES: Final[frozenset[str]] = frozenset()
+"""Features that change the meaning of a disc; a reader refuses others."""
+
+
+class FileSource(msgspec.Struct, frozen=True, kw_only=True):
+    """One name on a volume: a file, a further name of one, or a directory.
+
+    ``path`` is relative to the mount, without a slash at the start. Symbolic
+    links are recorded in the manifest only.
+    """
+
+    path: bytes
+    ino: int
+    data_version: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    atime_ns: int = 0
+    ctime_ns: int = 0
+    mode: int = 0o100644
+    uid: int = 0
+    gid: int = 0
+    xattrs: dict[bytes, bytes] = {}
+    link_of: bytes | None = None
+    """Path of an earlier entry that is the same file."""
+    kind: str = "file"
+    """``file``, ``dir`` or ``symlink``."""
+    target: bytes = b""
+
+    @property
+    def has_data(self) -> bool:
+        """A file's first name: the one whose bytes are written."""
+        return self.kind == "file" and self.link_of is None
+
+
+class VolumeHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of the volume as a whole."""
+
+    label: str
+    site: str
+    pool: str
+    created_ns: int
+    copies: int = 1

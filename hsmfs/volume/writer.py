@@ -1,0 +1,271 @@
+"""Write a planned volume in one ascending pass, hashing on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import xxhash
+
+from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
+from hsmfs.volume.geometry import (
+    ANCHOR_SECTOR,
+    END_ANCHOR_SECTORS,
+    INTEGRITY_SECTOR,
+    MAIN_SEQUENCE_SECTOR,
+    METADATA_SECTOR,
+    PARTITION_SECTOR,
+    RECOGNITION_SECTOR,
+)
+from hsmfs.volume.layout import FileNode, FileSource, Layout
+from hsmfs.volume.manifest import (
+    FileResult,
+    end_line,
+    entry_line,
+    header_line,
+    void_result,
+)
+from hsmfs.volume.metadata import metadata_content, metadata_file_entry
+from hsmfs.volume.readme import readme
+from hsmfs.volume.sequence import anchor, integrity, recognition, sequence
+
+STAGE_BYTES: Final = 1024 * 1024
+_ZEROS: Final = bytes(STAGE_BYTES)
+
+
+class Source(Protocol):
+    """An open file of the cache."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill from the current position; 0 at the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Bytes from the current position."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> object: ...
+
+
+class _Stage:
+    """Gathers what is written into chunks of one size."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(STAGE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self.taken_bytes = 0
+        self.image = xxhash.xxh3_128()
+
+    @property
+    def position(self) -> int:
+        return self.taken_bytes + self._filled
+
+    def room(self, want: int) -> memoryview:
+        """Free space of at most that size; empty when the stage is full."""
+        return self._view[self._filled : self._filled + want]
+
+    def advance(self, size: int) -> memoryview:
+        self._filled += size
+        return self._view[self._filled - size : self._filled]
+
+    @property
+    def full(self) -> bool:
+        return self._filled == STAGE_BYTES
+
+    def take(self) -> bytes:
+        """All that was gathered, as an object of its own."""
+        chunk = bytes(self._view[: self._filled])
+        self.image.update(chunk)
+        self.taken_bytes += self._filled
+        self._filled = 0
+        return chunk
+
+    def put(self, data: bytes) -> Iterator[bytes]:
+        """Copy in; yields each time the stage is full."""
+        rest = memoryview(data)
+        while rest:
+            room = self.room(len(rest))
+            room[:] = rest[: len(room)]
+            rest = rest[len(self.advance(len(room))) :]
+            if self.full:
+                yield self.take()
+
+    def zeros(self, size: int) -> Iterator[bytes]:
+        while size > 0:
+            step = min(size, len(_ZEROS))
+            yield from self.put(_ZEROS[:step])
+            size -= step
+
+    def zeros_to(self, sector: int) -> Iterator[bytes]:
+        """Up to a sector that lies ahead."""
+        gap = sector * SECTOR_BYTES - self.position
+        assert gap >= 0, f"stream is {-gap} bytes past sector {sector}"
+        return self.zeros(gap)
+
+
+class _Hashes:
+    """All hashes of one file."""
+
+    def __init__(self) -> None:
+        self._xxh3 = xxhash.xxh3_128()
+        self._sha256 = hashlib.sha256()
+        self._chunk = xxhash.xxh3_64()
+        self.chunk_left = CHUNK_BYTES
+        self._chunks: list[int] = []
+
+    def update(self, piece: memoryview) -> None:
+        """A piece that does not cross a chunk's end."""
+        self._xxh3.update(piece)
+        self._sha256.update(piece)
+        self._chunk.update(piece)
+        self.chunk_left -= len(piece)
+        if self.chunk_left == 0:
+            self._end_chunk()
+
+    def _end_chunk(self) -> None:
+        self._chunks.append(self._chunk.intdigest())
+        self._chunk.reset()
+        self.chunk_left = CHUNK_BYTES
+
+    def result(self, entry: FileSource, offset_bytes: int) -> FileResult:
+        if self.chunk_left != CHUNK_BYTES:
+            self._end_chunk()
+        return FileResult(
+            ino=entry.ino,
+            data_version=entry.data_version,
+            offset_bytes=offset_bytes,
+            size=entry.size,
+            xxh3_128=self._xxh3.hexdigest(),
+            sha256=self._sha256.hexdigest(),
+            chunk_xxh3=self._chunks,
+        )
+
+
+class VolumeWriter:
+    """One stream of one volume; ``results`` and ``image_xxh3`` come from it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._stage = _Stage()
+        self.results: list[FileResult] = []
+        """One of each file with data, in data order."""
+        self.image_xxh3 = ""
+        """xxh3_128 of the whole stream, when it has ended."""
+
+    def stream(self, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
+        """The volume's bytes in chunks of about 1 MiB of whole sectors.
+
+        A file that cannot be read or has another size is void: its place is
+        filled with zeros, and manifest and results say so.
+        """
+        geometry, stage = self._layout.geometry, self._stage
+        first, *files, last = self._layout.files
+        yield from self._front()
+        yield from self._own(first, [readme(self._layout.header)])
+        for node in files:
+            yield from self._file(node, open_source)
+        yield from self._own(last, self._manifest(files))
+        yield from stage.zeros_to(geometry.mirror_sector)
+        for part in metadata_content(self._layout):
+            yield from stage.put(part)
+        yield from stage.put(metadata_file_entry(self._layout, mirror=True))
+        yield from self._tail()
+        assert stage.position == geometry.total_sectors * SECTOR_BYTES
+        if stage.position > stage.taken_bytes:
+            yield stage.take()
+        self.image_xxh3 = stage.image.hexdigest()
+
+    def _front(self) -> Iterator[bytes]:
+        """Everything before the data."""
+        identity, geometry = self._layout.identity, self._layout.geometry
+        parts = (
+            (RECOGNITION_SECTOR, recognition()),
+            (MAIN_SEQUENCE_SECTOR, sequence(MAIN_SEQUENCE_SECTOR, identity, geometry)),
+            (INTEGRITY_SECTOR, integrity(identity, geometry)),
+            (ANCHOR_SECTOR, anchor(ANCHOR_SECTOR, geometry)),
+            (PARTITION_SECTOR, metadata_file_entry(self._layout, mirror=False)),
+        )
+        yield from self._at(parts)
+        yield from self._stage.zeros_to(METADATA_SECTOR)
+        for part in metadata_content(self._layout):
+            yield from self._stage.put(part)
+
+    def _tail(self) -> Iterator[bytes]:
+        """Reserve sequence and the two anchors at the end."""
+        identity, geometry = self._layout.identity, self._layout.geometry
+        reserve, total = geometry.reserve_sector, geometry.total_sectors
+        ends = (total - END_ANCHOR_SECTORS, total - 1)
+        parts = [(reserve, sequence(reserve, identity, geometry))]
+        parts += [(sector, anchor(sector, geometry)) for sector in ends]
+        return self._at(parts)
+
+    def _at(self, parts: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+        for sector, data in parts:
+            yield from self._stage.zeros_to(sector)
+            yield from self._stage.put(data)
+
+    def _own(self, node: FileNode, parts: Iterable[bytes]) -> Iterator[bytes]:
+        """One of the volume's own files."""
+        for part in parts:
+            yield from self._stage.put(part)
+        assert self._stage.position == node.sector * SECTOR_BYTES + node.entry.size
+        yield from self._stage.zeros_to(node.sector + node.sectors)
+
+    def _manifest(self, files: list[FileNode]) -> Iterator[bytes]:
+        entries = self._layout.entries
+        proof = xxhash.xxh3_128()
+        pairs = iter(zip(files, self.results, strict=True))
+        line = header_line(self._layout.header, len(entries))
+        proof.update(line)
+        yield line
+        for entry in entries:
+            node, result = next(pairs) if entry.has_data else (None, None)
+            line = entry_line(entry, node.sector if node is not None else 0, result)
+            proof.update(line)
+            yield line
+        yield end_line(len(entries), proof.hexdigest())
+
+    def _file(self, node: FileNode, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
+        entry, offset = node.entry, node.sector * SECTOR_BYTES
+        assert self._stage.position == offset
+        hashes = _Hashes()
+        good = False
+        try:
+            source = open_source(entry)
+        except OSError as error:
+            # An empty file needs no bytes, and some caches keep none of it.
+            good = entry.size == 0 and isinstance(error, FileNotFoundError)
+        else:
+            with source:
+                good = yield from self._pull(source, entry.size, hashes)
+        result = hashes.result(entry, offset) if good else void_result(entry, offset)
+        self.results.append(result)
+        yield from self._stage.zeros_to(node.sector + node.sectors)
+
+    def _pull(self, source: Source, size: int, hashes: _Hashes) -> Generator[bytes, None, bool]:
+        """Read and hash exactly ``size`` bytes; returns whether that is all."""
+        left, stage = size, self._stage
+        while left:
+            try:
+                got = source.readinto(stage.room(min(left, hashes.chunk_left)))
+            except OSError:
+                return False
+            if not got:
+                return False
+            hashes.update(stage.advance(got))
+            left -= got
+            if stage.full:
+                yield stage.take()
+        try:
+            return not source.read(1)
+        except OSError:
+            return False
