@@ -1,0 +1,67 @@
+"""Burn one blank disc: strictly ascending, whole ECC clusters, then closed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsmfs.changer.drive import TRANSFER_SECTORS_MAX, Drive
+from hsmfs.errors import MediumError
+from hsmfs.types import SECTOR_BYTES
+
+ECC_SECTORS: Final = 32
+"""Sectors of one error correction cluster of a BD (64 KiB)."""
+UNIT_BYTES: Final = TRANSFER_SECTORS_MAX * SECTOR_BYTES
+
+
+class Burn:
+    """One burn; chunks of any size come in, whole transfers go out."""
+
+    def __init__(self, drive: Drive, total_sectors: int) -> None:
+        """Raises MediumError if the disc is not blank or too small."""
+        info = drive.disc_info()
+        if info.state != "blank":
+            raise MediumError(f"the disc is {info.state}, expected blank; nothing was written")
+        if info.capacity_sectors < total_sectors:
+            raise MediumError(
+                f"the disc holds {info.capacity_sectors} sectors, the volume has {total_sectors}"
+            )
+        self._drive = drive
+        self._total_bytes = total_sectors * SECTOR_BYTES
+        self._lba = info.next_writable
+        self._rest = bytearray()
+        self.written_bytes = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """The next bytes of the volume."""
+        view = memoryview(data)
+        if self._rest:
+            take = min(len(view), UNIT_BYTES - len(self._rest))
+            self._rest += view[:take]
+            view = view[take:]
+            if len(self._rest) == UNIT_BYTES:
+                self._send(bytes(self._rest))
+                self._rest.clear()
+        whole = len(view) // UNIT_BYTES * UNIT_BYTES
+        if whole:
+            self._send(view[:whole])
+        self._rest += view[whole:]
+
+    def _send(self, data: bytes | memoryview) -> None:
+        if self.written_bytes + len(data) > self._total_bytes:
+            raise AssertionError("more bytes than the volume's layout says")
+        self._drive.write(self._lba, data)
+        self._lba += len(data) // SECTOR_BYTES
+        self.written_bytes += len(data)
+
+    def finish(self) -> None:
+        """Pad to a whole cluster, flush, close. After this the disc is final."""
+        padding = -len(self._rest) % (ECC_SECTORS * SECTOR_BYTES)
+        if self._rest:
+            self._send(bytes(self._rest) + bytes(padding))
+            self._rest.clear()
+        if self.written_bytes != self._total_bytes:
+            raise AssertionError(
+                f"{self.written_bytes} bytes came, the volume has {self._total_bytes}"
+            )
+        self._drive.sync()
+        self._drive.close_session()

@@ -1,0 +1,137 @@
+"""A BD drive: state of the disc, reading and writing (MMC-6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from hsmfs.changer import cdb
+from hsmfs.changer import sense as senses
+from hsmfs.changer.command import SenseError, run, run_raw
+from hsmfs.changer.identity import DeviceId, identify
+from hsmfs.changer.sense import Action
+from hsmfs.changer.transport.interface import Transport
+from hsmfs.errors import DriveError
+from hsmfs.types import SECTOR_BYTES
+
+TRANSFER_SECTORS_MAX: Final = 512
+"""Sectors in one READ or WRITE: 1 MiB."""
+READY_TIMEOUT_S: Final = 120.0
+READY_POLL_S: Final = 0.1
+INFORMATION_BYTES: Final = 36
+TRACK_BYTES: Final = 48
+READ_TIMEOUT_S: Final = 120.0
+WRITE_TIMEOUT_S: Final = 180.0
+SYNC_TIMEOUT_S: Final = 600.0
+CLOSE_TIMEOUT_S: Final = 1800.0
+_STATES: Final = {0: "blank", 1: "incomplete", 2: "complete", 3: "complete"}
+
+
+class DiscInfo(NamedTuple):
+    """The loaded disc."""
+
+    state: str
+    """blank, incomplete or complete."""
+    capacity_sectors: int
+    next_writable: int
+    profile: int
+
+
+class Drive:
+    """One drive. Blocking; one thread at a time."""
+
+    def __init__(self, transport: Transport, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._transport = transport
+        self._sleep = sleep
+
+    def identity(self) -> DeviceId:
+        """Who it is."""
+        return identify(self._transport)
+
+    def ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait for the disc: MediumError without one, DriveError when it takes too long."""
+        waited_s = 0.0
+        while True:
+            try:
+                run_raw(self._transport, cdb.test_unit_ready(), timeout_s=15.0)
+                return
+            except SenseError as error:
+                if senses.look_up(error.sense).action is not Action.WAIT:
+                    raise senses.error_of(error.sense, "TEST UNIT READY") from None
+            if waited_s >= timeout_s:
+                raise DriveError(f"the disc did not become ready in {timeout_s:.0f} s")
+            self._sleep(READY_POLL_S)
+            waited_s += READY_POLL_S
+
+    def disc_info(self) -> DiscInfo:
+        """State and size of the loaded disc."""
+        info = self._ask("READ DISC INFORMATION", cdb.read_disc_information, INFORMATION_BYTES)
+        track = run(
+            self._transport,
+            "READ TRACK INFORMATION",
+            cdb.read_track_information(1, TRACK_BYTES),
+            b"",
+            TRACK_BYTES,
+        )
+        config = self._ask("GET CONFIGURATION", cdb.get_configuration, 8)
+        next_writable = int.from_bytes(track[12:16], "big")
+        size = int.from_bytes(track[24:28], "big")
+        return DiscInfo(
+            _STATES[info[2] & 3], size, next_writable, int.from_bytes(config[6:8], "big")
+        )
+
+    def _ask(self, what: str, build: Callable[[int], bytes], length: int) -> bytes:
+        return run(self._transport, what, build(length), b"", length)
+
+    def read(self, lba: int, sectors: int) -> bytes:
+        """Any number of sectors; MediumError where one cannot be read."""
+        parts = []
+        while sectors > 0:
+            count = min(sectors, TRANSFER_SECTORS_MAX)
+            what = f"READ of sectors {lba} to {lba + count - 1}"
+            command = cdb.read_12(lba, count)
+            length = count * SECTOR_BYTES
+            data = run(self._transport, what, command, b"", length, READ_TIMEOUT_S)
+            if len(data) != length:
+                raise DriveError(f"{what}: {len(data)} bytes came, expected {length}")
+            parts.append(data)
+            lba, sectors = lba + count, sectors - count
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write(self, lba: int, data: bytes | memoryview) -> None:
+        """Whole sectors at the next writable address."""
+        view = memoryview(data)
+        while view:
+            part = view[: TRANSFER_SECTORS_MAX * SECTOR_BYTES]
+            count = len(part) // SECTOR_BYTES
+            what = f"WRITE of sectors {lba} to {lba + count - 1}"
+            run(self._transport, what, cdb.write_12(lba, count), part, 0, WRITE_TIMEOUT_S)
+            view, lba = view[len(part) :], lba + count
+
+    def sync(self) -> None:
+        """All written sectors on the disc."""
+        command = cdb.synchronize_cache()
+        run(self._transport, "SYNCHRONIZE CACHE", command, b"", 0, SYNC_TIMEOUT_S)
+
+    def close_session(self) -> None:
+        """Close track and session: the disc is final after."""
+        for function in (cdb.CLOSE_TRACK, cdb.CLOSE_SESSION):
+            command = cdb.close_track_session(function, 1)
+            run(self._transport, "CLOSE TRACK/SESSION", command, b"", 0, CLOSE_TIMEOUT_S)
+
+    def eject(self) -> None:
+        """Ready for the robot; DriveError if the drive does not let go."""
+        self._start_stop("eject", cdb.START_EJECT)
+
+    def load(self) -> None:
+        """Draw the disc in and spin it up."""
+        self._start_stop("load", cdb.START_LOAD)
+
+    def _start_stop(self, what: str, function: int) -> None:
+        try:
+            run_raw(self._transport, cdb.start_stop(function), timeout_s=READY_TIMEOUT_S)
+        except SenseError as error:
+            raise DriveError(
+                str(senses.error_of(error.sense, f"START STOP UNIT ({what})"))
+            ) from None

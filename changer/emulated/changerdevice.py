@@ -1,0 +1,190 @@
+"""An emulated media changer: SMC-3 commands on the library's elements."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from hsmfs.changer import cdb as codes
+from hsmfs.changer.emulated.device import INVALID_COMMAND, INVALID_FIELD, CheckCondition, Device
+from hsmfs.changer.emulated.drivedevice import REMOVAL_PREVENTED, DriveDevice
+from hsmfs.changer.emulated.faults import Faults
+from hsmfs.changer.emulated.state import (
+    FIRST_DRIVE,
+    FIRST_MAILSLOT,
+    FIRST_SLOT,
+    FIRST_TRANSPORT,
+    StateFile,
+)
+from hsmfs.changer.sense import Sense
+from hsmfs.changer.transport.interface import Reply
+
+INVALID_ELEMENT: Final = Sense(0x05, 0x21, 0x01)
+DESTINATION_FULL: Final = Sense(0x05, 0x3B, 0x0D)
+SOURCE_EMPTY: Final = Sense(0x05, 0x3B, 0x0E)
+TAG_BYTES: Final = 36
+DVCID_BYTES: Final = 4 + 34
+FULL, ACCESS, SOURCE_VALID = 0x01, 0x08, 0x80
+
+
+class ChangerDevice(Device):
+    """The robot of the library."""
+
+    device_type = 8
+    product = b"BD-LIB EMULATED "
+
+    def __init__(
+        self,
+        state: StateFile,
+        drives: Sequence[DriveDevice],
+        faults: Faults,
+        move_time: Callable[[], None],
+    ) -> None:
+        super().__init__("EMUC0001")
+        self.prevented = False
+        self._state = state
+        self._drives = drives
+        self._faults = faults
+        self._move_time = move_time
+
+    def execute(self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int) -> Reply:
+        """One command at a time; the arm moves outside of the state's lock."""
+        if cdb[0] == codes.MOVE_MEDIUM and not self._attentions:
+            self._move_time()
+        with self._state.lock:
+            return super().execute(cdb, data_out, data_in_len)
+
+    def command(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
+        """SMC-3."""
+        match cdb[0]:
+            case codes.TEST_UNIT_READY:
+                return b""
+            case codes.INITIALIZE_ELEMENT_STATUS:
+                self._fault("initialize")
+                return b""
+            case codes.PREVENT_ALLOW:
+                self.prevented = bool(cdb[4] & 1)
+                return b""
+            case codes.READ_ELEMENT_STATUS:
+                self._fault("status")
+                return self._element_status(cdb)
+            case codes.MOVE_MEDIUM:
+                self._move(cdb)
+                return b""
+            case codes.MODE_SENSE_10:
+                return self._mode_sense(cdb)
+        raise CheckCondition(INVALID_COMMAND)
+
+    def _fault(self, op: str) -> None:
+        sense = self._faults.strike(("changer",), op)
+        if sense is not None:
+            raise CheckCondition(sense)
+
+    # -- moves -----------------------------------------------------------------
+
+    def _move(self, cdb: bytes) -> None:
+        """The state changes in one step, durable before the answer."""
+        source, destination = struct.unpack_from(">HH", cdb, 4)
+        taken, put = self._state.place(source), self._state.place(destination)
+        if taken is None or put is None:
+            raise CheckCondition(INVALID_ELEMENT)
+        barcode = taken[0][taken[1]]
+        if not barcode:
+            raise CheckCondition(SOURCE_EMPTY)
+        if put[0][put[1]]:
+            raise CheckCondition(DESTINATION_FULL)
+        from_drive, to_drive = self._drive(source), self._drive(destination)
+        if from_drive is not None and from_drive.prevented:
+            raise CheckCondition(REMOVAL_PREVENTED)
+        self._fault("move")
+        if from_drive is not None:
+            from_drive.remove()
+        taken[0][taken[1]] = ""
+        put[0][put[1]] = barcode
+        self._state.state.sources.pop(barcode, None)
+        if to_drive is not None:
+            self._state.state.sources[barcode] = source
+        self._state.save()
+        if to_drive is not None:
+            to_drive.insert(barcode)
+
+    def _drive(self, address: int) -> DriveDevice | None:
+        index = address - FIRST_DRIVE
+        return self._drives[index] if 0 <= index < len(self._drives) else None
+
+    # -- element status ------------------------------------------------------------
+
+    def _element_status(self, cdb: bytes) -> bytes:
+        """Pages by element type (SMC-3 6.11), cut to the allocation length."""
+        wanted, tags = cdb[1] & 0x0F, bool(cdb[1] & 0x10)
+        start, count = struct.unpack_from(">HH", cdb, 2)
+        ids = bool(cdb[6] & 1)
+        state = self._state.state
+        groups = (
+            (codes.TRANSPORT_ELEMENT, FIRST_TRANSPORT, [""]),
+            (codes.SLOT_ELEMENT, FIRST_SLOT, state.slots),
+            (codes.MAILSLOT_ELEMENT, FIRST_MAILSLOT, state.mailslots),
+            (codes.DRIVE_ELEMENT, FIRST_DRIVE, state.drive_discs),
+        )
+        pages, reported, first_address = b"", 0, 0
+        for kind, first, items in groups:
+            if wanted not in (codes.ALL_ELEMENTS, kind):
+                continue
+            chosen = [(first + i, code) for i, code in enumerate(items) if first + i >= start]
+            chosen = chosen[: count - reported]
+            if not chosen:
+                continue
+            first_address = first_address or chosen[0][0]
+            reported += len(chosen)
+            pages += self._page(kind, chosen, tags, ids)
+        header = struct.pack(">HHB", first_address, reported, 0) + len(pages).to_bytes(3, "big")
+        return (header + pages)[: int.from_bytes(cdb[7:10], "big")]
+
+    def _page(self, kind: int, elements: Sequence[tuple[int, str]], tags: bool, ids: bool) -> bytes:
+        length = 12 + (TAG_BYTES if tags else 0) + (DVCID_BYTES if ids else 4)
+        body = b"".join(self._descriptor(kind, a, code, tags, ids) for a, code in elements)
+        head = struct.pack(">BBHB", kind, 0x80 if tags else 0, length, 0)
+        return head + len(body).to_bytes(3, "big") + body
+
+    def _descriptor(self, kind: int, address: int, code: str, tags: bool, ids: bool) -> bytes:
+        flags = (FULL if code else 0) | (0 if kind == codes.TRANSPORT_ELEMENT else ACCESS)
+        source = self._state.state.sources.get(code, 0) if code else 0
+        valid = SOURCE_VALID if source else 0
+        data = struct.pack(">HBBBBBBBBH", address, flags, 0, 0, 0, 0, 0, 0, valid, source)
+        if tags:
+            data += code.encode().ljust(32) + bytes(4) if code else bytes(TAG_BYTES)
+        return data + self._identity(kind, address, ids)
+
+    def _identity(self, kind: int, address: int, ids: bool) -> bytes:
+        """DVCID: vendor designator of the drive, padded to one length for the page."""
+        if not ids:
+            return bytes(4)
+        text = b""
+        drive = self._drive(address) if kind == codes.DRIVE_ELEMENT else None
+        if drive is not None:
+            text = drive.serial.encode()
+        head = bytes([0x02, 0x00, 0x00, len(text)])
+        return (head + text).ljust(DVCID_BYTES, b"\0")
+
+    def _mode_sense(self, cdb: bytes) -> bytes:
+        """Element address assignment page (SMC-3 7.3.4)."""
+        if cdb[2] & 0x3F not in (0x1D, 0x3F):
+            raise CheckCondition(INVALID_FIELD)
+        state = self._state.state
+        page = struct.pack(
+            ">BBHHHHHHHHH",
+            0x1D,
+            0x12,
+            FIRST_TRANSPORT,
+            1,
+            FIRST_SLOT,
+            len(state.slots),
+            FIRST_MAILSLOT,
+            len(state.mailslots),
+            FIRST_DRIVE,
+            len(state.drive_discs),
+            0,
+        )
+        header = struct.pack(">H6x", 6 + len(page))
+        return (header + page)[: int.from_bytes(cdb[7:9], "big")]

@@ -1,0 +1,103 @@
+"""The emulated library's state on disk: who is in which element.
+
+``library.json`` is replaced atomically at every change, so a kill at any
+moment leaves the state before or after a move, never between.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hsmfs.errors import CallerError
+
+FIRST_TRANSPORT: Final = 0
+FIRST_DRIVE: Final = 0x0100
+FIRST_MAILSLOT: Final = 0x0300
+FIRST_SLOT: Final = 0x0400
+STATE_FILE: Final = "library.json"
+
+
+class Timing(msgspec.Struct, kw_only=True):
+    """How long things take in realistic mode."""
+
+    move_s: float = 5.0
+    load_s: float = 6.0
+    seek_s: float = 0.15
+    read_bytes_s: float = 36e6
+    write_bytes_s: float = 27e6
+
+
+class Tray(msgspec.Struct, kw_only=True):
+    """A magazine outside: its discs by position."""
+
+    id: str
+    discs: list[str]
+
+
+class LibraryState(msgspec.Struct, kw_only=True):
+    """Everything but the discs' contents."""
+
+    version: int = 1
+    drives: int
+    magazine_slots: int
+    disc_sectors: int
+    slots: list[str]
+    """Barcode in each slot, empty if none."""
+    drive_discs: list[str]
+    mailslots: list[str]
+    sources: dict[str, int] = {}
+    """Element a disc in a drive came from."""
+    trays: list[Tray] = []
+    next_tray: int = 1
+    timing: Timing = msgspec.field(default_factory=Timing)
+
+
+class StateFile:
+    """The state in memory and on disk; one lock for all devices."""
+
+    def __init__(self, path: Path) -> None:
+        self.root = path
+        self.lock = threading.RLock()
+        file = path / STATE_FILE
+        try:
+            self.state = msgspec.json.decode(file.read_bytes(), type=LibraryState)
+        except FileNotFoundError:
+            raise CallerError(
+                f"{file}: not found, expected an emulated library; make one with hsm sandbox start"
+            ) from None
+        except msgspec.MsgspecError as error:
+            raise CallerError(f"{file}: {error}; restore the file from a backup") from None
+
+    def save(self) -> None:
+        """Atomically replace the file."""
+        write_state(self.root, self.state)
+
+    # -- elements ----------------------------------------------------------------
+
+    def place(self, address: int) -> tuple[list[str], int] | None:
+        """The list and index behind an element address; None for no such element."""
+        state = self.state
+        for first, items in (
+            (FIRST_SLOT, state.slots),
+            (FIRST_MAILSLOT, state.mailslots),
+            (FIRST_DRIVE, state.drive_discs),
+        ):
+            if first <= address < first + len(items):
+                return items, address - first
+        return None
+
+
+def write_state(root: Path, state: LibraryState) -> None:
+    """Durable and atomic (write, fsync, rename)."""
+    file = root / STATE_FILE
+    temporary = file.with_suffix(".new")
+    with temporary.open("wb") as out:
+        out.write(msgspec.json.format(msgspec.json.encode(state), indent=1))
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(file)

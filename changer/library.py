@@ -1,0 +1,182 @@
+"""A media changer: inventory and moves (SMC-3)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import structlog
+
+from hsmfs.changer import cdb, sense
+from hsmfs.changer.command import SenseError, run, run_raw
+from hsmfs.changer.identity import DeviceId, identify
+from hsmfs.changer.transport.interface import Transport
+from hsmfs.errors import LibraryError
+from hsmfs.types import ElementAddress
+
+log = structlog.get_logger(__name__)
+STATUS_BYTES: Final = 0xFFFFF
+STATUS_TIMEOUT_S: Final = 120.0
+INITIALIZE_TIMEOUT_S: Final = 1800.0
+MOVE_TIMEOUT_S: Final = 300.0
+ELEMENTS_MAX: Final = 0xFFFF
+_KINDS: Final = {
+    cdb.TRANSPORT_ELEMENT: "transport",
+    cdb.SLOT_ELEMENT: "slot",
+    cdb.MAILSLOT_ELEMENT: "mailslot",
+    cdb.DRIVE_ELEMENT: "drive",
+}
+
+
+class Element(NamedTuple):
+    """One element as READ ELEMENT STATUS shows it."""
+
+    address: ElementAddress
+    kind: str
+    full: bool
+    barcode: str | None
+    source: ElementAddress | None
+    accessible: bool
+    drive_serial: str | None
+
+
+class Inventory(NamedTuple):
+    """All elements by kind, in the order of their addresses."""
+
+    slots: tuple[Element, ...]
+    drives: tuple[Element, ...]
+    transports: tuple[Element, ...]
+    mailslots: tuple[Element, ...]
+
+    def find(self, address: int) -> Element | None:
+        """The element at an address."""
+        for element in (*self.slots, *self.drives, *self.mailslots, *self.transports):
+            if element.address == address:
+                return element
+        return None
+
+
+class Changer:
+    """The robot. Blocking; one thread at a time."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._inventory: Inventory | None = None
+
+    def inquiry(self) -> DeviceId:
+        """Who it is."""
+        return identify(self._transport)
+
+    def inventory(self, refresh: bool = False) -> Inventory:
+        """Element status; each type is asked for by itself, as some changers want."""
+        if self._inventory is None or refresh:
+            found = {kind: tuple(self._elements(kind)) for kind in _KINDS}
+            self._inventory = Inventory(
+                found[cdb.SLOT_ELEMENT],
+                found[cdb.DRIVE_ELEMENT],
+                found[cdb.TRANSPORT_ELEMENT],
+                found[cdb.MAILSLOT_ELEMENT],
+            )
+        return self._inventory
+
+    def _elements(self, kind: int) -> list[Element]:
+        command = cdb.read_element_status(kind, 0, ELEMENTS_MAX, STATUS_BYTES)
+        what = f"READ ELEMENT STATUS of {_KINDS[kind]}s"
+        try:
+            data = run_raw(self._transport, command, b"", STATUS_BYTES, STATUS_TIMEOUT_S)
+        except SenseError as error:
+            if error.sense[:2] in ((0x05, 0x24), (0x05, 0x21)):
+                return []  # no elements of this type
+            raise LibraryError(str(sense.error_of(error.sense, what))) from None
+        return sorted(parse_elements(data), key=lambda element: element.address)
+
+    def initialize(self) -> None:
+        """Let the robot look into all elements (may take half an hour)."""
+        command = cdb.initialize_element_status()
+        run(self._transport, "INITIALIZE ELEMENT STATUS", command, b"", 0, INITIALIZE_TIMEOUT_S)
+        self._inventory = None
+
+    def prevent_removal(self, prevent: bool) -> None:
+        """Lock or unlock the door; changers that cannot are left alone."""
+        try:
+            run_raw(self._transport, cdb.prevent_allow(prevent))
+        except SenseError as error:
+            if error.sense.key != 0x05:
+                raise LibraryError(
+                    str(sense.error_of(error.sense, "PREVENT ALLOW MEDIUM REMOVAL"))
+                ) from None
+
+    def move(self, source: int, destination: int) -> None:
+        """Move a disc; after an error both elements are read before anything else.
+
+        Raises LibraryError if the disc did not arrive; never repeats a move.
+        """
+        transports = self.inventory().transports
+        arm = int(transports[0].address) if transports else 0
+        command = cdb.move_medium(arm, source, destination)
+        try:
+            run_raw(self._transport, command, b"", 0, MOVE_TIMEOUT_S)
+        except SenseError as error:
+            self._judge(source, destination, error.sense)
+        finally:
+            self._inventory = None
+
+    def _judge(self, source: int, destination: int, why: sense.Sense) -> None:
+        row = sense.look_up(why)
+        now = self.inventory(refresh=True)
+        before, after = now.find(source), now.find(destination)
+        if before is not None and after is not None and not before.full and after.full:
+            moved_from = after.source
+            if moved_from in (None, source):
+                log.warning("move reported an error but was done", sense=str(why))
+                return
+        told = ", ".join(
+            f"element {element.address} is {'full' if element.full else 'empty'}"
+            for element in (before, after)
+            if element is not None
+        )
+        raise LibraryError(
+            f"MOVE MEDIUM {source} to {destination}: {row.meaning} (sense {why}); {told}; "
+            "look at the library, then hsm library ls"
+        )
+
+
+def parse_elements(data: bytes) -> Iterator[Element]:
+    """Elements of READ ELEMENT STATUS data (SMC-3 6.11); short data is tolerated."""
+    if len(data) < 8:
+        return
+    end = min(len(data), 8 + int.from_bytes(data[5:8], "big"))
+    at = 8
+    while at + 8 <= end:
+        kind, flags, length = struct.unpack_from(">BBH", data, at)
+        page_end = min(end, at + 8 + int.from_bytes(data[at + 5 : at + 8], "big"))
+        at += 8
+        if length < 12:
+            return
+        while at + length <= page_end:
+            yield _element(kind, bool(flags & 0x80), data[at : at + length])
+            at += length
+        at = page_end
+
+
+def _element(kind: int, tags: bool, data: bytes) -> Element:
+    address, flags = struct.unpack_from(">HB", data)
+    valid, source = struct.unpack_from(">BH", data, 9)
+    barcode, rest = None, data[12:]
+    if tags and len(rest) >= 36:
+        barcode = rest[:32].decode("ascii", "replace").strip(" \0") or None
+        rest = rest[36:]
+    serial = None
+    if kind == cdb.DRIVE_ELEMENT and len(rest) >= 4 and rest[3]:
+        text = rest[4 : 4 + rest[3]].decode("ascii", "replace").strip(" \0")
+        serial = text.split()[-1] if text else None
+    return Element(
+        ElementAddress(address),
+        _KINDS.get(kind, "unknown"),
+        bool(flags & 1),
+        barcode,
+        ElementAddress(source) if valid & 0x80 else None,
+        bool(flags & 8) or kind == cdb.TRANSPORT_ELEMENT,
+        serial,
+    )
