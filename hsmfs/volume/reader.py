@@ -1,0 +1,184 @@
+"""Read a volume from its sectors alone: tree, files, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from hsmfs.errors import MediumError
+from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume import parse
+from hsmfs.volume.manifest import MANIFEST_PATH
+from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
+from hsmfs.volume.metadata import FILE_TYPE_DIRECTORY, FILE_TYPE_FILE
+from hsmfs.volume.mount import Mount, Read, exactly
+from hsmfs.volume.names import disc_path
+from hsmfs.volume.parse import Entry, Identifier
+from hsmfs.volume.source import VolumeHeader
+
+READ_SECTORS: Final = 512
+"""Files are read in requests of 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class WalkEntry:
+    """One name on the disc; ``path`` is the disc's own."""
+
+    path: str
+    is_directory: bool
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    links: int
+    mtime_ns: int
+    atime_ns: int
+    ctime_ns: int
+    sector: int
+    """First sector of a file's data; 0 where there is none."""
+    block: int
+    """Metadata block of the file entry; equal for hard links."""
+
+
+class VolumeReader:
+    """One volume; every part is read when it is asked for.
+
+    ``total_sectors`` lets it find the anchors at the end when the one at
+    sector 256 is lost.
+    """
+
+    def __init__(self, read: Read, total_sectors: int | None = None) -> None:
+        self._read = read
+        self._mount = Mount(read, total_sectors)
+        self._header: VolumeHeader | None = None
+
+    @property
+    def label(self) -> str:
+        """The volume's name."""
+        return self._mount.logical.label
+
+    @property
+    def header(self) -> VolumeHeader:
+        """The manifest's first line."""
+        if self._header is None:
+            first = next(self._lines(), b"")
+            self._header = parse_header(first, self.label)[0]
+        return self._header
+
+    # -- tree ---------------------------------------------------------------------------
+
+    def walk(self) -> Iterator[WalkEntry]:
+        """All names, depth first, a directory before what is in it."""
+        mount = self._mount
+        root = mount.root_block()
+        stack = [("", root, mount.entry(root))]
+        seen = {root}
+        while stack:
+            path, block, entry = stack.pop()
+            below = []
+            for name in self._names(block, entry):
+                child = mount.entry(name.block)
+                yield self._described(f"{path}{name.name}", name, child)
+                if child.file_type == FILE_TYPE_DIRECTORY:
+                    if name.block in seen:
+                        raise MediumError(f"metadata block {name.block}: directory seen twice")
+                    seen.add(name.block)
+                    below.append((f"{path}{name.name}/", name.block, child))
+            stack += reversed(below)
+
+    def _names(self, block: int, entry: Entry) -> list[Identifier]:
+        """A directory's names; its content is one extent of the metadata."""
+        where = f"metadata block {block}: directory"
+        if entry.file_type != FILE_TYPE_DIRECTORY or len(entry.extents) != 1:
+            raise MediumError(f"{where}: expected one of one extent, found {entry}")
+        extent = entry.extents[0]
+        blocks = -(-extent.length // SECTOR_BYTES)
+
+        def check(data: bytes, place: str) -> list[Identifier]:
+            here = f"{place}: directory"
+            return list(parse.parse_directory(data[: entry.size], extent.block, here))
+
+        return self._mount.metadata(extent.block, blocks, check)
+
+    def _described(self, path: str, name: Identifier, entry: Entry) -> WalkEntry:
+        is_directory = entry.file_type == FILE_TYPE_DIRECTORY
+        if not is_directory and entry.file_type != FILE_TYPE_FILE:
+            raise MediumError(f"{path}: found file type {entry.file_type}, expected 4 or 5")
+        sector = 0
+        if entry.extents and not is_directory:
+            sector = self._mount.partition_sector + entry.extents[0].block
+        return WalkEntry(
+            path=path,
+            is_directory=is_directory,
+            size=0 if is_directory else entry.size,
+            mode=entry.mode,
+            uid=entry.uid,
+            gid=entry.gid,
+            links=entry.links,
+            mtime_ns=entry.mtime_ns,
+            atime_ns=entry.atime_ns,
+            ctime_ns=entry.ctime_ns,
+            sector=sector,
+            block=name.block,
+        )
+
+    def _find(self, path: str) -> Entry:
+        block = self._mount.root_block()
+        entry = self._mount.entry(block)
+        for part in path.strip("/").split("/"):
+            names = {name.name: name for name in self._names(block, entry)}
+            if part not in names:
+                raise FileNotFoundError(f"volume {self.label}: no {path!r}")
+            block = names[part].block
+            entry = self._mount.entry(block)
+        return entry
+
+    # -- files ---------------------------------------------------------------------------
+
+    def read_file(self, path: bytes | str) -> bytes:
+        """All of a file; bytes are an original path, text is the disc's own.
+
+        Raises FileNotFoundError where there is none.
+        """
+        return b"".join(self.stream_file(path))
+
+    def stream_file(self, path: bytes | str) -> Iterator[bytes]:
+        """A file in pieces of at most 1 MiB."""
+        own = disc_path(path) if isinstance(path, bytes) else path
+        entry = self._find(own)
+        if entry.file_type != FILE_TYPE_FILE:
+            raise IsADirectoryError(f"volume {self.label}: {own!r} is a directory")
+        return self._data(entry, own)
+
+    def _data(self, entry: Entry, path: str) -> Iterator[bytes]:
+        left = entry.size
+        for extent in entry.extents:
+            sectors = -(-extent.length // SECTOR_BYTES)
+            sector = self._mount.sector_of(extent.block, sectors, path)
+            stop, length = sector + sectors, min(extent.length, left)
+            left -= length
+            while sector < stop and length:
+                step = min(READ_SECTORS, stop - sector)
+                data = exactly(self._read, sector, step)[:length]
+                yield data
+                length -= len(data)
+                sector += step
+
+    # -- manifest -------------------------------------------------------------------------
+
+    def _lines(self) -> Iterator[bytes]:
+        rest = b""
+        for piece in self.stream_file(MANIFEST_PATH):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines
+        if rest:
+            raise MediumError(f"volume {self.label}: manifest ends within a line")
+
+    def manifest(self) -> Iterator[ManifestEntry]:
+        """All entries, in the order in which they were planned.
+
+        Raises MediumError at the end where lines are missing or changed, and
+        CallerError at the start where the format is newer than this reader.
+        """
+        return entries_of(self._lines(), self.label)
