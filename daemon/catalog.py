@@ -103,9 +103,7 @@ class Catalog:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._store.transact, apply, limiter=self._limiter)
 
-    async def save(
-        self, *records: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord
-    ) -> None:
+    async def save(self, *records: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> None:
         """Make these records durable as they are now."""
         await self.transact(*[put_record(record) for record in records])
 

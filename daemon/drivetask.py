@@ -55,6 +55,7 @@ class DriveUnit:
         self.rescued = False
         """Whether getting the disc out of the failed drive was tried."""
         self.idle_since_s = 0.0
+        self.read_at_s = float("-inf")
         self._charged: HsmError | None = None
         self._clock = clock
         self._limiter = trio.CapacityLimiter(1)

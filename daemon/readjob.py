@@ -80,6 +80,7 @@ class ReadJob:
         except TransientError as error:
             log.info("recall waits", why=str(error))
         finally:
+            unit.read_at_s = self.recaller.core.clock.monotonic_s()
             self.recaller.serving.discard(self.label)
 
     def _known(self, unit: DriveUnit) -> bool:

@@ -65,9 +65,7 @@ class Recaller:
         if known is not None:
             return known
         extents = dict(self.core.catalog.extents(file))
-        extents = {
-            label: extent for label, extent in extents.items() if self._discs(label, USABLE)
-        }
+        extents = {label: extent for label, extent in extents.items() if self._discs(label, USABLE)}
         if not extents:
             await self._fail_unknown(file, path)
             return None

@@ -123,5 +123,3 @@ class Releaser:
             lambda view: list(files_with_facts(view, Residency.PREMIGRATED))
         )
         return [pair for pair in pairs if self.core.policy.is_pinned(pair[1], now_ns) is None]
-
-

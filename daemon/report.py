@@ -35,9 +35,11 @@ class Report:
         return {
             "site": self.core.config.site.id,
             "hsmfs": await self._hsmfs(),
-            "library": {"name": self.core.librarian.config.name,
-                        "problem": self.core.librarian.problem,
-                        "moves": self.core.librarian.robot.moves},
+            "library": {
+                "name": self.core.librarian.config.name,
+                "problem": self.core.librarian.problem,
+                "moves": self.core.librarian.robot.moves,
+            },
             "drives": self.drives(),
             "discs": self.hsmd.magazines.counts(),
             "volumes": dict(Counter(v.state.value for v in self.core.catalog.volumes.values())),
@@ -340,5 +342,3 @@ def _more(view: NamespaceView, item: Found) -> tuple[int, list[str], int]:
     whole = item.state in (Residency.RESIDENT, Residency.PREMIGRATED)
     cached = item.size if whole else min(record.head_bytes, item.size)
     return record.copies, view.volumes(item.ino), cached
-
-

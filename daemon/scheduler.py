@@ -25,6 +25,8 @@ class DriveView:
     busy: bool
     disc: str = ""
     idle_since_s: float = 0.0
+    read_at_s: float = float("-inf")
+    """When it last served readers: their next requests may follow soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class _Board:
         return best.name if best else None
 
     def _may_unload(self, view: DriveView, keep: frozenset[str]) -> bool:
-        held = self.now_s - view.idle_since_s < self.picture.hold_s
+        held = self.now_s - view.read_at_s < self.picture.hold_s
         return view.disc not in keep and not held
 
 

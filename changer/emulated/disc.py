@@ -2,7 +2,8 @@
 
 The image holds exactly the recorded sectors. A disc is *blank* without an
 image (or with an empty one), *incomplete* while it is written, *complete*
-once the marker file that CLOSE leaves is there.
+once the marker that CLOSE leaves is there (in the folder ``closed`` beside
+``discs``, so that ``discs`` holds images and nothing else).
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from typing import Final
 
 from hsmfs.types import SECTOR_BYTES
 
-CLOSED_SUFFIX: Final = ".closed"
+CLOSED_FOLDER: Final = "closed"
+
+
+def marker_path(discs: Path, barcode: str) -> Path:
+    """The file whose existence says that a disc is closed."""
+    return discs.parent / CLOSED_FOLDER / barcode
 
 
 class DiscFile:
@@ -23,7 +29,7 @@ class DiscFile:
         self.barcode = barcode
         self.capacity_sectors = capacity_sectors
         self._image = folder / f"{barcode}.img"
-        self._marker = folder / f"{barcode}{CLOSED_SUFFIX}"
+        self._marker = marker_path(folder, barcode)
         self._fd = os.open(self._image, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         # A sector that was cut by a crash was never acknowledged.
         size = os.fstat(self._fd).st_size

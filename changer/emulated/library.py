@@ -8,7 +8,7 @@ from typing import Literal
 
 from hsmfs.changer.emulated.changerdevice import ChangerDevice
 from hsmfs.changer.emulated.device import MEDIUM_CHANGED, Device
-from hsmfs.changer.emulated.disc import CLOSED_SUFFIX
+from hsmfs.changer.emulated.disc import CLOSED_FOLDER, marker_path
 from hsmfs.changer.emulated.drivedevice import DriveDevice
 from hsmfs.changer.emulated.faults import Faults
 from hsmfs.changer.emulated.state import STATE_FILE, LibraryState, StateFile, Tray, write_state
@@ -89,7 +89,8 @@ class EmulatedLibrary:
                 f"library of {drives} drives, {slots} slots, discs of {disc_bytes} bytes: "
                 "expected at least one of each, and 64 KiB"
             )
-        (path / "discs").mkdir(parents=True, exist_ok=True)
+        for folder in ("discs", CLOSED_FOLDER):
+            (path / folder).mkdir(parents=True, exist_ok=True)
         state = LibraryState(
             drives=drives,
             magazine_slots=magazine_slots,
@@ -180,7 +181,7 @@ class Hands:
         """Somebody else's disc in the place of one of ours (kept by barcode)."""
         folder = self._library.discs
         (folder / f"{barcode}.img").write_bytes(image + bytes(-len(image) % SECTOR_BYTES))
-        marker = folder / f"{barcode}{CLOSED_SUFFIX}"
+        marker = marker_path(folder, barcode)
         if closed:
             marker.touch()
         else:
@@ -188,8 +189,8 @@ class Hands:
 
     def replace_by_blank(self, barcode: str) -> None:
         """A fresh disc under the same barcode."""
-        for suffix in (".img", CLOSED_SUFFIX):
-            (self._library.discs / f"{barcode}{suffix}").unlink(missing_ok=True)
+        self._library.image(barcode).unlink(missing_ok=True)
+        marker_path(self._library.discs, barcode).unlink(missing_ok=True)
 
 
 def open_library(

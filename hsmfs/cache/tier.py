@@ -127,9 +127,7 @@ class CacheTier:
     def copy_aside(self, ino: int) -> None:
         """Make ``.copy``: reflink where possible, else a copy (blocking)."""
         source = _open(self.path(ino), os.O_RDONLY | os.O_CLOEXEC)
-        target = _open(
-            self.path(ino) + COPY, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        )
+        target = _open(self.path(ino) + COPY, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
         try:
             _clone(source, target)
         except OSError as error:

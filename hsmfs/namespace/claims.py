@@ -145,9 +145,7 @@ class Claims:
 
     # -- release -------------------------------------------------------------------
 
-    def release(
-        self, files: Sequence[FileVersion], head_bytes: int
-    ) -> Deferred[list[FileResult]]:
+    def release(self, files: Sequence[FileVersion], head_bytes: int) -> Deferred[list[FileResult]]:
         """Stubs: the state is durable before any cache file is cut."""
         results, chosen = [], []
         for file in files:

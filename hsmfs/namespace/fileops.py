@@ -315,9 +315,7 @@ class FileOps:
         record.size = size
         self._modified(record)
 
-    def fallocate(
-        self, fh: int, mode: int, offset: int, length: int
-    ) -> None | Deferred[Any]:
+    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None | Deferred[Any]:
         """Allocate, punch, zero: modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE."""
         handle = self.files.handle(fh)
         if mode & ~FALLOC_KNOWN:
@@ -438,7 +436,9 @@ def _chain(first: Deferred[Any] | Any, then: Callable[[], T | Deferred[T]]) -> T
             return
         if isinstance(value, Deferred):
             answer.on_cancel = value.cancel
-            value.then(lambda last: answer.settle_like(last) if last.error else answer.set(last.result()))
+            value.then(
+                lambda last: answer.settle_like(last) if last.error else answer.set(last.result())
+            )
         else:
             answer.set(value)
 

@@ -52,7 +52,9 @@ class Stubs:
 
     # -- readers ---------------------------------------------------------------
 
-    def read(self, record: InodeRecord, offset: int, stop: int, pid: int) -> bytes | Deferred[bytes]:
+    def read(
+        self, record: InodeRecord, offset: int, stop: int, pid: int
+    ) -> bytes | Deferred[bytes]:
         """Bytes of a stub: from the head at once, else when they land."""
         head = min(record.head_bytes, record.size)
         if stop <= head:

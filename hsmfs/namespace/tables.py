@@ -62,9 +62,7 @@ class Tables:
         self._counted: dict[int, _Counted] = {}
         self._journal_max = journal_records_max
         counters = kv.get(COUNTERS_KEY)
-        self.counters = (
-            msgspec.msgpack.decode(counters, type=Counters) if counters else Counters()
-        )
+        self.counters = msgspec.msgpack.decode(counters, type=Counters) if counters else Counters()
         self._next_ino = int(kv.get(NEXT_INO_KEY) or b"2")
         first, following = (kv.get(JOURNAL_KEY) or b"1 1").split()
         self._journal_first, self._journal_next = int(first), int(following)
@@ -96,9 +94,7 @@ class Tables:
         now_ns = self.clock.now_ns()
         ino, self._next_ino = self._next_ino, self._next_ino + 1
         self.kv.put(NEXT_INO_KEY, b"%d" % self._next_ino)
-        record = InodeRecord(
-            ino, 1, mode, uid, gid, 1, rdev, 0, now_ns, now_ns, now_ns, now_ns
-        )
+        record = InodeRecord(ino, 1, mode, uid, gid, 1, rdev, 0, now_ns, now_ns, now_ns, now_ns)
         self.counters.inodes += 1
         self._remember(record, known=False)
         return record
@@ -227,7 +223,9 @@ class Tables:
         self._journal_next += 1
         if self._journal_next - self._journal_first > self._journal_max:
             stop = self._journal_next - self._journal_max
-            for sequence in range(self._journal_first, min(stop, self._journal_first + TRIM_RECORDS)):
+            for sequence in range(
+                self._journal_first, min(stop, self._journal_first + TRIM_RECORDS)
+            ):
                 self.kv.delete(schema.journal_key(sequence))
             self._journal_first = min(stop, self._journal_first + TRIM_RECORDS)
         self.kv.put(JOURNAL_KEY, b"%d %d" % (self._journal_first, self._journal_next))

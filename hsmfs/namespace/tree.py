@@ -223,9 +223,7 @@ class Tree:
             ino = place[0]
         raise FsError(errno.ELOOP)
 
-    def _make_way(
-        self, record: InodeRecord, parent: int, name: bytes, target: InodeRecord
-    ) -> None:
+    def _make_way(self, record: InodeRecord, parent: int, name: bytes, target: InodeRecord) -> None:
         """Remove what the new name stands for, if it may be replaced."""
         if stat.S_ISDIR(record.mode):
             if not stat.S_ISDIR(target.mode):

@@ -97,9 +97,7 @@ class NamespaceView:
         value = self._reader.get(schema.xattr_key(ino, schema.VOLUMES_XATTR))
         return value.decode().split() if value else []
 
-    def files_in_state(
-        self, state: int, limit: int | None = None
-    ) -> Iterator[InodeRecord]:
+    def files_in_state(self, state: int, limit: int | None = None) -> Iterator[InodeRecord]:
         """Regular files in a state, by pool and coldest first, from the index."""
         start, stop = b"C" + bytes([state]), b"C" + bytes([state + 1])
         for key, _ in self._reader.scan(start, stop, limit=limit):

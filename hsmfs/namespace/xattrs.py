@@ -112,9 +112,7 @@ class Xattrs:
         if name == PIN:
             self._set_virtual(record, name, b"0")
             return
-        if name == schema.VOLUMES_XATTR or not self.tables.kv.delete(
-            schema.xattr_key(ino, name)
-        ):
+        if name == schema.VOLUMES_XATTR or not self.tables.kv.delete(schema.xattr_key(ino, name)):
             raise FsError(errno.ENODATA)
         self._changed(record)
         self.tables.journal("removexattr", ino, name)

@@ -35,7 +35,7 @@ def test_an_empty_drive_is_taken_before_one_with_a_disc() -> None:
 
 
 def test_a_disc_just_served_is_held() -> None:
-    drives = (DriveView("d0", False, "X", 9.0),)
+    drives = (DriveView("d0", False, "X", 9.0, read_at_s=9.0),)
     reads = (ReadDemand("v", ("A",), 0.0),)
     assert plan(Picture(drives, reads=reads, hold_s=2.0), 10.0) == []
     assert plan(Picture(drives, reads=reads, hold_s=0.5), 10.0) == [Read("d0", "v", "A")]
