@@ -50,7 +50,7 @@ def set_up(
     root.setLevel(LEVELS[level])
     logging.captureWarnings(True)
     for name in QUIET_LIBRARIES:
-        logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

@@ -24,7 +24,7 @@ from hsmfs.session import mounting
 
 EXIT_FAILED: Final = 1
 EXIT_WRONG_USE: Final = 2
-LOCK_WAIT_S: Final = 5.0
+LOCK_WAIT_S: Final = 2.0
 """How long a run that was just killed may take to let go."""
 LOCK_POLL_S: Final = 0.05
 SOCKET_PATH_BYTES_MAX: Final = 107
@@ -88,6 +88,11 @@ def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException | No
 
 
 def _run(config: Config) -> None:
+    if config.fuse.session != "pyfuse3":
+        raise CallerError(
+            f'fuse.session: found "{config.fuse.session}", which this version does not have yet; '
+            'expected "pyfuse3"'
+        )
     run = Path(config.run.path)
     _make_run_directory(run)
     with _only_one(run):

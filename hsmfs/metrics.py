@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -137,6 +138,7 @@ async def serve_page(
     config.backlog = REQUEST_QUEUE_MAX
     config.graceful_timeout = 1.0
     config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
     options: dict[str, Any] = {} if task_status is None else {"task_status": task_status}
     await hypercorn_serve(
         application(page),  # type: ignore[arg-type]  # starlette's ASGI types are wider

@@ -165,11 +165,12 @@ class Service:
             await serve_page(
                 self.metrics.page, path, bind, trio.sleep_forever, task_status=task_status
             )
-        except OSError as error:
+        except* OSError as group:
+            first = group.exceptions[0]
             raise CallerError(
-                f"run.metrics_hsmfs_bind: {bind or path}: {error.strerror}; "
+                f"run.metrics_hsmfs_bind: {bind or path}: {first}; "
                 "choose another address or stop what uses it"
-            ) from error
+            ) from first
         finally:
             path.unlink(missing_ok=True)
 

@@ -46,8 +46,7 @@ def handler(method: Method[S, P, R]) -> Method[S, P, R]:
     op = method.__name__
     last_log_s = -LOG_INTERVAL_S
 
-    @functools.wraps(method)
-    async def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def wrapped(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         self.metrics.requests.labels(op).inc()
         try:
             return await method(self, *args, **kwargs)
@@ -65,8 +64,8 @@ def handler(method: Method[S, P, R]) -> Method[S, P, R]:
         self.metrics.request_errors.labels(op, errno.errorcode.get(number, str(number))).inc()
         raise pyfuse3.FUSEError(number)
 
-    answer: Method[S, P, R] = wrapped
-    return answer
+    functools.update_wrapper(wrapped, method)
+    return wrapped
 
 
 def caller(ctx: pyfuse3.RequestContext) -> Caller:

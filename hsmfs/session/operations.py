@@ -37,6 +37,9 @@ log = logs.get(__name__)
 READDIR_BATCH: Final = 64
 """Entries asked of the engine at once; a reply holds 20 to 700."""
 HERE: Final = (b".", b"..")
+ACL_PREFIX: Final = b"system.posix_acl_"
+"""Without ACL support by the mount they must be refused: a tool that can store
+an ACL takes the mode as set by it."""
 STUB_STATES: Final = (b"migrated", b"recalling")
 
 
@@ -199,11 +202,13 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        self._check_supported(name)
         return self.engine.getxattr(inode, name)
 
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         # The binding has checked XATTR_CREATE and XATTR_REPLACE.
+        self._check_supported(name)
         self.engine.setxattr(inode, name, value)
 
     @handler
@@ -213,6 +218,11 @@ class Operations(pyfuse3.Operations):
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         self.engine.removexattr(inode, name)
+
+    @staticmethod
+    def _check_supported(name: bytes) -> None:
+        if name.startswith(ACL_PREFIX):
+            raise FsError(errno.EOPNOTSUPP)
 
     # -- files ---------------------------------------------------------------
 
