@@ -83,13 +83,10 @@ def cell(value: Any) -> str:
 
 
 def table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-    right: Sequence[str] = (),
-    title: str = "",
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()
 ) -> Table:
     """A table; columns named in ``right`` are numbers."""
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    made = Table(box=None, pad_edge=False)
     for column in columns:
         made.add_column(
             column, justify="right" if column in right else "left", no_wrap=True, overflow="fold"
