@@ -19,6 +19,8 @@ from hsmfs.volume.source import VolumeHeader
 
 READ_SECTORS: Final = 512
 """Files are read in requests of 1 MiB."""
+LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,10 @@ class VolumeReader:
         for piece in self.stream_file(MANIFEST_PATH):
             *lines, rest = (rest + piece).split(b"\n")
             yield from lines
+            if len(rest) > LINE_BYTES_MAX:
+                break
         if rest:
-            raise MediumError(f"volume {self.label}: manifest ends within a line")
+            raise MediumError(f"volume {self.label}: manifest: a line does not end")
 
     def manifest(self) -> Iterator[ManifestEntry]:
         """All entries, in the order in which they were planned.
