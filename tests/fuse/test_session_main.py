@@ -218,3 +218,8 @@ def test_metrics_tell_that_hsmd_is_connected(fs, hsmd):
 def test_rpc_is_for_the_owner_only(fs):
     assert (fs.run_dir / "hsmfs.sock").stat().st_mode & 0o077 == 0
     assert Path(fs.run_dir / "hsmfs-metrics.sock").is_socket()
+
+
+def test_a_session_that_is_not_there_yet_is_refused(system):
+    system.configure(fuse='session = "native"')
+    must_refuse(system, 1, "fuse.session", "native", "pyfuse3")
