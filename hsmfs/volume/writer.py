@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import xxhash
 
@@ -30,9 +30,7 @@ from hsmfs.volume.manifest import (
 from hsmfs.volume.metadata import metadata_content, metadata_file_entry
 from hsmfs.volume.readme import readme
 from hsmfs.volume.sequence import anchor, integrity, recognition, sequence
-
-STAGE_BYTES: Final = 1024 * 1024
-_ZEROS: Final = bytes(STAGE_BYTES)
+from hsmfs.volume.stage import Stage
 
 
 class Source(Protocol):
@@ -53,63 +51,6 @@ class Source(Protocol):
         trace: TracebackType | None,
         /,
     ) -> object: ...
-
-
-class _Stage:
-    """Gathers what is written into chunks of one size."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray(STAGE_BYTES)
-        self._view = memoryview(self._buffer)
-        self._filled = 0
-        self.taken_bytes = 0
-        self.image = xxhash.xxh3_128()
-
-    @property
-    def position(self) -> int:
-        return self.taken_bytes + self._filled
-
-    def room(self, want: int) -> memoryview:
-        """Free space of at most that size; empty when the stage is full."""
-        return self._view[self._filled : self._filled + want]
-
-    def advance(self, size: int) -> memoryview:
-        self._filled += size
-        return self._view[self._filled - size : self._filled]
-
-    @property
-    def full(self) -> bool:
-        return self._filled == STAGE_BYTES
-
-    def take(self) -> bytes:
-        """All that was gathered, as an object of its own."""
-        chunk = bytes(self._view[: self._filled])
-        self.image.update(chunk)
-        self.taken_bytes += self._filled
-        self._filled = 0
-        return chunk
-
-    def put(self, data: bytes) -> Iterator[bytes]:
-        """Copy in; yields each time the stage is full."""
-        rest = memoryview(data)
-        while rest:
-            room = self.room(len(rest))
-            room[:] = rest[: len(room)]
-            rest = rest[len(self.advance(len(room))) :]
-            if self.full:
-                yield self.take()
-
-    def zeros(self, size: int) -> Iterator[bytes]:
-        while size > 0:
-            step = min(size, len(_ZEROS))
-            yield from self.put(_ZEROS[:step])
-            size -= step
-
-    def zeros_to(self, sector: int) -> Iterator[bytes]:
-        """Up to a sector that lies ahead."""
-        gap = sector * SECTOR_BYTES - self.position
-        assert gap >= 0, f"stream is {-gap} bytes past sector {sector}"
-        return self.zeros(gap)
 
 
 class _Hashes:
@@ -155,7 +96,7 @@ class VolumeWriter:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._stage = _Stage()
+        self._stage = Stage()
         self.results: list[FileResult] = []
         """One of each file with data, in data order."""
         self.image_xxh3 = ""

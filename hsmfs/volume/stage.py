@@ -1,0 +1,70 @@
+"""The stream's staging buffer: chunks of one size, hashed as they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import xxhash
+
+from hsmfs.types import SECTOR_BYTES
+
+STAGE_BYTES: Final = 1024 * 1024
+_ZEROS: Final = bytes(STAGE_BYTES)
+
+
+class Stage:
+    """Gathers what is written into chunks of one size."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(STAGE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self.taken_bytes = 0
+        self.image = xxhash.xxh3_128()
+
+    @property
+    def position(self) -> int:
+        return self.taken_bytes + self._filled
+
+    def room(self, want: int) -> memoryview:
+        """Free space of at most that size; empty when the stage is full."""
+        return self._view[self._filled : self._filled + want]
+
+    def advance(self, size: int) -> memoryview:
+        self._filled += size
+        return self._view[self._filled - size : self._filled]
+
+    @property
+    def full(self) -> bool:
+        return self._filled == STAGE_BYTES
+
+    def take(self) -> bytes:
+        """All that was gathered, as an object of its own."""
+        chunk = bytes(self._view[: self._filled])
+        self.image.update(chunk)
+        self.taken_bytes += self._filled
+        self._filled = 0
+        return chunk
+
+    def put(self, data: bytes) -> Iterator[bytes]:
+        """Copy in; yields each time the stage is full."""
+        rest = memoryview(data)
+        while rest:
+            room = self.room(len(rest))
+            room[:] = rest[: len(room)]
+            rest = rest[len(self.advance(len(room))) :]
+            if self.full:
+                yield self.take()
+
+    def zeros(self, size: int) -> Iterator[bytes]:
+        while size > 0:
+            step = min(size, len(_ZEROS))
+            yield from self.put(_ZEROS[:step])
+            size -= step
+
+    def zeros_to(self, sector: int) -> Iterator[bytes]:
+        """Up to a sector that lies ahead."""
+        gap = sector * SECTOR_BYTES - self.position
+        assert gap >= 0, f"stream is {-gap} bytes past sector {sector}"
+        return self.zeros(gap)
