@@ -11,6 +11,7 @@ import typer
 from hsmfs.tools.output import (
     complain,
     duration_words,
+    moment_words,
     print_json,
     print_table,
     say,
@@ -95,10 +96,19 @@ def locate(
     if json:
         print_json(found)
         return
-    columns = ("volume", "disc", "magazine", "place", "state", "verified", "offset", "size")
+    plain = ("volume", "disc", "magazine", "place", "state")
     print_table(
-        (*columns, "sha256"),
-        ([c.get(k) for k in (*columns, "sha256")] for c in found["copies"]),
+        (*plain, "verified", "offset", "size", "sha256"),
+        (
+            (
+                *(copy.get(key) for key in plain),
+                moment_words(copy["verified"]),
+                copy["offset"],
+                size_words(copy["size"]),
+                copy["sha256"],
+            )
+            for copy in found["copies"]
+        ),
         right=("offset", "size"),
         empty=f"{found['path']}: no copy on any disc yet",
     )

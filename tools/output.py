@@ -71,6 +71,13 @@ def since_words(since: Any) -> str:
     return duration_words(max(0.0, time.time() - since)) + " ago"
 
 
+def moment_words(moment: Any) -> str:
+    """A moment of the API as local date and time."""
+    if not isinstance(moment, int | float) or moment <= 0:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
 def cell(value: Any) -> str:
     """One value as a table shows it."""
     if value is None or value == "":

@@ -291,6 +291,30 @@ def test_ls_asks_for_absolute_paths(run: Run, hsmd: Hsmd, system: Path) -> None:
     assert hsmd.asked[0][2]["recursive"] == ["1"]
 
 
+def test_locate_shows_each_copy(run: Run, hsmd: Hsmd, system: Path) -> None:
+    copy = {
+        "volume": "V1",
+        "disc": "HSM1",
+        "magazine": "M01",
+        "place": "slot 5",
+        "slot": 5,
+        "offset": 2048,
+        "size": 7,
+        "xxh3": "aa",
+        "sha256": "bb",
+        "verified": None,
+        "state": "burned",
+    }
+    path = str(system.parent / "mnt" / "a")
+    hsmd.answers["/v1/locate"] = {"path": path, "copies": [copy, {**copy, "verified": 1e9}]}
+    code, out, _ = run("locate", path)
+    assert code == 0
+    assert out.count("HSM1") == 2
+    assert "2001-09-0" in out
+    hsmd.answers["/v1/locate"] = {"path": path, "copies": []}
+    assert "no copy" in run("locate", path)[1]
+
+
 def test_names_that_are_not_utf8_survive_both_ways(run: Run, hsmd: Hsmd, system: Path) -> None:
     name = b"caf\xe9\n".decode("utf-8", "surrogateescape")
     hsmd.answers["/v1/ls"] = {"files": [{**FILE, "path": "/" + name}]}
