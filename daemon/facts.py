@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from hsmfs.daemon.packing import Found, found
 from hsmfs.daemon.policy.evaluate import Facts
+from hsmfs.heat import heat_now
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.records import InodeRecord
 from hsmfs.types import Residency
 
 
-def facts_of(path: bytes, record: InodeRecord) -> Facts:
+def facts_of(path: bytes, record: InodeRecord, now_ns: int) -> Facts:
     """The facts of one file under one of its names."""
     return Facts(
         path=path,
@@ -23,16 +24,18 @@ def facts_of(path: bytes, record: InodeRecord) -> Facts:
         ctime_ns=record.ctime_ns,
         uid=record.uid,
         gid=record.gid,
-        heat=record.heat,
+        heat=heat_now(record.heat, now_ns),
         state=Residency(record.state).word,
         copies=record.copies,
         ino=record.ino,
     )
 
 
-def files_with_facts(view: NamespaceView, state: Residency) -> Iterator[tuple[Found, Facts]]:
+def files_with_facts(
+    view: NamespaceView, state: Residency, now_ns: int
+) -> Iterator[tuple[Found, Facts]]:
     """All regular files in one state, by the index, each under its first name."""
     for record in view.files_in_state(state):
         paths = view.paths_of(record.ino)
         if paths and stat.S_ISREG(record.mode):
-            yield found(paths[0], record), facts_of(paths[0], record)
+            yield found(paths[0], record), facts_of(paths[0], record, now_ns)

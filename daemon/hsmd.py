@@ -165,7 +165,9 @@ class Hsmd:
     def _picture(self) -> Picture:
         units = self.core.librarian.alive_units()
         return Picture(
-            drives=tuple(DriveView(u.name, u.busy, u.disc, u.idle_since_s, u.read_at_s) for u in units),
+            drives=tuple(
+                DriveView(u.name, u.busy, u.disc, u.idle_since_s, u.read_at_s) for u in units
+            ),
             reads=tuple(self.recaller.demands()),
             burns=tuple(self._burn_demands()),
             verifies=tuple(self._verify_demands()),

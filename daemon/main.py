@@ -38,7 +38,7 @@ from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
-from hsmfs.daemon.policy.evaluate import load_policy
+from hsmfs.daemon.policy.evaluate import PoolDefaults, load_policy
 from hsmfs.daemon.policyrun import PolicyRunner
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.releaser import Releaser
@@ -134,8 +134,10 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
     changer = Changer(library.changer_transport())
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
-    text = Path(config.policy.file).read_text(encoding="utf-8")
-    policy = load_policy(text, config.policy.file, {t.name for t in config.tier}, magazines)
+    text = configload.read_text(Path(config.policy.file))
+    defaults = PoolDefaults(burn_max_wait_s=config.burn.burn_max_wait_s)
+    tiers = {tier.name for tier in config.tier}
+    policy = load_policy(text, config.policy.file, tiers, magazines, defaults)
     robot = Robot(changer)
 
     def wake() -> None:

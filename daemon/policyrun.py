@@ -74,7 +74,7 @@ class PolicyRunner:
         for path, record in view.walk(ROOT_INODE, b""):
             if record.ino not in candidates:
                 continue
-            rule = self.core.policy.migrate_rule_for(facts_of(path, record), now_ns)
+            rule = self.core.policy.migrate_rule_for(facts_of(path, record, now_ns), now_ns)
             if rule is not None:
                 candidates.discard(record.ino)
                 yield rule.pool, found(path, record)

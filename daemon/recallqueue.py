@@ -146,6 +146,7 @@ class VolumeQueue:
         for queue in (self._read, self._asked):
             for keys in (queue.irange((offset, 0, 0)), iter(queue)):
                 for key in keys:
-                    if disc not in queue[key].bad:
-                        return queue[key]
+                    request: Request = queue[key]
+                    if disc not in request.bad:
+                        return request
         return None

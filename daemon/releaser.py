@@ -120,6 +120,6 @@ class Releaser:
     async def _candidates(self) -> list[tuple[Found, Facts]]:
         now_ns = self.core.clock.now_ns()
         pairs = await self.core.namespace.read(
-            lambda view: list(files_with_facts(view, Residency.PREMIGRATED))
+            lambda view: list(files_with_facts(view, Residency.PREMIGRATED, now_ns))
         )
         return [pair for pair in pairs if self.core.policy.is_pinned(pair[1], now_ns) is None]

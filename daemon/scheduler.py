@@ -106,6 +106,10 @@ class _Board:
     wanted: set[str] = field(default_factory=set)
     actions: list[Action] = field(default_factory=list)
 
+    def take(self, drive: str) -> bool:
+        """Use an idle drive; False if it is not idle (any more)."""
+        return self.idle.pop(drive, None) is not None
+
     def cheapest(self, without: str = "", keep: frozenset[str] = frozenset()) -> str | None:
         """An idle drive: empty first, then longest idle; none held or kept."""
         usable = [
@@ -139,7 +143,7 @@ def plan(picture: Picture, now_s: float) -> list[Action]:
 def _unload(board: _Board) -> None:
     for disc in board.picture.unloads:
         view = board.holder.get(disc)
-        if view is not None and board.idle.pop(view.name, None):
+        if view is not None and board.take(view.name):
             board.actions.append(Unload(view.name))
 
 
@@ -157,7 +161,7 @@ def _read(board: _Board) -> None:
 def _read_in_place(board: _Board, demand: ReadDemand) -> bool:
     for disc in demand.discs:
         view = board.holder.get(disc)
-        if view is not None and board.idle.pop(view.name, None):
+        if view is not None and board.take(view.name):
             board.actions.append(Read(view.name, demand.volume, disc))
             return True
     return False
@@ -190,7 +194,7 @@ def _verify(board: _Board) -> None:
             if drive is not None:
                 board.idle.pop(drive)
                 board.actions.append(Verify(drive, demand.disc))
-        elif board.idle.pop(holder.name, None):
+        elif board.take(holder.name):
             if anywhere or holder.name != demand.burned_in:
                 board.actions.append(Verify(holder.name, demand.disc))
             else:

@@ -91,6 +91,9 @@ class Engine:
         self.ops = FileOps(
             self.tables, self.tree, cache, self.files, self.stubs, self.claims, executor, settings
         )
+        self.tables.is_held = lambda ino: (
+            self.files.get(ino) is not None or ino in self.stubs.recalls
+        )
         self._account()
 
     def _removed(self, record: InodeRecord) -> None:

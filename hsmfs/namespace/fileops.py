@@ -11,12 +11,13 @@ from typing import Any, Final, TypeVar
 from hsmfs.cache.tier import CacheTier
 from hsmfs.deferred import Deferred, Executor
 from hsmfs.errors import FsError
+from hsmfs.heat import heated
 from hsmfs.namespace import schema
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.model import SIZE_MAX, Caller, EngineSettings, Opened
 from hsmfs.namespace.openfiles import Handle, OpenFile, OpenFiles
 from hsmfs.namespace.stubs import Stubs, flush_into
-from hsmfs.namespace.tables import Tables, heated
+from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.tree import Tree
 from hsmfs.records import FLAG_SEEN, InodeRecord
 from hsmfs.residency import STUB_STATES, Cause, after
@@ -71,9 +72,7 @@ class FileOps:
     def _opened(self, record: InodeRecord, flags: int, caller: Caller) -> Opened:
         fh = self.files.open(record, flags, caller.pid)
         if stat.S_ISREG(record.mode):
-            record.heat = heated(
-                record.heat, self.tables.clock.now_ns(), self.settings.heat_half_life_s
-            )
+            record.heat = heated(record.heat, self.tables.clock.now_ns())
             self.tables.save(record)
         return Opened(fh, True)
 
@@ -277,14 +276,15 @@ class FileOps:
         record.mtime_ns = record.ctime_ns = self.tables.clock.now_ns()
         self.tables.save(record)
 
-    def truncate(self, record: InodeRecord, size: int, pid: int) -> None | Deferred[Any]:
+    def truncate(self, record: InodeRecord, size: int, pid: int) -> Deferred[Any] | None:
         """Set the size; to nothing needs no recall of a stub."""
         if not stat.S_ISREG(record.mode):
             raise FsError(errno.EISDIR if stat.S_ISDIR(record.mode) else errno.EINVAL)
         if not 0 <= size <= SIZE_MAX:
             raise FsError(errno.EFBIG)
         if size == 0:
-            return self._empty(record)
+            self._empty(record)
+            return None
         pending = self.changing(record, pid)
         if pending is not None:
             return _chain(pending, lambda: self.truncate(record, size, pid))
@@ -315,7 +315,7 @@ class FileOps:
         record.size = size
         self._modified(record)
 
-    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None | Deferred[Any]:
+    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> Deferred[Any] | None:
         """Allocate, punch, zero: modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE."""
         handle = self.files.handle(fh)
         if mode & ~FALLOC_KNOWN:

@@ -84,4 +84,3 @@ class EngineSettings:
     head_bytes: int = 65_536
     recall_timeout_s: float = 600.0
     journal_records_max: int = 1_000_000
-    heat_half_life_s: float = 30 * 86_400.0

@@ -20,7 +20,7 @@ from hsmfs.recallq import Recall, Waiter
 from hsmfs.records import InodeRecord
 from hsmfs.residency import STUB_STATES, Cause, after
 from hsmfs.rpc.messages import Event, NoLongerWanted, RecallFile, Wanted
-from hsmfs.types import ByteRange, FileVersion, Residency
+from hsmfs.types import ByteRange, FileVersion
 
 log = structlog.get_logger(__name__)
 STALE_WHY = "the file was changed or removed meanwhile"

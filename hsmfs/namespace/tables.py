@@ -7,9 +7,8 @@ operation's changes land in one batch, so they are never apart after a crash.
 from __future__ import annotations
 
 import errno
-import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -61,6 +60,8 @@ class Tables:
         self._inodes: dict[int, InodeRecord] = {}
         self._counted: dict[int, _Counted] = {}
         self._journal_max = journal_records_max
+        self.is_held: Callable[[int], bool] = lambda ino: False
+        """Whether a record is in use (open file, running recall); set by the engine."""
         counters = kv.get(COUNTERS_KEY)
         self.counters = msgspec.msgpack.decode(counters, type=Counters) if counters else Counters()
         self._next_ino = int(kv.get(NEXT_INO_KEY) or b"2")
@@ -82,12 +83,17 @@ class Tables:
 
     def _remember(self, record: InodeRecord, *, known: bool) -> None:
         if len(self._inodes) >= CACHED_INODES_MAX:
-            for ino in list(self._inodes)[: CACHED_INODES_MAX // 4]:
-                del self._inodes[ino]
-                self._counted.pop(ino, None)
+            self._make_room()
         self._inodes[record.ino] = record
         if known and stat.S_ISREG(record.mode):
             self._counted[record.ino] = _counted(record)
+
+    def _make_room(self) -> None:
+        """Forget the oldest quarter; records that somebody holds stay one object."""
+        for ino in list(self._inodes)[: CACHED_INODES_MAX // 4]:
+            if not self.is_held(ino):
+                del self._inodes[ino]
+                self._counted.pop(ino, None)
 
     def new_inode(self, mode: int, uid: int, gid: int, rdev: int = 0) -> InodeRecord:
         """A fresh record (numbers are never used twice); not saved yet."""
@@ -223,11 +229,10 @@ class Tables:
         self._journal_next += 1
         if self._journal_next - self._journal_first > self._journal_max:
             stop = self._journal_next - self._journal_max
-            for sequence in range(
-                self._journal_first, min(stop, self._journal_first + TRIM_RECORDS)
-            ):
+            stop = min(stop, self._journal_first + TRIM_RECORDS)
+            for sequence in range(self._journal_first, stop):
                 self.kv.delete(schema.journal_key(sequence))
-            self._journal_first = min(stop, self._journal_first + TRIM_RECORDS)
+            self._journal_first = stop
         self.kv.put(JOURNAL_KEY, b"%d %d" % (self._journal_first, self._journal_next))
 
     def touch_parent(self, parent: InodeRecord) -> None:
@@ -242,14 +247,3 @@ def _counted(record: InodeRecord) -> _Counted:
         cached = min(cached, record.head_bytes)
     index = schema.index_key(record.state, record.pool, record.heat, record.ino)
     return _Counted(index, record.state, record.size, cached)
-
-
-def heated(heat: float, now_ns: int, half_life_s: float) -> float:
-    """One more access: log2 of the sum of accesses, each worth twice as much
-    per half-life that it is later (forward decay), so old scores need no change.
-    """
-    now = now_ns / 1e9 / half_life_s
-    if heat <= 0.0:
-        return now
-    high, low = max(heat, now), min(heat, now)
-    return high + math.log2(1.0 + 2.0 ** (low - high))

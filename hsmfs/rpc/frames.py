@@ -53,12 +53,15 @@ class FrameStream:
             return None
         (length,) = _LENGTH.unpack(header)
         if length > FRAME_BYTES_MAX:
-            raise FrameError(f"frame of {length} bytes announced, at most {FRAME_BYTES_MAX} allowed")
+            raise FrameError(
+                f"frame of {length} bytes announced, at most {FRAME_BYTES_MAX} allowed"
+            )
         body = await self._exactly(length)
         if body is None:
             raise FrameError("the stream ended inside a frame")
         try:
-            return _decoder.decode(body)
+            frame: Frame = _decoder.decode(body)
+            return frame
         except msgspec.MsgspecError as error:
             raise FrameError(f"malformed frame: {error}") from error
 

@@ -20,7 +20,8 @@ class _View:
         self._items = items
 
     def get(self, key: bytes) -> bytes | None:
-        return self._items.get(key)
+        value: bytes | None = self._items.get(key)
+        return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return [self._items.get(key) for key in keys]

@@ -9,7 +9,8 @@ that wait when a commit starts share it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
 from sortedcontainers import SortedDict
@@ -24,7 +25,8 @@ BATCH_CHANGES_MAX: Final = 50_000
 """An active batch this large is flushed without waiting for the interval."""
 
 Done = Callable[[HsmError | None], None]
-Batch = SortedDict  # key -> value, or None for a deletion
+Batch: TypeAlias = Any
+"""A SortedDict of keys to values, None for a deletion (the library has no types)."""
 
 
 class Timers(Protocol):
@@ -198,7 +200,7 @@ class GroupCommit:
         self._closed = True
         for batch in (self._frozen, self._active):
             if batch:
-                self.store.transact(lambda writer, b=batch: _apply(writer, b))
+                self.store.transact(partial(_apply_all, batch))
         self._frozen, self._active = SortedDict(), SortedDict()
         self._context.__exit__(None, None, None)
         for done in [*self._sharing, *self._waiters]:
@@ -207,6 +209,10 @@ class GroupCommit:
 
 def _ignore(_error: HsmError | None) -> None:
     """Nobody waits for a commit by interval; failures are logged."""
+
+
+def _apply_all(batch: Batch, writer: Writer) -> None:
+    _apply(writer, batch)
 
 
 def _apply(writer: Writer, batch: Batch) -> None:
