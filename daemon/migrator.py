@@ -13,6 +13,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Final
 
 import structlog
@@ -263,19 +264,18 @@ class Migrator:
         packer = Packer(header, capacity)
         directories = {entry.path: entry for entry in parents}
         chosen: list[FileSource] = []
-        fitted: set[int] = set()
         left: set[int] = set()
-        for entry in entries:
-            if entry.link_of is not None and entry.ino in left:
-                continue
-            needed = [directories[path] for path in parent_paths(entry.path) if path in directories]
-            if not packer.add_all([*needed, entry]):
-                left.add(entry.ino)
+        for _, group in groupby(entries, key=lambda entry: entry.ino):
+            # All names of a file go together: on a disc, links are to its own files.
+            names = list(group)
+            paths = dict.fromkeys(path for name in names for path in parent_paths(name.path))
+            needed = [directories[path] for path in paths if path in directories]
+            if not packer.add_all([*needed, *names]):
+                left.add(names[0].ino)
                 continue
             for parent in needed:
-                directories.pop(parent.path)
-            chosen += [*needed, entry]
-            fitted.add(entry.ino)
+                del directories[parent.path]
+            chosen += [*needed, *names]
         return chosen, left
 
     async def _give_back(self, pool: str, claimed: list[Waiting], left: set[int]) -> None:

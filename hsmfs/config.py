@@ -68,7 +68,7 @@ class Recall(Section, frozen=True):
     """How long a reader waits while hsmd or the library is down."""
     offline_wait_s: Seconds = 86_400.0
     """How long a reader waits for a magazine on the shelf."""
-    hold_s: Seconds = 5.0
+    hold_s: Seconds = 1.0
     """How long an idle disc stays in its drive while others want it."""
     queue_files_max: Positive = 1_000_000
 
