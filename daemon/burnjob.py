@@ -143,7 +143,8 @@ class BurnSession:
 
     async def _is_blank(self, unit: DriveUnit, disc: DiscRecord) -> bool:
         info = await unit.call(unit.drive.disc_info)
-        disc.capacity_sectors = info.capacity_sectors
+        if info.state == "blank":
+            disc.capacity_sectors = info.capacity_sectors
         needed = self.active.layout.total_sectors
         if info.state == "blank" and info.capacity_sectors >= needed:
             return True

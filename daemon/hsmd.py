@@ -64,7 +64,8 @@ class _CheckJob:
         try:
             await self.core.librarian.load(unit, disc.barcode)
             info = await unit.call(unit.drive.disc_info)
-            disc.capacity_sectors = info.capacity_sectors
+            if info.state == "blank":
+                disc.capacity_sectors = info.capacity_sectors
             self._judge(info.state)
             await self.core.catalog.save(disc)
             await self.core.librarian.unload(unit)

@@ -183,7 +183,7 @@ class Migrator:
         )
         entries, parents = await self._entries(claimed)
         chosen, left = self._pack(header, capacity, parents, entries)
-        await self._give_back(pool.name, claimed, left)
+        await self._give_back(pool.name, capacity, claimed, left)
         if not chosen:
             return True
         record = VolumeRecord(
@@ -278,7 +278,9 @@ class Migrator:
             chosen += [*needed, *names]
         return chosen, left
 
-    async def _give_back(self, pool: str, claimed: list[Waiting], left: set[int]) -> None:
+    async def _give_back(
+        self, pool: str, capacity: int, claimed: list[Waiting], left: set[int]
+    ) -> None:
         """Files that did not fit wait for the next disc; too large ones fail."""
         back = [waiting for waiting in claimed if waiting.item.ino in left]
         if not back:
@@ -287,8 +289,8 @@ class Migrator:
         if len(back) == len(claimed) == 1:
             waiting = back[0]
             waiting.fail(
-                f"{waiting.item.size} bytes are more than one disc holds; "
-                "use larger discs, files are not split in this release"
+                f"{waiting.item.size} bytes do not fit on one disc of "
+                f"{capacity * SECTOR_BYTES} bytes; use larger discs, this release splits no files"
             )
             await self.core.catalog.answer("m", [waiting.item.ino])
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -19,7 +20,7 @@ from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.policy.evaluate import load_policy
 from hsmfs.daemon.report import Report
-from hsmfs.errors import FsError, HsmError, Kind
+from hsmfs.errors import CallerError, FsError, HsmError, Kind
 
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 _STATUS: Final = {Kind.CALLER: 400, Kind.OPERATOR: 409, Kind.TRANSIENT: 503}
@@ -97,12 +98,16 @@ class Api:
         return await self.report.status()
 
     async def _ls(self, request: Request) -> Any:
-        paths = request.query_params.getlist("path")
-        recursive = request.query_params.get("recursive", "0") in ("1", "true")
+        query = _query(request)
+        paths = [value for key, value in query if key == "path"]
+        recursive = dict(query).get("recursive", "0") in ("1", "true")
         return {"files": await self.report.ls(paths, recursive=recursive)}
 
     async def _locate(self, request: Request) -> Any:
-        return await self.report.locate(request.query_params["path"])
+        path = dict(_query(request)).get("path")
+        if not path:
+            raise CallerError("locate: no path, expected ?path=/a/file")
+        return await self.report.locate(path)
 
     async def _job(self, request: Request) -> Any:
         job = self.commands.core.jobs.get(request.path_params["id"])
@@ -184,6 +189,12 @@ class Api:
                 pinned = kind == "pin"
                 job = await self.commands.pin(paths, recursive=recursive, pinned=pinned)
         return _started(job)
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    """The query with path bytes kept (starlette's own decoding loses them)."""
+    text = request.scope["query_string"].decode("ascii", "replace")
+    return parse_qsl(text, errors="surrogateescape")
 
 
 def _started(job: Job) -> dict[str, Any]:

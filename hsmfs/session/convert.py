@@ -20,8 +20,9 @@ log = logs.get(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-BLOCK_BYTES: Final = 128 * 1024
-"""``st_blksize``: programs read and write in the kernel's largest request."""
+BLOCK_BYTES: Final = 64 * 1024
+"""``st_blksize``: what stdio and Python read first; no more than the head that
+stubs keep, so that reading a header loads no disc."""
 LOG_INTERVAL_S: Final = 10.0
 """An unexpected error of one operation is logged with its traceback this
 often at most; in between it is only counted."""

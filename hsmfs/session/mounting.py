@@ -159,7 +159,7 @@ def _run(command: list[str]) -> bool:
 def raise_background_limit(mount: Path, connections: Path = CONNECTIONS) -> bool:
     """Let many read-aheads be under way at once; possible for root only."""
     there = mounted_at(mount)
-    if there is None or os.geteuid() != 0:
+    if there is None or os.geteuid() != 0 or not connections.is_dir():
         return False
     if not any(connections.iterdir()):
         _run(["mount", "-t", "fusectl", "fusectl", str(connections)])

@@ -11,9 +11,7 @@ POOL = "pool p { copies 2 }\n"
 MIGRATE = POOL + "migrate m to p when "
 RELEASE = "release r from tier ssd "
 COUNTS = "< <= > >= = !="
-FACT_NAMES = (
-    "age, atime_age, mtime_age, ctime_age, size, heat, uid, gid, copies, state, path, name"
-)
+FACT_NAMES = "age, atime_age, mtime_age, ctime_age, size, heat, uid, gid, copies, state, path, name"
 DURATION = "a duration such as 30d (units s m h d w y)"
 SIZE = "a size such as 64KiB (units B kB MB GB TB KiB MiB GiB TiB)"
 STATES = "one of resident, premigrated, migrated, recalling"
