@@ -7,10 +7,13 @@ from typing import Final
 from hsmfs.changer import sense as senses
 from hsmfs.changer.sense import Action, Sense
 from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Transport
-from hsmfs.errors import TransientError
+from hsmfs.errors import MediumError, TransientError
 
 ATTENTIONS_MAX: Final = 8
 """Unit attentions in a row that are consumed before the command counts as failed."""
+
+
+MEDIUM_CHANGED: Final = (0x06, 0x28)
 
 
 class SenseError(Exception):
@@ -27,8 +30,16 @@ def run_raw(
     data_out: bytes | memoryview = b"",
     data_in_len: int = 0,
     timeout_s: float = 60.0,
+    *,
+    repeat_aborted: bool = True,
+    medium_attention: bool = False,
 ) -> bytes:
-    """Data of a command; SenseError for what the device refuses."""
+    """Data of a command; SenseError for what the device refuses.
+
+    ``repeat_aborted`` is for commands that may be sent twice;
+    ``medium_attention`` lets "medium may have changed" through to the caller,
+    who would else go on with another disc.
+    """
     for _ in range(ATTENTIONS_MAX):
         reply = transport.execute(cdb, data_out, data_in_len, timeout_s)
         if reply.status == GOOD:
@@ -36,7 +47,10 @@ def run_raw(
         if reply.status != CHECK_CONDITION:
             raise TransientError(f"command {cdb[0]:02X}h: device is busy (status {reply.status})")
         sense = senses.decode(reply.sense)
-        if senses.look_up(sense).action is not Action.REPEAT:
+        action = senses.look_up(sense).action
+        changed = medium_attention and (sense.key, sense.asc) == MEDIUM_CHANGED
+        again = action is Action.REPEAT or (action is Action.RETRY and repeat_aborted)
+        if changed or not again:
             raise SenseError(sense)
     raise TransientError(f"command {cdb[0]:02X}h: {ATTENTIONS_MAX} unit attentions in a row")
 
@@ -48,9 +62,22 @@ def run(
     data_out: bytes | memoryview = b"",
     data_in_len: int = 0,
     timeout_s: float = 60.0,
+    *,
+    repeat_aborted: bool = True,
+    medium_attention: bool = False,
 ) -> bytes:
     """As ``run_raw``, but raises the error that the sense table names."""
     try:
-        return run_raw(transport, cdb, data_out, data_in_len, timeout_s)
+        return run_raw(
+            transport,
+            cdb,
+            data_out,
+            data_in_len,
+            timeout_s,
+            repeat_aborted=repeat_aborted,
+            medium_attention=medium_attention,
+        )
     except SenseError as error:
+        if (error.sense.key, error.sense.asc) == MEDIUM_CHANGED:
+            raise MediumError(f"{what}: the disc was changed meanwhile") from None
         raise senses.error_of(error.sense, what) from None

@@ -12,7 +12,7 @@ from hsmfs.changer.command import SenseError, run, run_raw
 from hsmfs.changer.identity import DeviceId, identify
 from hsmfs.changer.sense import Action
 from hsmfs.changer.transport.interface import Transport
-from hsmfs.errors import DriveError
+from hsmfs.errors import DriveError, LibraryError
 from hsmfs.types import SECTOR_BYTES
 
 TRANSFER_SECTORS_MAX: Final = 512
@@ -92,7 +92,7 @@ class Drive:
             what = f"READ of sectors {lba} to {lba + count - 1}"
             command = cdb.read_12(lba, count)
             length = count * SECTOR_BYTES
-            data = run(self._transport, what, command, b"", length, READ_TIMEOUT_S)
+            data = self._run(what, command, b"", length, READ_TIMEOUT_S, again=True)
             if len(data) != length:
                 raise DriveError(f"{what}: {len(data)} bytes came, expected {length}")
             parts.append(data)
@@ -106,8 +106,33 @@ class Drive:
             part = view[: TRANSFER_SECTORS_MAX * SECTOR_BYTES]
             count = len(part) // SECTOR_BYTES
             what = f"WRITE of sectors {lba} to {lba + count - 1}"
-            run(self._transport, what, cdb.write_12(lba, count), part, 0, WRITE_TIMEOUT_S)
+            self._run(what, cdb.write_12(lba, count), part, 0, WRITE_TIMEOUT_S, again=False)
             view, lba = view[len(part) :], lba + count
+
+    def _run(
+        self,
+        what: str,
+        command: bytes,
+        data: bytes | memoryview,
+        length: int,
+        timeout_s: float,
+        *,
+        again: bool,
+    ) -> bytes:
+        """A command on the disc that ``ready`` found; LibraryErrors are drive faults here."""
+        try:
+            return run(
+                self._transport,
+                what,
+                command,
+                data,
+                length,
+                timeout_s,
+                repeat_aborted=again,
+                medium_attention=True,
+            )
+        except LibraryError as error:
+            raise DriveError(str(error)) from error
 
     def sync(self) -> None:
         """All written sectors on the disc."""
@@ -118,7 +143,7 @@ class Drive:
         """Close track and session: the disc is final after."""
         for function in (cdb.CLOSE_TRACK, cdb.CLOSE_SESSION):
             command = cdb.close_track_session(function, 1)
-            run(self._transport, "CLOSE TRACK/SESSION", command, b"", 0, CLOSE_TIMEOUT_S)
+            self._run("CLOSE TRACK/SESSION", command, b"", 0, CLOSE_TIMEOUT_S, again=False)
 
     def eject(self) -> None:
         """Ready for the robot; DriveError if the drive does not let go."""

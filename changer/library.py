@@ -12,7 +12,7 @@ from hsmfs.changer import cdb, sense
 from hsmfs.changer.command import SenseError, run, run_raw
 from hsmfs.changer.identity import DeviceId, identify
 from hsmfs.changer.transport.interface import Transport
-from hsmfs.errors import LibraryError
+from hsmfs.errors import HsmError, LibraryError, TransientError
 from hsmfs.types import ElementAddress
 
 log = structlog.get_logger(__name__)
@@ -21,6 +21,7 @@ STATUS_TIMEOUT_S: Final = 120.0
 INITIALIZE_TIMEOUT_S: Final = 1800.0
 MOVE_TIMEOUT_S: Final = 300.0
 ELEMENTS_MAX: Final = 0xFFFF
+ILLEGAL_REQUEST: Final = 0x05
 _KINDS: Final = {
     cdb.TRANSPORT_ELEMENT: "transport",
     cdb.SLOT_ELEMENT: "slot",
@@ -94,8 +95,12 @@ class Changer:
     def initialize(self) -> None:
         """Let the robot look into all elements (may take half an hour)."""
         command = cdb.initialize_element_status()
-        run(self._transport, "INITIALIZE ELEMENT STATUS", command, b"", 0, INITIALIZE_TIMEOUT_S)
-        self._inventory = None
+        try:
+            run(self._transport, "INITIALIZE ELEMENT STATUS", command, b"", 0, INITIALIZE_TIMEOUT_S)
+        except HsmError as error:
+            raise LibraryError(str(error)) from error
+        finally:
+            self._inventory = None
 
     def prevent_removal(self, prevent: bool) -> None:
         """Lock or unlock the door; changers that cannot are left alone."""
@@ -112,24 +117,33 @@ class Changer:
 
         Raises LibraryError if the disc did not arrive; never repeats a move.
         """
-        transports = self.inventory().transports
-        arm = int(transports[0].address) if transports else 0
+        before = self.inventory()
+        arm = int(before.transports[0].address) if before.transports else 0
+        wanted = before.find(source)
         command = cdb.move_medium(arm, source, destination)
         try:
-            run_raw(self._transport, command, b"", 0, MOVE_TIMEOUT_S)
+            run_raw(self._transport, command, b"", 0, MOVE_TIMEOUT_S, repeat_aborted=False)
         except SenseError as error:
-            self._judge(source, destination, error.sense)
+            row = sense.look_up(error.sense)
+            why = f"{row.meaning} (sense {error.sense})"
+            refused = error.sense.key == ILLEGAL_REQUEST
+            self._judge(source, destination, wanted, why, refused=refused)
+        except TransientError as error:
+            self._judge(source, destination, wanted, str(error), refused=False)
         finally:
             self._inventory = None
 
-    def _judge(self, source: int, destination: int, why: sense.Sense) -> None:
-        row = sense.look_up(why)
+    def _judge(
+        self, source: int, destination: int, wanted: Element | None, why: str, *, refused: bool
+    ) -> None:
+        """Done after all only if this very disc is where it should be."""
         now = self.inventory(refresh=True)
         before, after = now.find(source), now.find(destination)
-        if before is not None and after is not None and not before.full and after.full:
-            moved_from = after.source
-            if moved_from in (None, source):
-                log.warning("move reported an error but was done", sense=str(why))
+        if not refused and wanted is not None and before is not None and after is not None:
+            arrived = wanted.full and not before.full and after.full
+            same = after.barcode == wanted.barcode if wanted.barcode else after.source == source
+            if arrived and same:
+                log.warning("move reported an error but was done", why=why)
                 return
         told = ", ".join(
             f"element {element.address} is {'full' if element.full else 'empty'}"
@@ -137,7 +151,7 @@ class Changer:
             if element is not None
         )
         raise LibraryError(
-            f"MOVE MEDIUM {source} to {destination}: {row.meaning} (sense {why}); {told}; "
+            f"MOVE MEDIUM {source} to {destination}: {why}; {told}; "
             "look at the library, then hsm library ls"
         )
 

@@ -33,6 +33,7 @@ class Action(Enum):
 
     WAIT = "wait, bounded"
     REPEAT = "consume and repeat"
+    RETRY = "retry, bounded; never a move, write or close"
     RELOAD_STATE = "re-read the state"
     OTHER_COPY = "another copy, charge drive and disc"
     FRESH_DISC = "medium suspect, fresh disc, charge drive and disc"
@@ -82,7 +83,7 @@ TABLE: Final[dict[tuple[int, int, int], Row]] = {
     (0x06, ANY, ANY): Row("unit attention", TransientError, Action.REPEAT),
     (0x07, 0x27, ANY): Row("write protected", MediumError, Action.DISC_CLOSED),
     (0x07, ANY, ANY): Row("data protect", MediumError, Action.DISC_CLOSED),
-    (0x0B, ANY, ANY): Row("aborted command", TransientError, Action.REPEAT),
+    (0x0B, ANY, ANY): Row("aborted command", TransientError, Action.RETRY),
 }
 UNKNOWN: Final = Row("unknown error", DriveError, Action.DRIVE_FAULT)
 

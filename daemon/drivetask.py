@@ -52,6 +52,8 @@ class DriveUnit:
         self.errors_in_row = 0
         self.loads = 0
         self.busy = False
+        self.ejected = False
+        """The disc lies in the drive, but was let go of."""
         self.rescued = False
         """Whether getting the disc out of the failed drive was tried."""
         self.idle_since_s = 0.0

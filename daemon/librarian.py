@@ -243,10 +243,14 @@ class Librarian:
                 raise LibraryError(f"disc {barcode} is not in library {self.config.name}")
             await self._move(source, unit.element)
             unit.disc = barcode
+            unit.ejected = False
             self.place[barcode] = unit.element
             unit.loads += 1
             await self._count_load(barcode)
         try:
+            if unit.ejected:
+                await unit.call(unit.drive.load)
+                unit.ejected = False
             await unit.call(unit.drive.ready, self.config.load_timeout_s)
         except (DriveError, MediumError) as error:
             unit.charge(error, for_good=isinstance(error, DriveError))
@@ -264,12 +268,14 @@ class Librarian:
         barcode = unit.disc
         try:
             await unit.call(unit.drive.eject)
+            unit.ejected = True
         except DriveError as error:
             unit.charge(error, for_good=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
         home = self.home(barcode)
         await self._move(unit.element, home)
         unit.disc = ""
+        unit.ejected = False
         self.place[barcode] = home
 
     async def _move(self, source: int, destination: int) -> None:

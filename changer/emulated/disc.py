@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from hsmfs.changer.emulated.state import fsync_directory
 from hsmfs.types import SECTOR_BYTES
 
 CLOSED_FOLDER: Final = "closed"
@@ -72,6 +73,7 @@ class DiscFile:
         fd = os.open(self._marker, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         os.fsync(fd)
         os.close(fd)
+        fsync_directory(self._marker.parent)
 
     def release(self) -> None:
         """The disc leaves the drive."""

@@ -51,6 +51,7 @@ class DriveDevice(Device):
         self.lock = threading.RLock()
         self.disc: DiscFile | None = None
         self.prevented = False
+        self.ejected = False
         self._discs = discs
         self._capacity = capacity_sectors
         self._faults = faults
@@ -71,6 +72,7 @@ class DriveDevice(Device):
         """The robot put a disc in; it needs time to become ready."""
         with self.lock:
             self.disc = DiscFile(self._discs, barcode, self._capacity)
+            self.ejected = False
             self.attention(MEDIUM_CHANGED)
             self._spin_up()
 
@@ -121,7 +123,7 @@ class DriveDevice(Device):
             raise CheckCondition(sense)
 
     def _ready_disc(self) -> DiscFile:
-        if self.disc is None:
+        if self.disc is None or self.ejected:
             raise CheckCondition(NO_MEDIUM)
         if self._realistic and self._clock.monotonic_s() < self._ready_at_s:
             raise CheckCondition(BECOMING_READY)
@@ -137,10 +139,11 @@ class DriveDevice(Device):
             self._fault("eject")
             if self.prevented:
                 raise CheckCondition(REMOVAL_PREVENTED)
-            self._ready_at_s = 0.0
+            self.ejected = True
         elif cdb[4] & 1:
             self._fault("load")
             if self.disc is not None:
+                self.ejected = False
                 self._spin_up()
         return b""
 

@@ -63,12 +63,12 @@ class Faults:
         stamp = (facts.st_mtime_ns, facts.st_size)
         if stamp == self._stamp:
             return
+        self._stamp = stamp
         try:
             faults = msgspec.json.decode(self._file.read_bytes(), type=list[Fault])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, OSError) as error:
             log.error("faults.json is not used", error=str(error))
             return
-        self._stamp = stamp
         self.set(faults)
 
     def strike(

@@ -11,7 +11,14 @@ from hsmfs.changer.emulated.device import MEDIUM_CHANGED, Device
 from hsmfs.changer.emulated.disc import CLOSED_FOLDER, marker_path
 from hsmfs.changer.emulated.drivedevice import DriveDevice
 from hsmfs.changer.emulated.faults import Faults
-from hsmfs.changer.emulated.state import STATE_FILE, LibraryState, StateFile, Tray, write_state
+from hsmfs.changer.emulated.state import (
+    FIRST_SLOT,
+    STATE_FILE,
+    LibraryState,
+    StateFile,
+    Tray,
+    write_state,
+)
 from hsmfs.changer.transport.interface import Reply
 from hsmfs.clock import Clock, SystemClock
 from hsmfs.errors import CallerError
@@ -147,7 +154,7 @@ class Hands:
             if self._library.changer.prevented:
                 raise CallerError("the library's door is locked")
             state.slots[index * size : (index + 1) * size] = [""] * len(discs)
-            tray = Tray(id=f"T{state.next_tray}", discs=discs)
+            tray = Tray(id=f"T{state.next_tray}", discs=discs, span=index)
             state.next_tray += 1
             state.trays.append(tray)
             taken.append(tray.id)
@@ -164,9 +171,10 @@ class Hands:
             if tray is None:
                 raise CallerError(f"tray {tray_id} is not outside")
             size = state.magazine_slots
-            for index in range(-(-len(state.slots) // size)):
+            spans_all = range(-(-len(state.slots) // size))
+            for index in sorted(spans_all, key=lambda index: index != tray.span):
                 span = state.slots[index * size : (index + 1) * size]
-                if len(span) >= len(tray.discs) and not any(span):
+                if len(span) >= len(tray.discs) and self._is_free(state, index, span):
                     padded = tray.discs + [""] * (len(span) - len(tray.discs))
                     state.slots[index * size : index * size + len(span)] = padded
                     state.trays.remove(tray)
@@ -176,6 +184,13 @@ class Hands:
 
         self._library.change(change)
         return spans[0]
+
+    def _is_free(self, state: LibraryState, index: int, span: list[str]) -> bool:
+        """No disc in it, and none in a drive that came from it."""
+        size = state.magazine_slots
+        first = FIRST_SLOT + index * size
+        homes = state.sources.values()
+        return not any(span) and not any(first <= home < first + size for home in homes)
 
     def load_foreign(self, barcode: str, image: bytes, closed: bool = True) -> None:
         """Somebody else's disc in the place of one of ours (kept by barcode)."""
@@ -189,8 +204,8 @@ class Hands:
 
     def replace_by_blank(self, barcode: str) -> None:
         """A fresh disc under the same barcode."""
-        self._library.image(barcode).unlink(missing_ok=True)
         marker_path(self._library.discs, barcode).unlink(missing_ok=True)
+        self._library.image(barcode).unlink(missing_ok=True)
 
 
 def open_library(

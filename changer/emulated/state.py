@@ -37,6 +37,8 @@ class Tray(msgspec.Struct, kw_only=True):
 
     id: str
     discs: list[str]
+    span: int = 0
+    """Where it stood."""
 
 
 class LibraryState(msgspec.Struct, kw_only=True):
@@ -101,3 +103,13 @@ def write_state(root: Path, state: LibraryState) -> None:
         out.flush()
         os.fsync(out.fileno())
     temporary.replace(file)
+    fsync_directory(root)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
