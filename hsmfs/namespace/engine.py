@@ -342,8 +342,9 @@ class Engine:
         self.claims.unclaim(files)
 
     def hold_only(self, files: Sequence[FileVersion]) -> None:
-        """All claims but these are void."""
+        """A new hsmd: all claims but these are void, and recalls nobody waits for."""
         self.claims.hold_only(files)
+        self.stubs.abandon_unwanted()
 
     def copied(self, files: Sequence[CopiedFile]) -> Deferred[list[FileResult]]:
         """Count verified copies."""

@@ -127,6 +127,11 @@ class Stubs:
         """What a newly connected hsmd should know."""
         return [self._wanted(r, w) for r in self.recalls.values() for w in r.waiters]
 
+    def abandon_unwanted(self) -> None:
+        """hsmd starts anew: recalls that nobody waits for are over."""
+        for recall in [r for r in self.recalls.values() if not r.waiters]:
+            self._give_up(recall)
+
     @property
     def waiting_readers(self) -> int:
         return sum(len(recall.waiters) for recall in self.recalls.values())
