@@ -40,6 +40,10 @@ from hsmfs.rpc.messages import Event, Wanted
 
 log = structlog.get_logger(__name__)
 TICK_S: Final = 0.25
+ROBOT_REST_S: Final = 0.5
+ROBOT_REST_MAX_S: Final = 60.0
+ROBOT_FAILURES_TOLD: Final = 4
+"""Failed moves in a row after which those who wait for migration are told."""
 
 
 class _UnloadJob:
@@ -100,6 +104,8 @@ class Hsmd:
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
+    failures_told: int = 0
+    rest_until_s: float = 0.0
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, Wanted):
@@ -158,10 +164,28 @@ class Hsmd:
     # -- the dispatcher -----------------------------------------------------------
 
     async def _dispatch(self) -> None:
+        if self._robot_rests():
+            return
         self._rescue()
         self._check_discs()
         for action in plan(self._picture(), self.core.clock.monotonic_s()):
             self._start(action)
+
+    def _robot_rests(self) -> bool:
+        """After failed moves the library gets time, longer each time, up to a bound."""
+        librarian = self.core.librarian
+        failures = librarian.failures_in_row
+        if failures != self.failures_told:
+            self.failures_told = failures
+            rest_s = min(ROBOT_REST_MAX_S, ROBOT_REST_S * 2 ** min(failures, 10))
+            self.rest_until_s = self.core.clock.monotonic_s() + rest_s if failures else 0.0
+            if failures:
+                self.core.alarms.raise_("library", librarian.problem)
+            else:
+                self.core.alarms.clear("library")
+            if failures >= ROBOT_FAILURES_TOLD:
+                self.migrator.tell_everybody(librarian.problem)
+        return self.core.clock.monotonic_s() < self.rest_until_s
 
     def _picture(self) -> Picture:
         units = self.core.librarian.alive_units()

@@ -44,6 +44,8 @@ class Librarian:
         self.place: dict[str, int] = {}
         """Element address of every disc that is inside now."""
         self.problem = ""
+        self.failures_in_row = 0
+        """Moves that failed since the last one that went well."""
         self._catalog = catalog
         self._wake = wake
         self._slots: list[int] = []
@@ -272,17 +274,31 @@ class Librarian:
         except DriveError as error:
             unit.charge(error, for_good=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
-        home = self.home(barcode)
+        home = self._free_slot(barcode)
         await self._move(unit.element, home)
         unit.disc = ""
         unit.ejected = False
         self.place[barcode] = home
 
+    def _free_slot(self, barcode: str) -> int:
+        """Its own slot; if another disc stands there, any empty one of the library."""
+        home = self.home(barcode)
+        taken = set(self.place.values())
+        free = [home, *self._slots]
+        try:
+            return next(address for address in free if address not in taken)
+        except StopIteration:
+            raise LibraryError(
+                f"library {self.config.name}: no empty slot for disc {barcode}; take a disc out"
+            ) from None
+
     async def _move(self, source: int, destination: int) -> None:
         try:
             await self.robot.move(source, destination)
+            self.failures_in_row = 0
         except LibraryError as error:
             self.problem = str(error)
+            self.failures_in_row += 1
             with trio.CancelScope(shield=True):
                 await self._reread()
             raise

@@ -374,6 +374,13 @@ class Migrator:
                 waiting.fail(f"stays queued: {why}")
                 waiting.jobs = []
 
+    def tell_everybody(self, why: str) -> None:
+        """The library as a whole fails: jobs end, all files stay queued."""
+        everybody = [w for files in self._waiting.values() for w in files.values()]
+        for waiting in [*everybody, *self._placed.values()]:
+            waiting.fail(f"stays queued: {why}")
+            waiting.jobs = []
+
     # -- after a restart ---------------------------------------------------------------------
 
     async def resume(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from support.sandboxes import Sandbox, differing, write_files
 
@@ -228,3 +229,46 @@ def test_killed_while_it_works_it_goes_on_by_itself(box: Sandbox, program: str) 
     images = {d["barcode"] for d in box.discs() if d["state"] == "verified"}
     counted = {v for f in box.files() for v in f["volumes"]}
     assert all(d["volume"] in counted for d in box.discs() if d["barcode"] in images)
+
+
+def test_a_robot_that_fails_now_and_then_is_worked_around(box: Sandbox) -> None:
+    made = write_files(box.mnt / "s", 5, 300_000)
+    box.faults({"device": "changer", "op": "move", "sense": [5, 0x3B, 0x0D], "count": 2})
+    box.migrate_and_release()
+    assert not differing(made)
+
+
+def test_a_stuck_robot_is_told_and_the_files_stay(box: Sandbox) -> None:
+    made = write_files(box.mnt / "s", 5, 300_000)
+    box.faults({"device": "changer", "op": "move", "sense": [4, 0x15, 1]})
+    done = box.hsm("migrate", "-r", "--wait", str(box.mnt), check=False)
+    assert any("MOVE MEDIUM" in why for why in done["errors"])
+    assert box.hsm("status")["library"]["problem"] or box.hsm("status")["alarms"]
+    assert not differing(made)
+    box.faults()
+    box.until(lambda: {f["state"] for f in box.files()} == {"premigrated"})
+
+
+def test_a_full_cache_gives_enospc_and_loses_nothing(box: Sandbox) -> None:
+    made = write_files(box.mnt / "s", 5, 300_000)
+    box.stop()
+    box.configure('name = "cache"', 'name = "cache"\ncapacity_bytes = 3000000')
+    box.start()
+    with pytest.raises(OSError) as caught:
+        write_files(box.mnt / "more", 20, 400_000)
+    assert caught.value.errno == errno.ENOSPC
+    assert not differing(made)
+
+
+def test_metrics_of_both_processes(box: Sandbox) -> None:
+    write_files(box.mnt / "s", 3, 300_000)
+    box.migrate_and_release()
+    texts = {}
+    for name in ("hsmd.sock", "hsmfs-metrics.sock"):
+        transport = httpx.HTTPTransport(uds=str(box.root / "run" / name))
+        with httpx.Client(transport=transport) as client:
+            texts[name] = client.get("http://local/metrics").text
+    assert 'hsmd_drive_state{drive="drive0"' in texts["hsmd.sock"]
+    assert "hsmd_burn_seconds_bucket" in texts["hsmd.sock"]
+    assert "hsmd_operator_tasks_open 0.0" in texts["hsmd.sock"]
+    assert 'state="migrated"' in texts["hsmfs-metrics.sock"]
