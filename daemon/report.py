@@ -224,12 +224,12 @@ class Report:
         """One operator task, with who waits for it."""
         waiting = self.hsmd.recaller.offline_demand().get(task.magazine, [])
         readers = [
-            {"path": w.path, "pid": w.pid, "program": w.program}
+            {"path": self._full(w.path), "pid": w.pid, "program": w.program}
             for request in waiting
             for w in request.waiters.values()
         ]
         by_hand = [
-            {"path": request.path, "pid": 0, "program": "hsm recall"}
+            {"path": self._full(request.path), "pid": 0, "program": "hsm recall"}
             for request in waiting
             if not request.waiters
         ]
@@ -242,6 +242,9 @@ class Report:
             "waiting": readers + by_hand,
             "state": "done" if task.done_ns else "open",
         }
+
+    def _full(self, path: str) -> str:
+        return os.path.join(str(self.core.mount), path)
 
     def tasks(self) -> list[dict[str, Any]]:
         return [self.task(task) for task in self.hsmd.magazines.open_tasks()]

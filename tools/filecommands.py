@@ -24,6 +24,12 @@ PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="In
 RecursiveOption = Annotated[
     bool, typer.Option("-r", "--recursive", help="Directories with all that is in them.")
 ]
+AllBelowOption = Annotated[
+    bool,
+    typer.Option(
+        "-r/-R", "--recursive/--no-recursive", help="Directories with all that is below them."
+    ),
+]
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Only say what it would take; change nothing.")
 ]
@@ -49,7 +55,7 @@ def ls(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH...]", help="Default: the whole mount.")
     ] = None,
-    recursive: RecursiveOption = False,
+    recursive: AllBelowOption = True,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
