@@ -1,0 +1,120 @@
+"""Group commit against a plain dictionary, with commits under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsmfs.errors import HsmError, TransientError
+from hsmfs.store.interface import Writer
+from hsmfs.store.memory import MemoryStore
+from hsmfs.store.overlay import RETRY_S, GroupCommit
+
+
+class Later:
+    """An executor whose work is done when the test says so."""
+
+    def __init__(self) -> None:
+        self.work: list[tuple[Callable[[], Any], Callable[..., None]]] = []
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def submit(self, work: Callable[[], Any], done: Callable[..., None]) -> None:
+        self.work.append((work, done))
+
+    def call_later(self, delay_s: float, fn: Callable[[], None]) -> None:
+        self.timers.append((delay_s, fn))
+
+    def run(self) -> None:
+        if self.work:
+            work, done = self.work.pop(0)
+            try:
+                value, error = work(), None
+            except Exception as failure:
+                value, error = None, failure
+            done(value, error)
+
+
+names = st.sampled_from([b"a", b"b", b"ba", b"c", b"d", b"da"])
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), names, st.binary(max_size=3)),
+        st.tuples(st.just("delete"), names),
+        st.tuples(st.just("flush")),
+        st.tuples(st.just("commit")),
+        st.tuples(st.just("scan"), names, names, st.booleans(), st.sampled_from([None, 1, 3])),
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+def test_it_reads_as_a_dictionary_whatever_is_committed(todo: list[Any]) -> None:
+    executor, store, model = Later(), MemoryStore(), {}
+    kv = GroupCommit(store, executor, 0.05)
+    for step in todo:
+        match step:
+            case ("put", key, value):
+                kv.put(key, value)
+                model[key] = value
+            case ("delete", key):
+                assert kv.delete(key) == (model.pop(key, None) is not None)
+            case ("flush",):
+                kv.flush(lambda error: None)
+            case ("commit",):
+                executor.run()
+            case ("scan", start, stop, reverse, limit):
+                wanted = sorted(
+                    (item for item in model.items() if start <= item[0] < stop), reverse=reverse
+                )
+                assert list(kv.scan(start, stop, reverse, limit)) == wanted[:limit]
+        assert all(kv.get(key) == model.get(key) for key in (b"a", b"b", b"ba", b"c"))
+    while executor.work:
+        executor.run()
+    kv.close()
+    with store.snapshot() as reader:
+        assert dict(reader.scan(b"", b"\xff")) == model
+
+
+def test_all_that_wait_share_one_commit() -> None:
+    executor, store = Later(), MemoryStore()
+    kv, done = GroupCommit(store, executor, 0.05), []
+    kv.put(b"a", b"1")
+    for number in range(3):
+        kv.flush(lambda error, n=number: done.append((n, error)))
+    kv.put(b"b", b"2")
+    assert len(executor.work) == 1 and done == []
+    executor.run()
+    assert done[0] == (0, None)
+    while executor.work:
+        executor.run()
+    assert [number for number, _ in done] == [0, 1, 2]
+    with store.snapshot() as reader:
+        assert reader.get(b"b") == b"2"
+
+
+@pytest.mark.allow_warnings
+def test_a_commit_that_fails_is_told_and_tried_again() -> None:
+    executor, store = Later(), MemoryStore()
+    kv, told = GroupCommit(store, executor, 0.05), []
+    real, failing = store.transact, [True]
+
+    def transact(fn: Callable[[Writer], Any]) -> Any:
+        if failing:
+            raise TransientError("disk full")
+        return real(fn)
+
+    store.transact = transact  # type: ignore[method-assign]
+    kv.put(b"a", b"1")
+    kv.flush(told.append)
+    executor.run()
+    assert isinstance(told[0], HsmError)
+    assert kv.get(b"a") == b"1"
+    failing.clear()
+    next(fn for delay, fn in executor.timers if delay == RETRY_S)()
+    executor.run()
+    with store.snapshot() as reader:
+        assert reader.get(b"a") == b"1"
