@@ -16,7 +16,7 @@ from hsmfs.errors import FsError
 from hsmfs.namespace.engine import SetAttr
 from hsmfs.residency import TRANSITIONS, Cause, ForbiddenTransition, after
 from hsmfs.rpc.messages import CopiedFile, NoLongerWanted, Wanted
-from hsmfs.types import FileVersion, Residency
+from hsmfs.types import Residency
 
 DATA = bytes(range(256)) * 400
 
@@ -156,7 +156,7 @@ def test_a_recall_of_what_is_no_more_is_dropped(bench: Bench, how: str) -> None:
     waiting = bench.engine.read(fh, 50_000, 10)
     assert isinstance(waiting, Deferred)
     bench.land(file, DATA, 0, 8192)
-    late = open(recall_path(bench.root, file.ino, 1), "r+b")
+    late = os.open(recall_path(bench.root, file.ino, 1), os.O_RDWR)
     bench.engine.release(fh)
     if how == "truncate":
         now(bench.engine.setattr(file.ino, SetAttr(size=0), None, ME))
@@ -168,8 +168,8 @@ def test_a_recall_of_what_is_no_more_is_dropped(bench: Bench, how: str) -> None:
     with pytest.raises(FsError):
         waiting.result()
     assert NoLongerWanted(file, True) in bench.events
-    with late:
-        late.write(DATA)
+    os.pwrite(late, DATA, 0)
+    os.close(late)
     with pytest.raises(FsError):
         bench.engine.recalled(file)
     if how == "truncate":
