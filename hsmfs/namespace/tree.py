@@ -192,8 +192,9 @@ class Tree:
             raise FsError(errno.EINVAL)
         check_name(new_name)
         check_name(name)
-        record = self.find(parent, name)
+        self.directory(parent)
         self.directory(new_parent)
+        record = self.find(parent, name)
         self._check_cycle(record, new_parent)
         target_ino = self.tables.entry(new_parent, new_name)
         if flags & RENAME_EXCHANGE:
