@@ -14,7 +14,7 @@ from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, regular_files
 from hsmfs.daemon.policyrun import PolicyRunner
-from hsmfs.errors import CallerError, FsError, HsmError
+from hsmfs.errors import CallerError, HsmError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.types import Residency
 
@@ -71,12 +71,19 @@ class Commands:
     async def _guard(self, job: Job, work: Any, *args: Any) -> None:
         try:
             await work(job, *args)
-        except (HsmError, FsError) as error:
-            job.complain(str(error))
-            job.files_failed = max(job.files_failed, job.files_total - job.files_done)
-            job.end()
+        except HsmError as error:
+            self._break_off(job, str(error))
+        except Exception as error:
+            log.exception("bug: a job failed", job=job.kind)
+            self._break_off(job, f"bug: {type(error).__name__}: {error}; see hsmd's log")
         if not job.files_total:
             job.end()
+
+    @staticmethod
+    def _break_off(job: Job, why: str) -> None:
+        job.complain(why)
+        job.files_failed = max(job.files_failed, job.files_total - job.files_done)
+        job.end()
 
     async def migrate(self, paths: Sequence[str], *, recursive: bool) -> Job:
         """Copies on discs for all these files, as soon as drives can."""

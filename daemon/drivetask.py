@@ -108,6 +108,9 @@ class DriveUnit:
             except HsmError as error:
                 self.note = str(error)
                 log.error("drive job failed", drive=self.name, error=str(error))
+            except Exception as error:
+                self.note = f"bug: {type(error).__name__}: {error}"
+                log.exception("bug: a drive job failed", drive=self.name)
             finally:
                 self.busy = False
                 self.idle_since_s = self._clock.monotonic_s()

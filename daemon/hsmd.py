@@ -6,7 +6,9 @@ to do, and hands jobs to drives. It runs when something changed.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,6 +21,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.packing import founds
 from hsmfs.daemon.readjob import ReadJob
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.releaser import Releaser
@@ -34,6 +37,7 @@ from hsmfs.daemon.scheduler import (
     VerifyDemand,
     plan,
 )
+from hsmfs.daemon.supervise import supervise
 from hsmfs.daemon.verifyjob import VerifyJob
 from hsmfs.errors import HsmError
 from hsmfs.rpc.messages import Event, Wanted
@@ -124,8 +128,6 @@ class Hsmd:
         self.core.wake()
 
     async def _resume_recalls(self) -> None:
-        from hsmfs.daemon.packing import founds
-
         asked = list(self.core.catalog.asked("r"))
         items = await self.core.namespace.read(lambda view: founds(view, asked))
         await self.core.catalog.answer("r", set(asked) - {item.ino for item in items})
@@ -140,21 +142,28 @@ class Hsmd:
         """Until cancelled."""
         core = self.core
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(core.librarian.robot.serve)
+
+            def start(name: str, work: Callable[[], Awaitable[None]]) -> None:
+                nursery.start_soon(supervise, name, work, core.alarms, name=name)
+
+            start("robot", core.librarian.robot.serve)
             await core.librarian.refresh()
             for unit in core.librarian.units:
-                nursery.start_soon(unit.serve, core.wake)
-            nursery.start_soon(core.librarian.watch)
-            nursery.start_soon(core.link.serve)
-            nursery.start_soon(self.migrator.run)
-            nursery.start_soon(self.recaller.run)
-            nursery.start_soon(self.releaser.run)
-            nursery.start_soon(self.magazines.run)
-            while True:
-                self.changed = trio.Event()
-                await self._dispatch()
-                with trio.move_on_after(TICK_S):
-                    await self.changed.wait()
+                start(unit.name, partial(unit.serve, core.wake))
+            start("library", core.librarian.watch)
+            start("connection", core.link.serve)
+            start("migrator", self.migrator.run)
+            start("recaller", self.recaller.run)
+            start("releaser", self.releaser.run)
+            start("magazines", self.magazines.run)
+            start("dispatcher", self._dispatch_always)
+
+    async def _dispatch_always(self) -> None:
+        while True:
+            self.changed = trio.Event()
+            self._dispatch()
+            with trio.move_on_after(TICK_S):
+                await self.changed.wait()
 
     def wake(self) -> None:
         """Look again soon."""
@@ -163,7 +172,7 @@ class Hsmd:
 
     # -- the dispatcher -----------------------------------------------------------
 
-    async def _dispatch(self) -> None:
+    def _dispatch(self) -> None:
         if self._robot_rests():
             return
         self._rescue()

@@ -44,6 +44,7 @@ from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.releaser import Releaser
 from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
+from hsmfs.daemon.supervise import supervise
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.store.lmdbstore import LmdbStore
 
@@ -186,7 +187,7 @@ async def _serve(hsmd: Hsmd) -> None:
         report = Report(hsmd, commands)
         core.metrics.add_gauges(lambda: report.gauges())
         nursery.start_soon(hsmd.run)
-        nursery.start_soon(runner.run)
+        nursery.start_soon(supervise, "policy", runner.run, core.alarms)
         app = Api(commands, report).app()
         nursery.start_soon(_serve_api, app, core.config)
         _notify_ready()

@@ -31,7 +31,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, founds, parent_paths, parents_of, sources_of
 from hsmfs.daemon.policy.evaluate import Pool
-from hsmfs.errors import CallerError, TransientError
+from hsmfs.errors import CallerError, HsmError, TransientError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import CopiedFile
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
@@ -43,6 +43,7 @@ PLANNED_MAX: Final = 4
 """Volumes planned ahead of the drives: bounds claims and memory."""
 WAITING_FILES_MAX: Final = 2_000_000
 IDLE_S: Final = 1.0
+TROUBLE_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -133,6 +134,9 @@ class Migrator:
                     await self._plan_pool(self.core.policy.pools[pool])
             except TransientError as error:
                 log.info("migration waits", why=str(error))
+            except HsmError as error:
+                self.core.alarms.raise_("migration", str(error))
+                await trio.sleep(TROUBLE_S)
 
     async def _plan_pool(self, pool: Pool) -> None:
         while self._waiting[pool.name] and len(self.active) < PLANNED_MAX:
@@ -170,7 +174,7 @@ class Migrator:
     async def _plan_one(self, pool: Pool, capacity: int) -> bool:
         """One volume from the head of the queue; False when none came of it."""
         head = self._take_head(pool.name, capacity)
-        claimed = await self._claim(head)
+        claimed = await self._claim(head, pool.name)
         if not claimed:
             return bool(head)
         label, label_change = self.core.catalog.new_volume_label(self.core.config.site.id)
@@ -216,13 +220,13 @@ class Migrator:
             head.append(waiting)
         return head
 
-    async def _claim(self, head: list[Waiting]) -> list[Waiting]:
+    async def _claim(self, head: list[Waiting], pool: str) -> list[Waiting]:
         """Those that stand still from now on; the others are answered."""
         by_file = {waiting.item.file: waiting for waiting in head}
         try:
             results = await self.core.link.claim(list(by_file))
-        except TransientError:
-            self._requeue(head)
+        except HsmError:
+            self._requeue(head, pool)
             raise
         claimed, refused = [], []
         for result in results:
@@ -236,11 +240,11 @@ class Migrator:
             await self.core.catalog.answer("m", refused)
         return claimed
 
-    def _requeue(self, waiting: Sequence[Waiting], pool: str = "") -> None:
-        name = pool or next(iter(self.core.policy.pools))
+    def _requeue(self, waiting: Sequence[Waiting], pool: str) -> None:
+        """Back to the head of the queue, in their order."""
         for item in reversed(waiting):
-            self._waiting[name][item.item.ino] = item
-            self._waiting[name].move_to_end(item.item.ino, last=False)
+            self._waiting[pool][item.item.ino] = item
+            self._waiting[pool].move_to_end(item.item.ino, last=False)
 
     async def _entries(
         self, claimed: Sequence[Waiting]

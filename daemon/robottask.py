@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
 import trio
 
 from hsmfs.changer.library import Changer, Inventory
-from hsmfs.errors import HsmError
+from hsmfs.errors import HsmError, LibraryError
+
+log = structlog.get_logger(__name__)
 
 REQUESTS_MAX: Final = 256
 
@@ -40,6 +43,9 @@ class Robot:
             except HsmError as error:
                 self.errors += 1
                 request.error = error
+            except Exception as error:
+                log.exception("bug: a robot command failed")
+                request.error = LibraryError(f"{type(error).__name__}: {error}")
             finally:
                 request.done.set()
 

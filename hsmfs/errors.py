@@ -1,7 +1,7 @@
 """The error tree: each error has a kind; one table maps kinds to errno.
 
-``FsError`` is what a file operation answers. Everything else derives from
-``HsmError`` and carries what happened, where, and what to do.
+All derive from ``HsmError`` and carry what happened, where, and what to do;
+``FsError`` is what a file operation answers.
 """
 
 from __future__ import annotations
@@ -35,18 +35,6 @@ ERRNO_OF_KIND: Final = {
 }
 
 
-class FsError(Exception):
-    """A file operation's answer that is an errno."""
-
-    def __init__(self, number: int, why: str = "") -> None:
-        super().__init__(number, why or os.strerror(number))
-        self.errno = number
-        self.why = why or os.strerror(number)
-
-    def __str__(self) -> str:
-        return f"{errno.errorcode.get(self.errno, self.errno)}: {self.why}"
-
-
 class HsmError(Exception):
     """Base of all other errors; the message says what, where, what to do."""
 
@@ -56,6 +44,25 @@ class HsmError(Exception):
     def errno(self) -> int:
         """The errno that a waiting reader gets."""
         return ERRNO_OF_KIND[self.kind]
+
+
+class FsError(HsmError):
+    """A file operation's answer that is an errno."""
+
+    kind = Kind.CALLER
+
+    def __init__(self, number: int, why: str = "") -> None:
+        super().__init__(number, why or os.strerror(number))
+        self._errno = number
+        self.why = why or os.strerror(number)
+
+    @property
+    def errno(self) -> int:
+        """The errno that the caller gets."""
+        return self._errno
+
+    def __str__(self) -> str:
+        return f"{errno.errorcode.get(self.errno, self.errno)}: {self.why}"
 
 
 class TransientError(HsmError):
