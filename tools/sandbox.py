@@ -214,7 +214,7 @@ class Sandbox:
             path,
             drives=options.drives or 2,
             slots=slots,
-            magazine_slots=magazine_slots(slots),
+            magazine_slots=magazine_slots(slots, options.pool_copies or 2),
             disc_bytes=options.disc_bytes or 200_000_000,
         )
 
@@ -232,7 +232,7 @@ class Sandbox:
             reserve_bytes=RESERVE_BYTES,
             session=options.session or "pyfuse3",
             allow_other="true" if os.geteuid() == 0 else "false",
-            magazine_slots=magazine_slots(options.slots or 24),
+            magazine_slots=magazine_slots(options.slots or 24, options.pool_copies or 2),
             speed=options.speed or "instant",
         )
         _write(self.config_path, text)
@@ -325,9 +325,9 @@ class Sandbox:
             return False
 
 
-def magazine_slots(slots: int) -> int:
-    """At least two magazines, so that copies can be spread."""
-    return max(1, min(MAGAZINE_SLOTS_MAX, slots // 2))
+def magazine_slots(slots: int, copies: int = 2) -> int:
+    """At least two magazines, and one for each copy, so that copies can be spread."""
+    return max(1, min(MAGAZINE_SLOTS_MAX, slots // max(2, copies)))
 
 
 def _policy_text(copies: int) -> str:
