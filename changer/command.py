@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+import structlog
+
 from hsmfs.changer import sense as senses
 from hsmfs.changer.sense import Action, Sense
 from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Transport
 from hsmfs.errors import MediumError, TransientError
 
+log = structlog.get_logger(__name__)
 ATTENTIONS_MAX: Final = 8
 """Unit attentions in a row that are consumed before the command counts as failed."""
-
-
 MEDIUM_CHANGED: Final = (0x06, 0x28)
 
 
@@ -48,6 +49,9 @@ def run_raw(
             raise TransientError(f"command {cdb[0]:02X}h: device is busy (status {reply.status})")
         sense = senses.decode(reply.sense)
         action = senses.look_up(sense).action
+        if action is Action.ACCEPT:
+            log.info("device recovered by itself", command=cdb[0], sense=str(sense))
+            return reply.data
         changed = medium_attention and (sense.key, sense.asc) == MEDIUM_CHANGED
         again = action is Action.REPEAT or (action is Action.RETRY and repeat_aborted)
         if changed or not again:

@@ -1,10 +1,19 @@
-"""An emulated media changer: SMC-3 commands on the library's elements."""
+"""An emulated media changer: SMC-3 commands on the library's elements.
+
+The robot grips only what a drive has let go of: a disc leaves a drive after
+START STOP UNIT (eject), before that MOVE MEDIUM answers 05/53/02 and the
+drive's element shows no access. Libraries that eject by themselves are
+emulated with ``"eject_first": false`` in library.json; prevented removal is
+respected by both.
+"""
 
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from contextlib import ExitStack
+from typing import Final, NamedTuple
 
 from hsmfs.changer import cdb as codes
 from hsmfs.changer.emulated.device import INVALID_COMMAND, INVALID_FIELD, CheckCondition, Device
@@ -15,6 +24,7 @@ from hsmfs.changer.emulated.state import (
     FIRST_MAILSLOT,
     FIRST_SLOT,
     FIRST_TRANSPORT,
+    LibraryState,
     StateFile,
 )
 from hsmfs.changer.sense import Sense
@@ -23,9 +33,18 @@ from hsmfs.changer.transport.interface import Reply
 INVALID_ELEMENT: Final = Sense(0x05, 0x21, 0x01)
 DESTINATION_FULL: Final = Sense(0x05, 0x3B, 0x0D)
 SOURCE_EMPTY: Final = Sense(0x05, 0x3B, 0x0E)
+MOVE_BYTES: Final = 12
 TAG_BYTES: Final = 36
 DVCID_BYTES: Final = 4 + 34
 FULL, ACCESS, SOURCE_VALID = 0x01, 0x08, 0x80
+
+
+class _Move(NamedTuple):
+    """A move that can be made."""
+
+    source: int
+    destination: int
+    barcode: str
 
 
 class ChangerDevice(Device):
@@ -47,13 +66,18 @@ class ChangerDevice(Device):
         self._drives = drives
         self._faults = faults
         self._move_time = move_time
+        self._arm = threading.Lock()
 
     def execute(self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int) -> Reply:
-        """One command at a time; the arm moves outside of the state's lock."""
-        if cdb[0] == codes.MOVE_MEDIUM and not self._attentions:
-            self._move_time()
-        with self._state.lock:
-            return super().execute(cdb, data_out, data_in_len)
+        """One command at a time; status is answered while the arm moves."""
+        if cdb[:1] != bytes([codes.MOVE_MEDIUM]):
+            with self._state.lock:
+                return super().execute(cdb, data_out, data_in_len)
+        with self._arm:
+            if self._will_move(cdb):
+                self._move_time()
+            with self._state.lock:
+                return super().execute(cdb, data_out, data_in_len)
 
     def command(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
         """SMC-3."""
@@ -77,37 +101,63 @@ class ChangerDevice(Device):
         raise CheckCondition(INVALID_COMMAND)
 
     def _fault(self, op: str) -> None:
-        sense = self._faults.strike(("changer",), op)
-        if sense is not None:
-            raise CheckCondition(sense)
+        fault = self._faults.strike(("changer",), op)
+        if fault is not None:
+            raise CheckCondition(Sense(*fault.sense))
 
     # -- moves -----------------------------------------------------------------
 
-    def _move(self, cdb: bytes) -> None:
-        """The state changes in one step, durable before the answer."""
-        source, destination = struct.unpack_from(">HH", cdb, 4)
-        taken, put = self._state.place(source), self._state.place(destination)
-        if taken is None or put is None:
+    def _will_move(self, cdb: bytes) -> bool:
+        with self._state.lock:
+            try:
+                self._checked(cdb)
+            except CheckCondition:
+                return False
+            return not self._attentions
+
+    def _checked(self, cdb: bytes) -> _Move:
+        """What is asked for, if the elements allow it."""
+        if len(cdb) < MOVE_BYTES:
+            raise CheckCondition(INVALID_FIELD)
+        arm, source, destination = struct.unpack_from(">HHH", cdb, 2)
+        state = self._state.state
+        taken, put = state.place(source), state.place(destination)
+        if arm != FIRST_TRANSPORT or taken is None or put is None:
             raise CheckCondition(INVALID_ELEMENT)
         barcode = taken[0][taken[1]]
         if not barcode:
             raise CheckCondition(SOURCE_EMPTY)
         if put[0][put[1]]:
             raise CheckCondition(DESTINATION_FULL)
-        from_drive, to_drive = self._drive(source), self._drive(destination)
-        if from_drive is not None and from_drive.prevented:
+        drive = self._drive(source)
+        if drive is not None and not self._lets_go(drive):
             raise CheckCondition(REMOVAL_PREVENTED)
-        self._fault("move")
+        return _Move(source, destination, barcode)
+
+    def _lets_go(self, drive: DriveDevice) -> bool:
+        return drive.ejected or not (drive.prevented or self._state.state.eject_first)
+
+    def _move(self, cdb: bytes) -> None:
+        """The state changes in one step, durable before the answer."""
+        addresses = sorted(struct.unpack_from(">HH", cdb, 4))
+        with ExitStack() as locks:
+            for drive in map(self._drive, addresses):
+                if drive is not None:
+                    locks.enter_context(drive.lock)
+            move = self._checked(cdb)
+            fault = self._faults.strike(("changer", move.barcode), "move")
+            if fault is None or fault.done:
+                self._carry(move)
+            if fault is not None:
+                raise CheckCondition(Sense(*fault.sense))
+
+    def _carry(self, move: _Move) -> None:
+        self._state.change(lambda state: _apply(state, move))
+        from_drive, to_drive = self._drive(move.source), self._drive(move.destination)
         if from_drive is not None:
             from_drive.remove()
-        taken[0][taken[1]] = ""
-        put[0][put[1]] = barcode
-        self._state.state.sources.pop(barcode, None)
         if to_drive is not None:
-            self._state.state.sources[barcode] = source
-        self._state.save()
-        if to_drive is not None:
-            to_drive.insert(barcode)
+            to_drive.insert(move.barcode)
 
     def _drive(self, address: int) -> DriveDevice | None:
         index = address - FIRST_DRIVE
@@ -127,19 +177,19 @@ class ChangerDevice(Device):
             (codes.MAILSLOT_ELEMENT, FIRST_MAILSLOT, state.mailslots),
             (codes.DRIVE_ELEMENT, FIRST_DRIVE, state.drive_discs),
         )
-        pages, reported, first_address = b"", 0, 0
+        pages, addresses = b"", list[int]()
         for kind, first, items in groups:
             if wanted not in (codes.ALL_ELEMENTS, kind):
                 continue
             chosen = [(first + i, code) for i, code in enumerate(items) if first + i >= start]
-            chosen = chosen[: count - reported]
+            chosen = chosen[: count - len(addresses)]
             if not chosen:
                 continue
-            first_address = first_address or chosen[0][0]
-            reported += len(chosen)
+            addresses += [address for address, _ in chosen]
             pages += self._page(kind, chosen, tags, ids)
-        header = struct.pack(">HHB", first_address, reported, 0) + len(pages).to_bytes(3, "big")
-        return (header + pages)[: int.from_bytes(cdb[7:10], "big")]
+        header = struct.pack(">HHB", min(addresses, default=0), len(addresses), 0)
+        size = len(pages).to_bytes(3, "big")
+        return (header + size + pages)[: int.from_bytes(cdb[7:10], "big")]
 
     def _page(self, kind: int, elements: Sequence[tuple[int, str]], tags: bool, ids: bool) -> bytes:
         length = 12 + (TAG_BYTES if tags else 0) + (DVCID_BYTES if ids else 4)
@@ -148,13 +198,20 @@ class ChangerDevice(Device):
         return head + len(body).to_bytes(3, "big") + body
 
     def _descriptor(self, kind: int, address: int, code: str, tags: bool, ids: bool) -> bytes:
-        flags = (FULL if code else 0) | (0 if kind == codes.TRANSPORT_ELEMENT else ACCESS)
+        flags = (FULL if code else 0) | (ACCESS if self._has_access(kind, address) else 0)
         source = self._state.state.sources.get(code, 0) if code else 0
         valid = SOURCE_VALID if source else 0
         data = struct.pack(">HBBBBBBBBH", address, flags, 0, 0, 0, 0, 0, 0, valid, source)
         if tags:
             data += code.encode().ljust(32) + bytes(4) if code else bytes(TAG_BYTES)
         return data + self._identity(kind, address, ids)
+
+    def _has_access(self, kind: int, address: int) -> bool:
+        """Whether the arm could take or put a disc there."""
+        if kind != codes.DRIVE_ELEMENT:
+            return kind != codes.TRANSPORT_ELEMENT
+        drive = self._drive(address)
+        return drive is None or drive.disc is None or self._lets_go(drive)
 
     def _identity(self, kind: int, address: int, ids: bool) -> bytes:
         """DVCID: vendor designator of the drive, padded to one length for the page."""
@@ -188,3 +245,12 @@ class ChangerDevice(Device):
         )
         header = struct.pack(">H6x", 6 + len(page))
         return (header + page)[: int.from_bytes(cdb[7:9], "big")]
+
+
+def _apply(state: LibraryState, move: _Move) -> None:
+    taken, put = state.place(move.source), state.place(move.destination)
+    assert taken is not None and put is not None
+    taken[0][taken[1]], put[0][put[1]] = "", move.barcode
+    state.sources.pop(move.barcode, None)
+    if FIRST_DRIVE <= move.destination < FIRST_DRIVE + len(state.drive_discs):
+        state.sources[move.barcode] = move.source

@@ -6,19 +6,25 @@ import struct
 from collections import deque
 from typing import Final
 
+import structlog
+
 from hsmfs.changer import cdb as codes
 from hsmfs.changer import sense as senses
 from hsmfs.changer.sense import Sense
 from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Reply
 
+log = structlog.get_logger(__name__)
 ATTENTIONS_KEPT_MAX: Final = 8
 POWER_ON: Final = Sense(0x06, 0x29, 0x00)
 MEDIUM_CHANGED: Final = Sense(0x06, 0x28, 0x00)
 INVALID_COMMAND: Final = Sense(0x05, 0x20, 0x00)
 INVALID_FIELD: Final = Sense(0x05, 0x24, 0x00)
+INTERNAL_FAILURE: Final = Sense(0x04, 0x44, 0x00)
 NO_SENSE: Final = Sense(0x00, 0x00, 0x00)
 VENDOR: Final = b"HSMFS   "
 REVISION: Final = b"0001"
+_GROUP_BYTES: Final = (6, 10, 10, 1, 16, 12, 1, 1)
+"""Length of a command by the top three bits of its code (SPC-4 4.3.2)."""
 
 
 class CheckCondition(Exception):
@@ -46,22 +52,37 @@ class Device:
             self._attentions.append(sense)
 
     def execute(self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int) -> Reply:
-        """One command; INQUIRY and REQUEST SENSE ignore attentions (SAM-5 5.14)."""
+        """One command; what the host's disk refuses is a fault of the device."""
         try:
-            if cdb[0] == codes.INQUIRY:
-                data = self._inquiry(cdb)
-            elif cdb[0] == codes.REQUEST_SENSE:
-                data = senses.encode(self._attentions.popleft() if self._attentions else self._last)
-                self._last = NO_SENSE
-            else:
-                if self._attentions:
-                    raise CheckCondition(self._attentions.popleft())
-                data = self.command(cdb, data_out)
+            data = self._answer(cdb, data_out)[:data_in_len]
         except CheckCondition as check:
-            self._last = check.sense
-            return Reply(CHECK_CONDITION, senses.encode(check.sense), b"", data_in_len)
-        data = data[:data_in_len]
+            return self._check(check.sense, data_in_len)
+        except OSError as error:
+            log.error("emulated device failed", device=self.serial, error=str(error))
+            return self._check(INTERNAL_FAILURE, data_in_len)
         return Reply(GOOD, b"", data, data_in_len - len(data))
+
+    def _check(self, sense: Sense, data_in_len: int) -> Reply:
+        self._last = sense
+        return Reply(CHECK_CONDITION, senses.encode(sense), b"", data_in_len)
+
+    def _answer(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
+        """INQUIRY and REQUEST SENSE go before attentions (SAM-5 5.14)."""
+        if not cdb or len(cdb) < _GROUP_BYTES[cdb[0] >> 5]:
+            raise CheckCondition(INVALID_FIELD)
+        if cdb[0] == codes.INQUIRY:
+            return self._inquiry(cdb)
+        if cdb[0] == codes.REQUEST_SENSE:
+            return self._request_sense()[: cdb[4]]
+        if self._attentions:
+            raise CheckCondition(self._attentions.popleft())
+        return self.command(cdb, data_out)
+
+    def _request_sense(self) -> bytes:
+        """The oldest attention, else the sense of the last command; then it is gone."""
+        sense = self._attentions.popleft() if self._attentions else self._last
+        self._last = NO_SENSE
+        return senses.encode(sense)
 
     def command(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
         """Data-in of a command of this kind of device; raises CheckCondition."""
@@ -70,6 +91,8 @@ class Device:
     def _inquiry(self, cdb: bytes) -> bytes:
         length = int.from_bytes(cdb[3:5], "big")
         if not cdb[1] & 1:
+            if cdb[2]:
+                raise CheckCondition(INVALID_FIELD)
             head = bytes([self.device_type, 0x80, 0x06, 0x02, 31, 0, 0, 0])
             return (head + VENDOR + self.product + REVISION)[:length]
         pages = {

@@ -4,6 +4,10 @@ The image holds exactly the recorded sectors. A disc is *blank* without an
 image (or with an empty one), *incomplete* while it is written, *complete*
 once the marker that CLOSE leaves is there (in the folder ``closed`` beside
 ``discs``, so that ``discs`` holds images and nothing else).
+
+No state is kept beside these two files: the next writable sector is the
+image's size. So after a kill the disc may hold more than was acknowledged,
+but what it says of itself and what it holds are always the same.
 """
 
 from __future__ import annotations
@@ -18,29 +22,43 @@ from hsmfs.types import SECTOR_BYTES
 CLOSED_FOLDER: Final = "closed"
 
 
+def image_path(discs: Path, barcode: str) -> Path:
+    """The image of a disc; it exists once something was written."""
+    return discs / f"{barcode}.img"
+
+
 def marker_path(discs: Path, barcode: str) -> Path:
     """The file whose existence says that a disc is closed."""
     return discs.parent / CLOSED_FOLDER / barcode
 
 
 class DiscFile:
-    """Access to a disc that is in a drive."""
+    """Access to a disc that is in a drive; files are opened when first needed."""
 
     def __init__(self, folder: Path, barcode: str, capacity_sectors: int) -> None:
         self.barcode = barcode
         self.capacity_sectors = capacity_sectors
-        self._image = folder / f"{barcode}.img"
+        self._image = image_path(folder, barcode)
         self._marker = marker_path(folder, barcode)
-        self._fd = os.open(self._image, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        # A sector that was cut by a crash was never acknowledged.
-        size = os.fstat(self._fd).st_size
-        if size % SECTOR_BYTES and not self.closed:
-            os.ftruncate(self._fd, size - size % SECTOR_BYTES)
-        self.written_sectors = os.fstat(self._fd).st_size // SECTOR_BYTES
+        self._fd = -1
+        self.closed = self._marker.exists()
+        self.written_sectors = self._recorded()
 
-    @property
-    def closed(self) -> bool:
-        return self._marker.exists()
+    def _recorded(self) -> int:
+        """Whole sectors in the image; a cut one was never acknowledged."""
+        try:
+            size = self._image.stat().st_size
+        except FileNotFoundError:
+            return 0
+        if size % SECTOR_BYTES and not self.closed:
+            os.truncate(self._image, size - size % SECTOR_BYTES)
+        return size // SECTOR_BYTES
+
+    def _file(self) -> int:
+        if self._fd < 0:
+            access = os.O_RDONLY if self.closed else os.O_RDWR | os.O_CREAT
+            self._fd = os.open(self._image, access | os.O_CLOEXEC, 0o644)
+        return self._fd
 
     @property
     def status(self) -> int:
@@ -51,32 +69,38 @@ class DiscFile:
 
     def write(self, lba: int, data: bytes | memoryview) -> None:
         """Append at the next writable sector (checked by the drive)."""
-        assert lba == self.written_sectors
-        offset = lba * SECTOR_BYTES
-        view = memoryview(data)
-        while view:
-            count = os.pwrite(self._fd, view, offset)
-            view, offset = view[count:], offset + count
-        self.written_sectors += len(data) // SECTOR_BYTES
+        assert lba == self.written_sectors and not self.closed
+        fd, offset, view = self._file(), lba * SECTOR_BYTES, memoryview(data)
+        try:
+            while view:
+                count = os.pwrite(fd, view, offset)
+                view, offset = view[count:], offset + count
+        finally:
+            # After an error too: what is recorded stays recorded.
+            self.written_sectors = offset // SECTOR_BYTES
 
     def read(self, lba: int, sectors: int) -> bytes:
         """Recorded sectors."""
-        return os.pread(self._fd, sectors * SECTOR_BYTES, lba * SECTOR_BYTES)
+        if not sectors:
+            return b""
+        return os.pread(self._file(), sectors * SECTOR_BYTES, lba * SECTOR_BYTES)
 
     def sync(self) -> None:
         """On the platter, as far as an image goes."""
-        os.fdatasync(self._fd)
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            fsync_directory(self._image.parent)
 
     def close_session(self) -> None:
         """From now on nothing can be written."""
-        os.fsync(self._fd)
+        self.sync()
         fd = os.open(self._marker, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
-        os.fsync(fd)
         os.close(fd)
         fsync_directory(self._marker.parent)
+        self.closed = True
 
     def release(self) -> None:
         """The disc leaves the drive."""
-        os.close(self._fd)
-        if not self.written_sectors and not self.closed:
-            self._image.unlink(missing_ok=True)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1

@@ -1,4 +1,8 @@
-"""An emulated BD-R drive: MMC-6 commands on the disc that lies in it."""
+"""An emulated BD-R drive: MMC-6 commands on the disc that lies in it.
+
+A simplification: a disc has one track in one session. CLOSE TRACK is taken
+and changes nothing, CLOSE SESSION (or finalise) ends the disc for good.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,16 @@ import threading
 from pathlib import Path
 from typing import Final, Literal
 
+import structlog
+
 from hsmfs.changer import cdb as codes
-from hsmfs.changer.emulated.device import INVALID_COMMAND, MEDIUM_CHANGED, CheckCondition, Device
+from hsmfs.changer.emulated.device import (
+    INVALID_COMMAND,
+    INVALID_FIELD,
+    MEDIUM_CHANGED,
+    CheckCondition,
+    Device,
+)
 from hsmfs.changer.emulated.disc import DiscFile
 from hsmfs.changer.emulated.faults import Faults
 from hsmfs.changer.emulated.state import Timing
@@ -17,6 +29,7 @@ from hsmfs.changer.transport.interface import Reply
 from hsmfs.clock import Clock
 from hsmfs.types import SECTOR_BYTES
 
+log = structlog.get_logger(__name__)
 NO_MEDIUM: Final = Sense(0x02, 0x3A, 0x00)
 BECOMING_READY: Final = Sense(0x02, 0x04, 0x01)
 OUT_OF_RANGE: Final = Sense(0x05, 0x21, 0x00)
@@ -24,8 +37,9 @@ NOT_NEXT: Final = Sense(0x05, 0x21, 0x02)
 WRITE_PROTECTED: Final = Sense(0x07, 0x27, 0x00)
 END_OF_AREA: Final = Sense(0x05, 0x63, 0x00)
 REMOVAL_PREVENTED: Final = Sense(0x05, 0x53, 0x02)
-INVALID_CLOSE: Final = Sense(0x05, 0x24, 0x00)
-ECC_SECTORS: Final = 32
+WRITE_ERROR: Final = Sense(0x03, 0x0C, 0x00)
+SESSION_ENDS: Final = (codes.CLOSE_SESSION, 0x05, 0x06)
+"""CLOSE TRACK/SESSION functions that end the session of a BD-R (MMC-6 6.3.3)."""
 
 Speed = Literal["instant", "realistic"]
 
@@ -73,10 +87,10 @@ class DriveDevice(Device):
         with self.lock:
             self.disc = DiscFile(self._discs, barcode, self._capacity)
             self.ejected = False
-            self.attention(MEDIUM_CHANGED)
             self._spin_up()
 
     def _spin_up(self) -> None:
+        self.attention(MEDIUM_CHANGED)
         self._position = 0
         if self._realistic:
             self._ready_at_s = self._clock.monotonic_s() + self._timing.load_s
@@ -87,6 +101,7 @@ class DriveDevice(Device):
             if self.disc is not None:
                 self.disc.release()
             self.disc = None
+            self.ejected = False
             self.prevented = False
 
     # -- commands --------------------------------------------------------------------
@@ -118,9 +133,9 @@ class DriveDevice(Device):
         return (self.name, self.disc.barcode) if self.disc else (self.name,)
 
     def _fault(self, op: str, lba: int = 0, sectors: int = 0, size: int = 0) -> None:
-        sense = self._faults.strike(self._names(), op, lba, sectors, size)
-        if sense is not None:
-            raise CheckCondition(sense)
+        fault = self._faults.strike(self._names(), op, lba, sectors, size)
+        if fault is not None:
+            raise CheckCondition(Sense(*fault.sense))
 
     def _ready_disc(self) -> DiscFile:
         if self.disc is None or self.ejected:
@@ -142,7 +157,7 @@ class DriveDevice(Device):
             self.ejected = True
         elif cdb[4] & 1:
             self._fault("load")
-            if self.disc is not None:
+            if self.disc is not None and self.ejected:
                 self.ejected = False
                 self._spin_up()
         return b""
@@ -152,7 +167,7 @@ class DriveDevice(Device):
         return b""
 
     def _profile(self) -> int:
-        if self.disc is None:
+        if self.disc is None or self.ejected:
             return 0
         return codes.PROFILE_BD_ROM if self.disc.closed else codes.PROFILE_BD_R_SRM
 
@@ -180,6 +195,7 @@ class DriveDevice(Device):
 
     def _track_information(self, cdb: bytes) -> bytes:
         """Track information block (MMC-6 6.27.3) of the one track."""
+        self._fault("load")
         disc = self._ready_disc()
         free = 0 if disc.closed else disc.capacity_sectors - disc.written_sectors
         size = disc.written_sectors if disc.closed else disc.capacity_sectors
@@ -187,9 +203,10 @@ class DriveDevice(Device):
         struct.pack_into(">HBB", data, 0, 46, 1, 1)
         data[5] = 0x04
         data[6] = (0x40 if disc.status == 0 else 0) | 0x01
-        data[7] = 0 if disc.closed else 1
+        data[7] = (0 if disc.closed else 0x01) | (0x02 if disc.written_sectors else 0)
         next_writable = 0 if disc.closed else disc.written_sectors
-        struct.pack_into(">IIIIII", data, 8, 0, next_writable, free, 0, size, 0)
+        last = max(0, disc.written_sectors - 1)
+        struct.pack_into(">IIIIII", data, 8, 0, next_writable, free, 0, size, last)
         return bytes(data)[: int.from_bytes(cdb[7:9], "big")]
 
     def _read_capacity(self, _cdb: bytes) -> bytes:
@@ -229,24 +246,31 @@ class DriveDevice(Device):
         if disc.closed:
             raise CheckCondition(WRITE_PROTECTED)
         if len(data) != sectors * SECTOR_BYTES:
-            raise CheckCondition(INVALID_CLOSE)
+            raise CheckCondition(INVALID_FIELD)
         if lba != disc.written_sectors:
             raise CheckCondition(NOT_NEXT)
         if lba + sectors > disc.capacity_sectors:
             raise CheckCondition(END_OF_AREA)
         self._fault("write", lba, sectors, len(data))
         self._take_time(lba, sectors, self._timing.write_bytes_s)
-        disc.write(lba, data)
+        try:
+            disc.write(lba, data)
+        except OSError as error:
+            log.error("disc image cannot be written", disc=disc.barcode, error=str(error))
+            raise CheckCondition(WRITE_ERROR) from error
 
     def _synchronize(self, _cdb: bytes) -> bytes:
-        self._ready_disc().sync()
+        disc = self._ready_disc()
+        self._fault("sync")
+        disc.sync()
         return b""
 
     def _close(self, cdb: bytes) -> bytes:
         disc = self._ready_disc()
         self._fault("close")
-        if cdb[2] & 0x07 == codes.CLOSE_SESSION:
-            if disc.closed or not disc.written_sectors:
-                raise CheckCondition(INVALID_CLOSE)
+        function = cdb[2] & 0x07
+        if function not in (codes.CLOSE_TRACK, *SESSION_ENDS) or not disc.written_sectors:
+            raise CheckCondition(INVALID_FIELD)
+        if function in SESSION_ENDS and not disc.closed:
             disc.close_session()
         return b""

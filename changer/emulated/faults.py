@@ -15,8 +15,6 @@ from typing import Final
 import msgspec
 import structlog
 
-from hsmfs.changer.sense import Sense
-
 log = structlog.get_logger(__name__)
 FAULTS_FILE: Final = "faults.json"
 
@@ -34,6 +32,8 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How often it strikes."""
     probability: float = 1.0
     seed: int = 0
+    done: bool = False
+    """For moves: the robot does it all the same, then reports the error."""
 
 
 class Faults:
@@ -41,16 +41,17 @@ class Faults:
 
     def __init__(self, root: Path, faults: Sequence[Fault] = ()) -> None:
         self._file = root / FAULTS_FILE
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stamp: tuple[int, int] | None = None
         self.set(faults)
 
     def set(self, faults: Sequence[Fault]) -> None:
         """Replace all faults."""
-        self._faults = list(faults)
-        self._hits = [0] * len(self._faults)
-        self._bytes: dict[tuple[str, str], int] = {}
-        self._random = [random.Random(fault.seed) for fault in self._faults]
+        with self._lock:
+            self._faults = list(faults)
+            self._hits = [0] * len(self._faults)
+            self._bytes: dict[tuple[str, str], int] = {}
+            self._random = [random.Random(fault.seed) for fault in self._faults]
 
     def _reload(self) -> None:
         try:
@@ -73,8 +74,8 @@ class Faults:
 
     def strike(
         self, devices: Sequence[str], op: str, lba: int = 0, sectors: int = 0, size: int = 0
-    ) -> Sense | None:
-        """The sense of the first fault that hits this operation."""
+    ) -> Fault | None:
+        """The first fault that hits this operation."""
         with self._lock:
             self._reload()
             if not self._faults:
@@ -84,7 +85,7 @@ class Faults:
             for index, fault in enumerate(self._faults):
                 if self._hits_now(index, fault, devices, op, lba, sectors):
                     self._hits[index] += 1
-                    return Sense(*fault.sense)
+                    return fault
         return None
 
     def _hits_now(

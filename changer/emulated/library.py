@@ -1,22 +1,28 @@
-"""The emulated library as a whole: devices, discs, and a person's hands."""
+"""The emulated library as a whole: devices, discs, and a person's hands.
+
+One process at a time opens it; a kill at any moment leaves a state that the
+next one goes on with (see ``state`` and ``disc``). Opening it is a power-on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from hsmfs.changer.emulated.changerdevice import ChangerDevice
 from hsmfs.changer.emulated.device import MEDIUM_CHANGED, Device
-from hsmfs.changer.emulated.disc import CLOSED_FOLDER, marker_path
+from hsmfs.changer.emulated.disc import CLOSED_FOLDER, image_path
 from hsmfs.changer.emulated.drivedevice import DriveDevice
 from hsmfs.changer.emulated.faults import Faults
+from hsmfs.changer.emulated.hands import Hands
 from hsmfs.changer.emulated.state import (
-    FIRST_SLOT,
+    DRIVES_MAX,
+    MAILSLOTS_MAX,
+    SLOTS_MAX,
     STATE_FILE,
     LibraryState,
     StateFile,
-    Tray,
     write_state,
 )
 from hsmfs.changer.transport.interface import Reply
@@ -26,6 +32,7 @@ from hsmfs.types import SECTOR_BYTES
 
 ECC_SECTORS = 32
 Speed = Literal["instant", "realistic"]
+T = TypeVar("T")
 
 
 class EmulatedTransport:
@@ -96,6 +103,11 @@ class EmulatedLibrary:
                 f"library of {drives} drives, {slots} slots, discs of {disc_bytes} bytes: "
                 "expected at least one of each, and 64 KiB"
             )
+        if drives > DRIVES_MAX or mailslots > MAILSLOTS_MAX or slots > SLOTS_MAX:
+            raise CallerError(
+                f"library of {drives} drives, {slots} slots, {mailslots} mailslots: "
+                f"expected at most {DRIVES_MAX}, {SLOTS_MAX} and {MAILSLOTS_MAX}"
+            )
         for folder in ("discs", CLOSED_FOLDER):
             (path / folder).mkdir(parents=True, exist_ok=True)
         state = LibraryState(
@@ -123,89 +135,19 @@ class EmulatedLibrary:
 
     def image(self, barcode: str) -> Path:
         """The image file of a disc; it exists once something was written."""
-        return self.discs / f"{barcode}.img"
+        return image_path(self.discs, barcode)
 
-    def change(self, fn: Callable[[LibraryState], None]) -> None:
+    @property
+    def state(self) -> LibraryState:
+        """Where everything is now; to be looked at only."""
+        return self._file.state
+
+    def change(self, fn: Callable[[LibraryState], T]) -> T:
         """Something a person did: state on disk, and the robot notices."""
         with self._file.lock:
-            fn(self._file.state)
-            self._file.save()
+            result = self._file.change(fn)
             self.changer.attention(MEDIUM_CHANGED)
-
-
-class Hands:
-    """What a person does at the library's door."""
-
-    def __init__(self, library: EmulatedLibrary) -> None:
-        self._library = library
-
-    def take_out_magazine(self, index: int) -> str:
-        """Take the magazine at a span of slots out; the id of its tray.
-
-        Discs that are in drives stay there. CallerError where nothing is.
-        """
-        taken: list[str] = []
-
-        def change(state: LibraryState) -> None:
-            size = state.magazine_slots
-            discs = state.slots[index * size : (index + 1) * size]
-            if not any(discs):
-                raise CallerError(f"no magazine stands at span {index}")
-            if self._library.changer.prevented:
-                raise CallerError("the library's door is locked")
-            state.slots[index * size : (index + 1) * size] = [""] * len(discs)
-            tray = Tray(id=f"T{state.next_tray}", discs=discs, span=index)
-            state.next_tray += 1
-            state.trays.append(tray)
-            taken.append(tray.id)
-
-        self._library.change(change)
-        return taken[0]
-
-    def put_in_magazine(self, tray_id: str) -> int:
-        """Put a tray into the first free span of slots; which one."""
-        spans: list[int] = []
-
-        def change(state: LibraryState) -> None:
-            tray = next((tray for tray in state.trays if tray.id == tray_id), None)
-            if tray is None:
-                raise CallerError(f"tray {tray_id} is not outside")
-            size = state.magazine_slots
-            spans_all = range(-(-len(state.slots) // size))
-            for index in sorted(spans_all, key=lambda index: index != tray.span):
-                span = state.slots[index * size : (index + 1) * size]
-                if len(span) >= len(tray.discs) and self._is_free(state, index, span):
-                    padded = tray.discs + [""] * (len(span) - len(tray.discs))
-                    state.slots[index * size : index * size + len(span)] = padded
-                    state.trays.remove(tray)
-                    spans.append(index)
-                    return
-            raise CallerError("no free place for a magazine; take one out first")
-
-        self._library.change(change)
-        return spans[0]
-
-    def _is_free(self, state: LibraryState, index: int, span: list[str]) -> bool:
-        """No disc in it, and none in a drive that came from it."""
-        size = state.magazine_slots
-        first = FIRST_SLOT + index * size
-        homes = state.sources.values()
-        return not any(span) and not any(first <= home < first + size for home in homes)
-
-    def load_foreign(self, barcode: str, image: bytes, closed: bool = True) -> None:
-        """Somebody else's disc in the place of one of ours (kept by barcode)."""
-        folder = self._library.discs
-        (folder / f"{barcode}.img").write_bytes(image + bytes(-len(image) % SECTOR_BYTES))
-        marker = marker_path(folder, barcode)
-        if closed:
-            marker.touch()
-        else:
-            marker.unlink(missing_ok=True)
-
-    def replace_by_blank(self, barcode: str) -> None:
-        """A fresh disc under the same barcode."""
-        marker_path(self._library.discs, barcode).unlink(missing_ok=True)
-        self._library.image(barcode).unlink(missing_ok=True)
+            return result
 
 
 def open_library(

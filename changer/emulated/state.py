@@ -1,24 +1,31 @@
 """The emulated library's state on disk: who is in which element.
 
 ``library.json`` is replaced atomically at every change, so a kill at any
-moment leaves the state before or after a move, never between.
+moment leaves the state before or after a move, never between. In memory too
+a change happens as a whole or, if the disk refuses it, not at all.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from hsmfs.errors import CallerError
 
+T = TypeVar("T")
+
 FIRST_TRANSPORT: Final = 0
 FIRST_DRIVE: Final = 0x0100
 FIRST_MAILSLOT: Final = 0x0300
 FIRST_SLOT: Final = 0x0400
+DRIVES_MAX: Final = FIRST_MAILSLOT - FIRST_DRIVE
+MAILSLOTS_MAX: Final = FIRST_SLOT - FIRST_MAILSLOT
+SLOTS_MAX: Final = 0x10000 - FIRST_SLOT
 STATE_FILE: Final = "library.json"
 
 
@@ -57,6 +64,19 @@ class LibraryState(msgspec.Struct, kw_only=True):
     trays: list[Tray] = []
     next_tray: int = 1
     timing: Timing = msgspec.field(default_factory=Timing)
+    eject_first: bool = True
+    """Whether the robot can take only a disc that its drive has ejected."""
+
+    def place(self, address: int) -> tuple[list[str], int] | None:
+        """The list and index behind an element address; None for no such element."""
+        for first, items in (
+            (FIRST_SLOT, self.slots),
+            (FIRST_MAILSLOT, self.mailslots),
+            (FIRST_DRIVE, self.drive_discs),
+        ):
+            if first <= address < first + len(items):
+                return items, address - first
+        return None
 
 
 class StateFile:
@@ -75,23 +95,14 @@ class StateFile:
         except msgspec.MsgspecError as error:
             raise CallerError(f"{file}: {error}; restore the file from a backup") from None
 
-    def save(self) -> None:
-        """Atomically replace the file."""
-        write_state(self.root, self.state)
-
-    # -- elements ----------------------------------------------------------------
-
-    def place(self, address: int) -> tuple[list[str], int] | None:
-        """The list and index behind an element address; None for no such element."""
-        state = self.state
-        for first, items in (
-            (FIRST_SLOT, state.slots),
-            (FIRST_MAILSLOT, state.mailslots),
-            (FIRST_DRIVE, state.drive_discs),
-        ):
-            if first <= address < first + len(items):
-                return items, address - first
-        return None
+    def change(self, fn: Callable[[LibraryState], T]) -> T:
+        """Durable when it returns; if ``fn`` or the disk fails, nothing has changed."""
+        with self.lock:
+            state = msgspec.json.decode(msgspec.json.encode(self.state), type=LibraryState)
+            result = fn(state)
+            write_state(self.root, state)
+            self.state = state
+            return result
 
 
 def write_state(root: Path, state: LibraryState) -> None:
