@@ -216,7 +216,7 @@ class Hsmd:
             left = self.migrator.copies_left(active)
             if left <= 0 or not active.claimed or self._too_many(active):
                 continue
-            if active.burning:
+            if active.burning or self._cut_disc_waits(active):
                 continue
             discs = self.choose_discs(active, left)
             if len(discs) < left:
@@ -226,6 +226,12 @@ class Hsmd:
             demands.append(BurnDemand(active.record.label, left, active.since_s))
         self.magazines.blanks_wanted = short
         return demands
+
+    def _cut_disc_waits(self, active: ActiveVolume) -> bool:
+        """A disc of the volume was cut and is still to be looked at."""
+        discs = self.core.catalog.discs_of(active.record.label)
+        present = self.core.librarian.present
+        return any(disc.state == DiscState.BURNING and present(disc) for disc in discs)
 
     def _too_many(self, active: ActiveVolume) -> bool:
         bound = self.core.config.burn.attempts_max * active.record.copies

@@ -275,7 +275,7 @@ class Librarian:
             unit.charge(error, for_good=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
         home = self._free_slot(barcode)
-        await self._move(unit.element, home)
+        await self._move(unit.element, home, rescue=not unit.alive)
         unit.disc = ""
         unit.ejected = False
         self.place[barcode] = home
@@ -292,13 +292,14 @@ class Librarian:
                 f"library {self.config.name}: no empty slot for disc {barcode}; take a disc out"
             ) from None
 
-    async def _move(self, source: int, destination: int) -> None:
+    async def _move(self, source: int, destination: int, *, rescue: bool = False) -> None:
         try:
             await self.robot.move(source, destination)
             self.failures_in_row = 0
         except LibraryError as error:
-            self.problem = str(error)
-            self.failures_in_row += 1
+            if not rescue:
+                self.problem = str(error)
+                self.failures_in_row += 1
             with trio.CancelScope(shield=True):
                 await self._reread()
             raise

@@ -78,7 +78,7 @@ class Magazines:
         while any(
             self.core.catalog.discs[unit.disc].magazine == name
             for unit in self.core.librarian.units
-            if unit.disc in self.core.catalog.discs
+            if unit.alive and unit.disc in self.core.catalog.discs
         ):
             self.core.wake()
             await trio.sleep(WATCH_S / 5)

@@ -302,10 +302,11 @@ class Recaller:
 
     async def _maintain(self, request: Request) -> None:
         now_s = self.core.clock.monotonic_s()
-        if request.label in self.serving or not request.queued:
+        if request.label in self.serving or request.completing:
             await self._send_note(request, now_s)
             return
         if not self.usable(request, request.label):
+            # Another volume lays the file elsewhere, in the same chunks: what landed stays.
             self._route(request)
         if self.usable(request, request.label):
             request.offline_since_s = None

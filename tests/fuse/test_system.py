@@ -118,7 +118,7 @@ def test_the_last_magazine_outside_makes_a_task_and_the_reader_waits(box: Sandbo
         reader.kill()
         reader.wait()
     assert out == made[path]
-    assert box.hsm("tasks")["tasks"] == []
+    box.until(lambda: box.hsm("tasks")["tasks"] == [])
 
 
 def test_ctrl_c_ends_a_waiting_reader_at_once(box: Sandbox) -> None:
@@ -272,3 +272,16 @@ def test_metrics_of_both_processes(box: Sandbox) -> None:
     assert "hsmd_burn_seconds_bucket" in texts["hsmd.sock"]
     assert "hsmd_operator_tasks_open 0.0" in texts["hsmd.sock"]
     assert 'state="migrated"' in texts["hsmfs-metrics.sock"]
+
+
+def test_when_all_copies_are_damaged_the_reader_gets_eio(box: Sandbox) -> None:
+    made = write_files(box.mnt / "s", 2, 300_000)
+    box.migrate_and_release()
+    for image in (box.root / "library" / "discs").iterdir():
+        size = image.stat().st_size
+        with image.open("r+b") as file:
+            file.write(bytes(size))
+    with pytest.raises(OSError) as caught:
+        Path(next(iter(made))).read_bytes()
+    assert caught.value.errno == errno.EIO
+    assert {f["state"] for f in box.files()} == {"migrated"}
