@@ -15,6 +15,7 @@ import structlog
 import trio
 from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve
+from starlette.applications import Starlette
 
 from hsmfs import configload, logs
 from hsmfs.changer.drive import Drive
@@ -188,22 +189,24 @@ async def _serve(hsmd: Hsmd) -> None:
         core.metrics.add_gauges(lambda: report.gauges())
         nursery.start_soon(hsmd.run)
         nursery.start_soon(supervise, "policy", runner.run, core.alarms)
-        app = Api(commands, report).app()
-        nursery.start_soon(_serve_api, app, core.config)
+        api = Api(commands, report)
+        socket_path = Path(core.config.run.path) / "hsmd.sock"
+        socket_path.unlink(missing_ok=True)
+        nursery.start_soon(_serve_http, api.app(), f"unix:{socket_path}")
+        if core.config.run.metrics_hsmd_bind:
+            nursery.start_soon(_serve_http, api.metrics_app(), core.config.run.metrics_hsmd_bind)
         _notify_ready()
         await _stop_signal()
         log.info("stopping")
         nursery.cancel_scope.cancel()
 
 
-async def _serve_api(app: object, config: Config) -> None:
-    path = Path(config.run.path) / "hsmd.sock"
-    path.unlink(missing_ok=True)
+async def _serve_http(app: Starlette, bind: str) -> None:
     server = ServerConfig()
-    server.bind = [f"unix:{path}"]
+    server.bind = [bind]
     server.umask = 0o777 & ~SOCKET_MODE
     server.accesslog = None
-    server.errorlog = "-"
+    server.loglevel = "WARNING"
     server.graceful_timeout = 1.0
     server.shutdown_timeout = 1.0
     await serve(app, server, mode="asgi")  # type: ignore[arg-type]

@@ -90,6 +90,10 @@ class Api:
         routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         return Starlette(routes=routes)
 
+    def metrics_app(self) -> Starlette:
+        """Only /metrics, for Prometheus over TCP."""
+        return Starlette(routes=[Route("/metrics", self._metrics, methods=["GET"])])
+
     async def _metrics(self, _request: Request) -> Response:
         body = generate_latest(self.report.core.metrics.registry)
         return Response(body, media_type=CONTENT_TYPE_LATEST)
