@@ -153,7 +153,8 @@ class GroupCommit:
     def _commit(self) -> None:
         if not self._frozen:
             self._frozen, self._active = self._active, SortedDict()
-        self._sharing, self._waiters = self._waiters, []
+            self._sharing, self._waiters = self._waiters, []
+        # Else a failed batch is tried again: who waits now waits for what came after it.
         self._busy = True
         frozen = self._frozen
         self._executor.submit(

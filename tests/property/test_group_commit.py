@@ -113,8 +113,15 @@ def test_a_commit_that_fails_is_told_and_tried_again() -> None:
     executor.run()
     assert isinstance(told[0], HsmError)
     assert kv.get(b"a") == b"1"
+    kv.put(b"b", b"2")
+    later: list[HsmError | None] = []
     failing.clear()
-    next(fn for delay, fn in executor.timers if delay == RETRY_S)()
+    kv.flush(later.append)
     executor.run()
     with store.snapshot() as reader:
         assert reader.get(b"a") == b"1"
+        assert reader.get(b"b") is None and later == []
+    next(fn for delay, fn in executor.timers if delay == RETRY_S)()
+    executor.run()
+    with store.snapshot() as reader:
+        assert reader.get(b"b") == b"2" and later == [None]
