@@ -9,7 +9,7 @@ import structlog
 from hsmfs.changer import sense as senses
 from hsmfs.changer.sense import Action, Sense
 from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Transport
-from hsmfs.errors import MediumError, TransientError
+from hsmfs.errors import HsmError, MediumError, TransientError
 
 log = structlog.get_logger(__name__)
 ATTENTIONS_MAX: Final = 8
@@ -82,6 +82,11 @@ def run(
             medium_attention=medium_attention,
         )
     except SenseError as error:
-        if (error.sense.key, error.sense.asc) == MEDIUM_CHANGED:
-            raise MediumError(f"{what}: the disc was changed meanwhile") from None
-        raise senses.error_of(error.sense, what) from None
+        raise error_of(error.sense, what) from None
+
+
+def error_of(sense: Sense, what: str) -> HsmError:
+    """As the sense table says; a changed disc that was let through is the medium's."""
+    if (sense.key, sense.asc) == MEDIUM_CHANGED:
+        return MediumError(f"{what}: the disc was changed meanwhile")
+    return senses.error_of(sense, what)

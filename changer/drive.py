@@ -8,11 +8,11 @@ from typing import Final, NamedTuple
 
 from hsmfs.changer import cdb
 from hsmfs.changer import sense as senses
-from hsmfs.changer.command import SenseError, run, run_raw
+from hsmfs.changer.command import SenseError, error_of, run_raw
 from hsmfs.changer.identity import DeviceId, identify
 from hsmfs.changer.sense import Action
 from hsmfs.changer.transport.interface import Transport
-from hsmfs.errors import DriveError, LibraryError
+from hsmfs.errors import DriveError, HsmError, LibraryError
 from hsmfs.types import SECTOR_BYTES
 
 TRANSFER_SECTORS_MAX: Final = 512
@@ -66,23 +66,23 @@ class Drive:
 
     def disc_info(self) -> DiscInfo:
         """State and size of the loaded disc."""
-        info = self._ask("READ DISC INFORMATION", cdb.read_disc_information, INFORMATION_BYTES)
-        track = run(
-            self._transport,
-            "READ TRACK INFORMATION",
-            cdb.read_track_information(1, TRACK_BYTES),
-            b"",
-            TRACK_BYTES,
-        )
-        config = self._ask("GET CONFIGURATION", cdb.get_configuration, 8)
+        command = cdb.read_disc_information(INFORMATION_BYTES)
+        info = self._ask("READ DISC INFORMATION", command, INFORMATION_BYTES, 3)
+        command = cdb.read_track_information(1, TRACK_BYTES)
+        track = self._ask("READ TRACK INFORMATION", command, TRACK_BYTES, 28)
+        config = self._ask("GET CONFIGURATION", cdb.get_configuration(8), 8, 8)
         next_writable = int.from_bytes(track[12:16], "big")
         size = int.from_bytes(track[24:28], "big")
         return DiscInfo(
             _STATES[info[2] & 3], size, next_writable, int.from_bytes(config[6:8], "big")
         )
 
-    def _ask(self, what: str, build: Callable[[int], bytes], length: int) -> bytes:
-        return run(self._transport, what, build(length), b"", length)
+    def _ask(self, what: str, command: bytes, length: int, needed: int) -> bytes:
+        """A reply of at least so many bytes; less would read as an empty disc."""
+        data = self._run(what, command, b"", length, READ_TIMEOUT_S, changed=False)
+        if len(data) < needed:
+            raise DriveError(f"{what}: {len(data)} bytes came, expected at least {needed}")
+        return data
 
     def read(self, lba: int, sectors: int) -> bytes:
         """Any number of sectors; MediumError where one cannot be read."""
@@ -92,7 +92,7 @@ class Drive:
             what = f"READ of sectors {lba} to {lba + count - 1}"
             command = cdb.read_12(lba, count)
             length = count * SECTOR_BYTES
-            data = self._run(what, command, b"", length, READ_TIMEOUT_S, again=True)
+            data = self._run(what, command, b"", length, READ_TIMEOUT_S)
             if len(data) != length:
                 raise DriveError(f"{what}: {len(data)} bytes came, expected {length}")
             parts.append(data)
@@ -117,27 +117,40 @@ class Drive:
         length: int,
         timeout_s: float,
         *,
-        again: bool,
+        again: bool = True,
+        changed: bool = True,
     ) -> bytes:
-        """A command on the disc that ``ready`` found; LibraryErrors are drive faults here."""
-        try:
-            return run(
-                self._transport,
-                what,
-                command,
-                data,
-                length,
-                timeout_s,
-                repeat_aborted=again,
-                medium_attention=True,
-            )
-        except LibraryError as error:
-            raise DriveError(str(error)) from error
+        """A command on the loaded disc; LibraryErrors are drive faults here.
+
+        A drive that is still at work (02/04/01, 07, 08) has done nothing with
+        the command, so it is sent anew when the drive had time, bounded.
+        """
+        waited_s = 0.0
+        while True:
+            try:
+                return run_raw(
+                    self._transport,
+                    command,
+                    data,
+                    length,
+                    timeout_s,
+                    repeat_aborted=again,
+                    medium_attention=changed,
+                )
+            except SenseError as error:
+                if senses.look_up(error.sense).action is not Action.WAIT:
+                    raise _drive_error(error.sense, what) from None
+                if waited_s >= timeout_s:
+                    raise DriveError(
+                        f"{what}: still not ready after {timeout_s:.0f} s (sense {error.sense})"
+                    ) from None
+            self._sleep(READY_POLL_S)
+            waited_s += READY_POLL_S
 
     def sync(self) -> None:
         """All written sectors on the disc."""
         command = cdb.synchronize_cache()
-        run(self._transport, "SYNCHRONIZE CACHE", command, b"", 0, SYNC_TIMEOUT_S)
+        self._run("SYNCHRONIZE CACHE", command, b"", 0, SYNC_TIMEOUT_S, changed=False)
 
     def close_session(self) -> None:
         """Close track and session: the disc is final after."""
@@ -160,3 +173,8 @@ class Drive:
             raise DriveError(
                 str(senses.error_of(error.sense, f"START STOP UNIT ({what})"))
             ) from None
+
+
+def _drive_error(sense: senses.Sense, what: str) -> HsmError:
+    error = error_of(sense, what)
+    return DriveError(str(error)) if isinstance(error, LibraryError) else error
