@@ -90,6 +90,8 @@ class Changer:
             if error.sense[:2] in ((0x05, 0x24), (0x05, 0x21)):
                 return []  # no elements of this type
             raise LibraryError(str(sense.error_of(error.sense, what))) from None
+        except TransientError as error:
+            raise LibraryError(f"{what}: {error}") from error
         return sorted(parse_elements(data), key=lambda element: element.address)
 
     def initialize(self) -> None:
@@ -137,7 +139,13 @@ class Changer:
         self, source: int, destination: int, wanted: Element | None, why: str, *, refused: bool
     ) -> None:
         """Done after all only if this very disc is where it should be."""
-        now = self.inventory(refresh=True)
+        try:
+            now = self.inventory(refresh=True)
+        except LibraryError as error:
+            raise LibraryError(
+                f"MOVE MEDIUM {source} to {destination}: {why}; where the disc is now is "
+                f"not known: {error}"
+            ) from error
         before, after = now.find(source), now.find(destination)
         if not refused and wanted is not None and before is not None and after is not None:
             arrived = wanted.full and not before.full and after.full
