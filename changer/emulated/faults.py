@@ -10,21 +10,26 @@ import random
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 import structlog
 
 log = structlog.get_logger(__name__)
 FAULTS_FILE: Final = "faults.json"
+Op = Literal[
+    "any", "load", "eject", "read", "write", "sync", "close", "move", "status", "initialize"
+]
+Key = Annotated[int, msgspec.Meta(ge=0, le=15)]
+Code = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 
 class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One fault; ``device`` is drive0, changer or a barcode."""
 
     device: str
-    op: str = "any"
-    sense: tuple[int, int, int] = (4, 0x44, 0)
+    op: Op = "any"
+    sense: tuple[Key, Code, Code] = (4, 0x44, 0)
     lba_from: int = 0
     lba_to: int = 1 << 40
     after_bytes: int = 0

@@ -206,7 +206,18 @@ def test_faults_come_and_go_while_the_library_runs(library: EmulatedLibrary) -> 
         drive.ready()
 
 
-@pytest.mark.parametrize("text", ["", "{", '[{"device": 1}]', '[{"device": "a", "oops": 1}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '[{"device": 1}]',
+        '[{"device": "a", "oops": 1}]',
+        '[{"device": "drive0", "op": "raed"}]',
+        '[{"device": "drive0", "sense": [4, 300, 0]}]',
+        '[{"device": "drive0", "sense": [16, 0, 0]}]',
+    ],
+)
 def test_a_file_that_cannot_be_read_changes_nothing(
     library: EmulatedLibrary, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
