@@ -409,6 +409,11 @@ class Migrator:
             await self.core.link.unclaim(list(active.files))
             await self._abandon(record)
             return
+        if record.state == VolumeState.BURNED:
+            # Void files have no extent: they are on no disc.
+            extents = self.core.catalog.extents
+            label = record.label
+            active.void = {file for file in active.files if label not in dict(extents(file))}
         self.active[record.label] = active
         log.info("volume taken up again", volume=record.label, files=record.files)
 

@@ -30,6 +30,8 @@ FALLOC_PUNCH_HOLE: Final = 2
 FALLOC_ZERO_RANGE: Final = 16
 FALLOC_KNOWN: Final = FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE
 COPY_INLINE_BYTES: Final = 1 << 20
+REAP_S: Final = 0.05
+"""How long data of removed files may stay, so that many share a commit."""
 
 
 class FileOps:
@@ -55,6 +57,7 @@ class FileOps:
         self.executor = executor
         self.settings = settings
         self._copying: dict[int, Deferred[None]] = {}
+        self._doomed: list[int] = []
 
     # -- handles ---------------------------------------------------------------
 
@@ -122,8 +125,29 @@ class FileOps:
             self.stubs.drop(record, FsError(errno.ESTALE, "the file was removed"))
             if self.claims.is_claimed(record):
                 self.claims.keep(record)
-            self.tier.remove(record.ino)
         self.tables.drop_inode(record)
+        if stat.S_ISREG(record.mode):
+            self._doom(record.ino)
+
+    def _doom(self, ino: int) -> None:
+        """The data goes only after the commit of its end: a crash before it
+        brings the name back, with all its bytes."""
+        self.tables.mark(ino, schema.MARK_DOOMED)
+        self._doomed.append(ino)
+        if len(self._doomed) == 1:
+            self.executor.call_later(REAP_S, self._reap)
+
+    def _reap(self) -> None:
+        doomed, self._doomed = self._doomed, []
+
+        def committed(error: object) -> None:
+            if error is not None:
+                return  # the marks stay: the next start removes the data
+            for ino in doomed:
+                self.tier.remove(ino)
+                self.tables.unmark(ino)
+
+        self.tables.kv.flush(committed)
 
     # -- reading -----------------------------------------------------------------
 
@@ -201,13 +225,21 @@ class FileOps:
             return _following(copying)
         if self.claims.is_claimed(record):
             return self._copy_claimed(record)
-        self._new_version(record)
-        return None
+        if not self._new_version(record):
+            return None
+        # Durable before the first changed byte: else a crash leaves changed
+        # data under a version that is said to be on discs.
+        stepped: Deferred[Any] = Deferred()
+        flush_into(self.tables, stepped, None)
+        return stepped
 
-    def _new_version(self, record: InodeRecord) -> None:
-        if record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT:
+    def _new_version(self, record: InodeRecord) -> bool:
+        """Leave a version that a copy may have seen; whether that was needed."""
+        seen = record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT
+        if seen:
             record.state = after(record.state, Cause.CHANGED)
             self._step_version(record)
+        return bool(seen)
 
     def _step_version(self, record: InodeRecord) -> None:
         record.data_version += 1
@@ -237,7 +269,7 @@ class FileOps:
             except (FsError, OSError) as failure:
                 copying.fail(_as_fs_error(failure))
             else:
-                copying.set(None)
+                flush_into(self.tables, copying, None)
 
         self.executor.submit(copy, done)
         return _following(copying)

@@ -62,6 +62,7 @@ def recover(tables: Tables, tier: CacheTier) -> int:
         try:
             record = tables.inode(ino)
         except FsError:
+            tier.remove(ino)
             tables.unmark(ino)
             continue
         _settle(tables, tier, record, kind)

@@ -8,7 +8,7 @@ D       parent ino(8) name             ino(8) file type(4, the mode's S_IFMT bit
 L       ino(8) parent ino(8) name      empty: where an inode is linked
 X       ino(8) name                    extended attribute
 S       ino(8)                         target of a symbolic link
-O       ino(8)                         marks: w open for write, o orphan, t being cut
+O       ino(8)                         marks: w open for write, o orphan, t being cut, d doomed data
 C       state(1) pool(2) heat(2) ino   empty: policy index of regular files
 J       sequence(8)                    change, msgpack: see journal.py
 M       name                           meta: version, next_ino, counters, journal
@@ -31,6 +31,7 @@ VOLUMES_XATTR: Final = b"\0hsm.volumes"
 MARK_WRITE: Final = b"w"
 MARK_ORPHAN: Final = b"o"
 MARK_CUT: Final = b"t"
+MARK_DOOMED: Final = b"d"
 HEAT_ZERO: Final = 0x8000
 
 

@@ -265,7 +265,41 @@ def test_counters_follow(bench: Bench) -> None:
     assert bench.engine.tables.counters.cached == HEAD + len(DATA)
     bench.engine.unlink(1, b"f")
     bench.engine.unlink(1, b"g")
+    bench.executor.advance(1)
     assert sum(s.files for s in bench.engine.status().states) == 0
     assert bench.engine.tables.counters.cached == 0
     assert not os.path.exists(bench.engine.tier.path(first.ino))
     assert not os.path.exists(bench.engine.tier.path(second.ino))
+
+
+@pytest.mark.parametrize("how", ["unlink", "replace"])
+def test_data_outlives_an_end_that_was_not_committed(bench: Bench, how: str) -> None:
+    file = bench.make(b"f", DATA)
+    bench.make(b"g", b"other")
+    if how == "unlink":
+        bench.engine.unlink(1, b"f")
+    else:
+        bench.engine.rename(1, b"g", 1, b"f")
+    bench.reopen()
+    assert bench.content(bench.attr(b"f").ino) == DATA
+    bench.engine.unlink(1, b"f")
+    bench.executor.advance(1)
+    assert not os.path.exists(bench.engine.tier.path(file.ino))
+
+
+def test_a_crash_after_the_commit_of_an_end_leaves_no_data(bench: Bench) -> None:
+    file = bench.make(b"f", DATA)
+    bench.engine.unlink(1, b"f")
+    now(bench.engine.syncfs())
+    bench.reopen()
+    assert not os.path.exists(bench.engine.tier.path(file.ino))
+
+
+def test_a_new_version_is_durable_before_its_first_byte(bench: Bench) -> None:
+    file = bench.make(b"f", DATA)
+    bench.premigrate(file)
+    fh = bench.open(file.ino, os.O_RDWR)
+    now(bench.engine.write(fh, 0, b"changed"))
+    bench.reopen()
+    assert bench.state(file.ino) == "resident"
+    assert bench.content(file.ino)[:7] == b"changed"
