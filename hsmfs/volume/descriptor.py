@@ -36,6 +36,7 @@ class TagId:
     FILE_SET: Final = 256
     FILE_IDENTIFIER: Final = 257
     FILE_ENTRY: Final = 261
+    EXTENDED_FILE_ENTRY: Final = 266
 
 
 _TAG: Final = struct.Struct("<HHBBHHHI")

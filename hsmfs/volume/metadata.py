@@ -22,6 +22,7 @@ from hsmfs.volume.geometry import (
     EXTENT_BYTES_MAX,
     METADATA_SECTOR,
     PARTITION_SECTOR,
+    sectors_of,
 )
 from hsmfs.volume.layout import DirectoryNode, FileNode, Layout, Node
 from hsmfs.volume.names import dstring
@@ -40,7 +41,9 @@ _NOBODY: Final = 0xFFFFFFFF
 _LINKS_MAX: Final = 0xFFFF
 _PHYSICAL: Final = 0
 _METADATA: Final = 1
-_ENTRY: Final = struct.Struct("<IHHHBBIHHIIIHBBIQQ36sI16s32sQII")
+_ICB_TAG: Final = struct.Struct("<IHHHBBIHH")
+_ENTRY: Final = struct.Struct("<20sIIIHBBIQQ36sI16s32sQII")
+_EXTENDED_ENTRY: Final = struct.Struct("<20sIIIHBBIQQQ48sII32s32sQII")
 _FID: Final = struct.Struct("<HBB16sH")
 
 
@@ -54,66 +57,70 @@ def _special_bits(mode: int) -> int:
     return (mode >> 11 & 1) << 6 | (mode >> 10 & 1) << 7 | (mode >> 9 & 1) << 8
 
 
-def _file_entry(
-    location: int,
-    file_type: int,
-    flags: int,
-    node: Node | None,
-    when_ns: int,
-    size: int,
-    ads: bytes,
-) -> bytes:
-    entry = node.entry if node is not None else None
-    times = (
-        (entry.atime_ns, entry.mtime_ns, entry.ctime_ns)
-        if entry is not None
-        else (when_ns, when_ns, when_ns)
-    )
+def _icb_tag(file_type: int, flags: int) -> bytes:
+    """Strategy 4, one entry, no parent (ECMA-167 4/14.6)."""
+    return _ICB_TAG.pack(0, 4, 0, 1, 0, file_type, 0, 0, flags)
+
+
+def _file_entry(node: Node, file_type: int, size: int, ads: bytes) -> bytes:
+    """Entry of a file or directory (ECMA-167 4/14.9)."""
+    entry = node.entry
+    flags = _LONG_AD | _CONTIGUOUS | _special_bits(entry.mode)
+    times = (entry.atime_ns, entry.mtime_ns, entry.ctime_ns)
     body = _ENTRY.pack(
-        0,  # prior direct entries
-        4,  # strategy
-        0,
-        1,  # entries of the ICB
-        0,
-        file_type,
-        0,  # parent ICB: none
-        0,
-        flags,
-        entry.uid & _NOBODY if entry is not None else _NOBODY,
-        entry.gid & _NOBODY if entry is not None else _NOBODY,
-        permissions(entry.mode) if entry is not None else 0,
-        min(node.links, _LINKS_MAX) if node is not None else 0,
+        _icb_tag(file_type, flags),
+        entry.uid & _NOBODY,
+        entry.gid & _NOBODY,
+        permissions(entry.mode),
+        min(node.links, _LINKS_MAX),
         0,
         0,
         0,  # record format, attributes, length
         size,
-        -(-size // SECTOR_BYTES),
+        sectors_of(size),
         b"".join(map(timestamp, times)),
         1,  # checkpoint
         NO_EXTENT,
         IMPLEMENTATION,
-        node.unique_id if node is not None else 0,
+        node.unique_id,
         0,  # length of extended attributes
         len(ads),
     )
-    return padded(sealed(TagId.FILE_ENTRY, location, body + ads))
+    return padded(sealed(TagId.FILE_ENTRY, node.block, body + ads))
 
 
 def metadata_file_entry(layout: Layout, *, mirror: bool) -> bytes:
-    """Entry of the metadata file or of its mirror: one extent."""
+    """Entry of the metadata file or of its mirror: one extent.
+
+    An extended one (ECMA-167 4/14.17): libudfread opens no volume without.
+    """
     geometry = layout.geometry
     block = geometry.mirror_entry_block if mirror else geometry.metadata_entry_block
     sector = geometry.mirror_sector if mirror else METADATA_SECTOR
     size = geometry.metadata_blocks * SECTOR_BYTES
-    return _file_entry(
-        block,
-        FILE_TYPE_MIRROR if mirror else FILE_TYPE_METADATA,
-        _SHORT_AD | _CONTIGUOUS,
-        None,
-        layout.header.created_ns,
+    ads = extent_ad(size, sector - PARTITION_SECTOR)
+    body = _EXTENDED_ENTRY.pack(
+        _icb_tag(FILE_TYPE_MIRROR if mirror else FILE_TYPE_METADATA, _SHORT_AD | _CONTIGUOUS),
+        _NOBODY,
+        _NOBODY,
+        0,  # permissions
+        0,  # links: it is in no directory
+        0,
+        0,
+        0,  # record format, attributes, length
         size,
-        extent_ad(size, sector - PARTITION_SECTOR),
+        size,  # of all streams
+        geometry.metadata_blocks,
+        timestamp(layout.header.created_ns) * 4,
+        1,  # checkpoint
+        0,
+        NO_EXTENT * 2,  # attributes, streams
+        IMPLEMENTATION,
+        0,  # unique id
+        0,  # length of extended attributes
+        len(ads),
     )
+    return padded(sealed(TagId.EXTENDED_FILE_ENTRY, block, body + ads))
 
 
 def _data_extents(node: FileNode) -> Iterator[bytes]:
@@ -126,15 +133,12 @@ def _data_extents(node: FileNode) -> Iterator[bytes]:
 
 
 def _file(node: FileNode) -> bytes:
-    flags = _LONG_AD | _CONTIGUOUS | _special_bits(node.entry.mode)
-    ads = b"".join(_data_extents(node))
-    return _file_entry(node.block, FILE_TYPE_FILE, flags, node, 0, node.entry.size, ads)
+    return _file_entry(node, FILE_TYPE_FILE, node.entry.size, b"".join(_data_extents(node)))
 
 
 def _directory(node: DirectoryNode) -> bytes:
-    flags = _LONG_AD | _CONTIGUOUS | _special_bits(node.entry.mode)
     ads = long_ad(node.content_bytes, node.block + 1, _METADATA)
-    return _file_entry(node.block, FILE_TYPE_DIRECTORY, flags, node, 0, node.content_bytes, ads)
+    return _file_entry(node, FILE_TYPE_DIRECTORY, node.content_bytes, ads)
 
 
 def _identifier(location: int, node: Node, flags: int, coded: bytes, unique_id: int) -> bytes:

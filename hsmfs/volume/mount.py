@@ -128,7 +128,7 @@ class Mount:
             where = f"sector {self.partition_sector + block}: metadata file entry"
             try:
                 data = exactly(self._read, self.sector_of(block, 1, where), 1)
-                parse.tag_of(data, block, {TagId.FILE_ENTRY}, where)
+                parse.tag_of(data, block, parse.FILE_ENTRIES, where)
                 entry = parse.parse_entry(data, where)
                 yield self._single_extent(entry, where)
             except MediumError:
@@ -208,7 +208,7 @@ class Mount:
         """The file entry at a metadata block."""
 
         def check(data: bytes, where: str) -> Entry:
-            parse.tag_of(data, block, {TagId.FILE_ENTRY}, f"{where}: file entry")
+            parse.tag_of(data, block, parse.FILE_ENTRIES, f"{where}: file entry")
             return parse.parse_entry(data, where)
 
         return self.metadata(block, 1, check)

@@ -15,7 +15,9 @@ from hsmfs.volume.names import decode_cs0, parse_dstring
 from hsmfs.volume.sequence import METADATA_MAP
 
 _TAG: Final = struct.Struct("<HHBBHHHI")
-_ENTRY: Final = struct.Struct("<16sIHHHBBIHHIIIHBBIQQ12s12s12sI16s32sQII")
+FILE_ENTRIES: Final = frozenset({TagId.FILE_ENTRY, TagId.EXTENDED_FILE_ENTRY})
+_ENTRY: Final = struct.Struct("<11xB6xHIIIH6xQ8x12s12s12s52xQII")
+_EXTENDED_ENTRY: Final = struct.Struct("<11xB6xHIIIH6xQ16x12s12s12x12s72xQII")
 _FID: Final = struct.Struct("<16sHBBIIH6sH")
 _TYPE_BITS: Final = 0xC0000000
 _REVISIONS: Final = range(0x0250, 0x0261)
@@ -133,11 +135,13 @@ def _mode(permissions: int, flags: int) -> int:
 
 
 def parse_entry(data: bytes, where: str) -> Entry:
-    """A file entry whose tag was proved."""
-    fields = _ENTRY.unpack_from(data)
-    file_type, (flags, uid, gid, permissions, links) = fields[6], fields[9:14]
-    size, ea_bytes, ad_bytes = fields[17], fields[26], fields[27]
-    start = _ENTRY.size + ea_bytes
+    """A file entry, plain or extended, whose tag was proved."""
+    plain = int.from_bytes(data[:2], "little") == TagId.FILE_ENTRY
+    layout = _ENTRY if plain else _EXTENDED_ENTRY
+    fields = layout.unpack_from(data, TAG_BYTES)
+    file_type, flags, uid, gid, permissions, links, size = fields[:7]
+    unique_id, ea_bytes, ad_bytes = fields[10:]
+    start = TAG_BYTES + layout.size + ea_bytes
     if start + ad_bytes > len(data):
         raise MediumError(f"{where}: file entry: its extents reach past the sector")
     extents = tuple(_extents(data[start : start + ad_bytes], flags & 7, where))
@@ -150,10 +154,10 @@ def parse_entry(data: bytes, where: str) -> Entry:
         gid=gid,
         links=links,
         size=size,
-        atime_ns=parse_timestamp_ns(fields[19]),
-        mtime_ns=parse_timestamp_ns(fields[20]),
-        ctime_ns=parse_timestamp_ns(fields[21]),
-        unique_id=fields[25],
+        atime_ns=parse_timestamp_ns(fields[7]),
+        mtime_ns=parse_timestamp_ns(fields[8]),
+        ctime_ns=parse_timestamp_ns(fields[9]),
+        unique_id=unique_id,
         extents=extents,
     )
 
