@@ -45,6 +45,10 @@ class FrameStream:
                 await self._stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise TransientError("the connection was lost") from error
+            except trio.Cancelled:
+                # Part of the frame may be out: what follows it would be garbage.
+                await trio.aclose_forcefully(self._stream)
+                raise
 
     async def receive(self) -> Frame | None:
         """The next frame; None at the end of the stream."""
@@ -62,7 +66,7 @@ class FrameStream:
         try:
             frame: Frame = _decoder.decode(body)
             return frame
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FrameError(f"malformed frame: {error}") from error
 
     async def _exactly(self, size: int) -> bytes | None:
