@@ -158,7 +158,10 @@ class Real:
             case ("link", old, new):
                 engine.link(self.at(old), self.at(new[:-1]), new[-1])
             case ("rename", old, new, flags):
-                engine.rename(self.at(old[:-1]), old[-1], self.at(new[:-1]), new[-1], flags)
+                source = self.at(old[:-1])
+                # The kernel walks the old path to its end before it looks at the new one.
+                engine.releasedir(engine.opendir(source))
+                engine.rename(source, old[-1], self.at(new[:-1]), new[-1], flags)
 
     def tree(self, ino: int) -> Any:
         """As the model has it; link counts of files are checked along the way."""
