@@ -55,6 +55,7 @@ class GroupCommit:
         self._busy = False
         self._closed = False
         self._timer = False
+        self._retrying = False
         self._waiters: list[Done] = []
         self._sharing: list[Done] = []
         self._view: Any = None
@@ -89,7 +90,10 @@ class GroupCommit:
     def scan(
         self, start: bytes, stop: bytes, reverse: bool = False, limit: int | None = None
     ) -> Iterator[Item]:
-        """Items as of now; changes made while it runs may or may not be seen."""
+        """Items as of now; changes made while it runs may or may not be seen.
+
+        To be finished in the same turn of the engine: a commit ends its view.
+        """
         pending = self._pending(start, stop)
         stored = self._view.scan(start, stop, reverse)
         merged = _merge(stored, pending, reverse) if pending else stored
@@ -143,7 +147,7 @@ class GroupCommit:
 
     def flush(self, done: Done) -> None:
         """Call ``done`` on the engine thread when all changes so far are durable."""
-        if not self._active and not self._busy:
+        if not self._active and not self._frozen and not self._busy:
             done(None)
             return
         self._waiters.append(done)
@@ -157,9 +161,13 @@ class GroupCommit:
         # Else a failed batch is tried again: who waits now waits for what came after it.
         self._busy = True
         frozen = self._frozen
-        self._executor.submit(
-            lambda: self.store.transact(lambda writer: _apply(writer, frozen)), self._committed
-        )
+
+        def apply(writer: Writer) -> None:
+            # After a close, which commits the rest itself, this would bring old values back.
+            if not self._closed:
+                _apply(writer, frozen)
+
+        self._executor.submit(lambda: self.store.transact(apply), self._committed)
 
     def _committed(self, _result: object, error: BaseException | None) -> None:
         self._busy = False
@@ -185,15 +193,20 @@ class GroupCommit:
             done(None)
 
     def _failed(self, error: BaseException, sharing: list[Done]) -> None:
-        """Nothing is lost: the batch stays and is tried again."""
+        """Nothing is lost: the batch stays and is tried again; all that wait are told,
+        also for what came after it, as nothing overtakes it."""
         known = error if isinstance(error, HsmError) else HsmError(str(error))
         log.error("commit failed, it is tried again", error=str(error))
-        self._executor.call_later(RETRY_S, self._retry)
-        for done in sharing:
+        if not self._retrying:
+            self._retrying = True
+            self._executor.call_later(RETRY_S, self._retry)
+        waiters, self._waiters = [*sharing, *self._waiters], []
+        for done in waiters:
             done(known)
 
     def _retry(self) -> None:
-        if not self._busy and not self._closed:
+        self._retrying = False
+        if self._frozen and not self._busy and not self._closed:
             self._commit()
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from hsmfs.errors import HsmError, TransientError
 from hsmfs.store.interface import Writer
+from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.store.memory import MemoryStore
 from hsmfs.store.overlay import RETRY_S, GroupCommit
 
@@ -125,3 +127,86 @@ def test_a_commit_that_fails_is_told_and_tried_again() -> None:
     executor.run()
     with store.snapshot() as reader:
         assert reader.get(b"b") == b"2" and later == [None]
+
+
+class Failing:
+    """Makes the commits of a store fail while ``full`` is set."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.full = True
+        self._real = store.transact
+        store.transact = self.transact  # type: ignore[method-assign]
+
+    def transact(self, fn: Callable[[Writer], Any]) -> Any:
+        if self.full:
+            raise TransientError("disk full")
+        return self._real(fn)
+
+
+@pytest.mark.allow_warnings
+def test_after_a_failed_commit_nothing_is_called_durable_that_is_not() -> None:
+    executor, store = Later(), MemoryStore()
+    kv, disk = GroupCommit(store, executor, 0.05), Failing(store)
+    kv.put(b"a", b"1")
+    first: list[HsmError | None] = []
+    kv.flush(first.append)
+    executor.run()
+    assert isinstance(first[0], HsmError)
+    second: list[HsmError | None] = []
+    kv.flush(second.append)
+    assert None not in second
+    executor.run()
+    assert len(second) == 1 and isinstance(second[0], HsmError), "who waits is told, not held"
+    disk.full = False
+    third: list[HsmError | None] = []
+    kv.flush(third.append)
+    executor.run()
+    assert third == [None]
+    with store.snapshot() as reader:
+        assert reader.get(b"a") == b"1"
+
+
+@pytest.mark.allow_warnings
+def test_failures_do_not_multiply_the_tries() -> None:
+    executor, store = Later(), MemoryStore()
+    kv, disk = GroupCommit(store, executor, 0.05), Failing(store)
+    for number in range(20):
+        kv.put(b"%d" % number, b"")
+        kv.flush(lambda error: None)
+        executor.run()
+    retries = [fn for delay, fn in executor.timers if delay == RETRY_S]
+    assert len(retries) == 1
+    disk.full = False
+    retries[0]()
+    kv.flush(lambda error: None)
+    while executor.work:
+        executor.run()
+    assert kv.pending_changes == 0 and store.stat().entries == 20
+
+
+def test_a_commit_that_comes_after_the_close_changes_nothing() -> None:
+    """A worker that had not begun when the store was closed must not bring old values back."""
+    executor, store = Later(), MemoryStore()
+    kv = GroupCommit(store, executor, 0.05)
+    kv.put(b"a", b"old")
+    kv.flush(lambda error: None)
+    kv.put(b"a", b"new")
+    kv.close()
+    executor.run()
+    with store.snapshot() as reader:
+        assert reader.get(b"a") == b"new"
+
+
+def test_the_view_outlives_a_map_that_grows(tmp_path: Path) -> None:
+    executor, store = Later(), LmdbStore(tmp_path / "s", map_bytes=1 << 20)
+    kv = GroupCommit(store, executor, 0.05)
+    for batch in range(4):
+        kv.put(b"k%d" % batch, b"v")
+        for number in range(200):
+            kv.put(b"l%d-%d" % (batch, number), bytes(4000))
+        kv.flush(lambda error: None)
+        assert [key for key, _ in kv.scan(b"k", b"l")] == [b"k%d" % n for n in range(batch + 1)]
+        executor.run()
+        assert len(list(kv.scan(b"l", b"m"))) == 200 * (batch + 1)
+    kv.close()
+    store.close()

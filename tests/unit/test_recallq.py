@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ def test_a_range_set_is_a_set_of_numbers(added: list[tuple[int, int]], asked: li
         found = ranges.ranges()
         assert {n for span in found for n in range(span.start, span.stop)} == model
         assert all(span.start < span.stop for span in found)
-        assert all(a.stop < b.start for a, b in zip(found, found[1:], strict=False)), "merged"
+        assert all(a.stop < b.start for a, b in itertools.pairwise(found)), "merged"
     for start, stop in asked:  # type: ignore[misc]
         assert ranges.covers(start, stop) == (set(range(start, stop)) <= model)
 
