@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 SEQUENCE_SECTORS_MAX: Final = 64
 RUNS_CACHED: Final = 128
 """Runs of 64 KiB of metadata that are kept: 8 MiB."""
-_SEQUENCE_TAGS: Final = frozenset(
+SEQUENCE_TAGS: Final = frozenset(
     {
         TagId.PRIMARY,
         TagId.IMPLEMENTATION_USE,
@@ -46,6 +47,21 @@ def exactly(read: Read, sector: int, sectors: int) -> bytes:
             f"sector {sector}: found {len(data)} bytes, expected {sectors * SECTOR_BYTES}"
         )
     return bytes(data)
+
+
+def anchor_sectors(total_sectors: int | None) -> list[int]:
+    """Where anchors are; those at the end only where the size is known."""
+    ends = (
+        [total_sectors - 1, total_sectors - END_ANCHOR_SECTORS] if total_sectors is not None else []
+    )
+    return [ANCHOR_SECTOR, *(sector for sector in ends if sector > ANCHOR_SECTOR)]
+
+
+def anchor_at(read: Read, sector: int) -> list[tuple[int, int]]:
+    """Sector and length of main and reserve sequence, or MediumError."""
+    data = exactly(read, sector, 1)
+    parse.tag_of(data, sector, {TagId.ANCHOR}, f"sector {sector}: anchor")
+    return parse.parse_anchor(data)
 
 
 def first_good(attempts: Iterator[Callable[[], T]]) -> T:
@@ -72,43 +88,28 @@ class Mount:
         self.partition_sector, self.partition_sectors = parse.parse_partition(
             descriptors[TagId.PARTITION][0]
         )
-        self.copies = list(self._metadata_copies())
+        self.copies = self._metadata_copies()
         """Main metadata and mirror: first sector and sectors of each."""
-        if not self.copies:
-            raise MediumError(
-                f"partition at sector {self.partition_sector}: neither the metadata file's "
-                "entry nor its mirror's can be read; use another copy of the volume"
-            )
 
     # -- volume descriptors ------------------------------------------------------------
 
-    def _anchor_sectors(self) -> list[int]:
-        total = self._total_sectors
-        ends = [total - 1, total - END_ANCHOR_SECTORS] if total is not None else []
-        return [ANCHOR_SECTOR, *(sector for sector in ends if sector > ANCHOR_SECTOR)]
-
-    def _sequences(self) -> Iterator[tuple[int, int]]:
+    def sequences(self) -> list[tuple[int, int]]:
         """Main and reserve sequence of the first anchor that can be read."""
-        for sector in self._anchor_sectors():
-            try:
-                data = exactly(self._read, sector, 1)
-                parse.tag_of(data, sector, {TagId.ANCHOR}, f"sector {sector}: anchor")
-            except MediumError:
-                continue
-            yield from parse.parse_anchor(data)
-            return
-        yield MAIN_SEQUENCE_SECTOR, SEQUENCE_SECTORS
+        for sector in anchor_sectors(self._total_sectors):
+            with suppress(MediumError):
+                return anchor_at(self._read, sector)
+        return [(MAIN_SEQUENCE_SECTOR, SEQUENCE_SECTORS)]
 
     def _descriptors(self) -> dict[int, tuple[bytes, str]]:
         """Each descriptor from the first sequence that has it undamaged."""
         found: dict[int, tuple[bytes, str]] = {}
         needed = {TagId.PARTITION, TagId.LOGICAL}
-        for start, sectors in self._sequences():
+        for start, sectors in self.sequences():
             for sector in range(start, start + min(sectors, SEQUENCE_SECTORS_MAX)):
                 where = f"sector {sector}: volume descriptor"
                 try:
                     data = exactly(self._read, sector, 1)
-                    ident = parse.tag_of(data, sector, _SEQUENCE_TAGS, where)
+                    ident = parse.tag_of(data, sector, SEQUENCE_TAGS, where)
                 except MediumError:
                     continue
                 if ident == TagId.TERMINATING:
@@ -123,16 +124,30 @@ class Mount:
 
     # -- metadata ------------------------------------------------------------------------
 
-    def _metadata_copies(self) -> Iterator[tuple[int, int]]:
-        for block in (self.logical.metadata_entry_block, self.logical.mirror_entry_block):
-            where = f"sector {self.partition_sector + block}: metadata file entry"
+    def _metadata_copies(self) -> list[tuple[int, int]]:
+        copies, errors = [], []
+        for block in self.metadata_entry_blocks():
             try:
-                data = exactly(self._read, self.sector_of(block, 1, where), 1)
-                parse.tag_of(data, block, parse.FILE_ENTRIES, where)
-                entry = parse.parse_entry(data, where)
-                yield self._single_extent(entry, where)
-            except MediumError:
-                continue
+                copies.append(self.metadata_extent(block))
+            except MediumError as error:
+                errors.append(str(error))
+        if not copies:
+            raise MediumError(
+                f"neither the metadata file nor its mirror can be read ({'; '.join(errors)}); "
+                "use another copy of the volume"
+            )
+        return copies
+
+    def metadata_entry_blocks(self) -> tuple[int, int]:
+        """Of the metadata file and its mirror, in the physical partition."""
+        return self.logical.metadata_entry_block, self.logical.mirror_entry_block
+
+    def metadata_extent(self, block: int) -> tuple[int, int]:
+        """First sector and sectors of the metadata whose entry is there."""
+        where = f"sector {self.partition_sector + block}: metadata file entry"
+        data = exactly(self._read, self.sector_of(block, 1, where), 1)
+        parse.tag_of(data, block, parse.FILE_ENTRIES, where)
+        return self._single_extent(parse.parse_entry(data, where), where)
 
     def _single_extent(self, entry: Entry, where: str) -> tuple[int, int]:
         if entry.file_type not in _METADATA_TYPES or len(entry.extents) != 1:
@@ -193,6 +208,11 @@ class Mount:
         return first_good(partial(attempt, c) for c in range(len(self.copies)))
 
     # -- typed reads -----------------------------------------------------------------------
+
+    @property
+    def names_max(self) -> int:
+        """No volume has more names: each takes some bytes of the metadata."""
+        return max(sectors for _, sectors in self.copies) * SECTOR_BYTES // parse.NAME_BYTES_MIN
 
     def root_block(self) -> int:
         """Metadata block of the root directory's entry."""

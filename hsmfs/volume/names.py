@@ -49,9 +49,16 @@ def dstring(text: str, size: int) -> bytes:
     """A fixed field: CS0, zeros, and its length in the last byte."""
     coded = encode_cs0(text) if text else b""
     if len(coded) > size - 1:
-        room = size - 2
-        coded = coded[: 1 + (room if coded[0] == 8 else room & ~1)]
+        coded = _cut(coded, size - 1)
     return coded.ljust(size - 1, b"\0") + bytes([len(coded)])
+
+
+def _cut(coded: bytes, size: int) -> bytes:
+    """At most so many bytes, and no half of a character."""
+    if coded[0] == 8:
+        return coded[:size]
+    text = coded[1 : 1 + (size - 1 & ~1)].decode("utf-16-be", "ignore")
+    return coded[:1] + text.encode("utf-16-be")
 
 
 def parse_dstring(field: bytes, where: str) -> str:

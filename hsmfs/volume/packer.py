@@ -21,6 +21,10 @@ class Packer:
         """Size of the volume with what was added so far."""
         return self._tally.geometry().total_sectors
 
+    def add(self, entry: FileSource) -> bool:
+        """One entry; further names of a file are better added with it."""
+        return self.add_all((entry,))
+
     def add_all(self, entries: Sequence[FileSource]) -> bool:
         """All of them or none; False too where they cannot be on one volume.
 

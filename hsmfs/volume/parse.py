@@ -19,6 +19,8 @@ FILE_ENTRIES: Final = frozenset({TagId.FILE_ENTRY, TagId.EXTENDED_FILE_ENTRY})
 _ENTRY: Final = struct.Struct("<11xB6xHIIIH6xQ8x12s12s12s52xQII")
 _EXTENDED_ENTRY: Final = struct.Struct("<11xB6xHIIIH6xQ16x12s12s12x12s72xQII")
 _FID: Final = struct.Struct("<16sHBBIIH6sH")
+NAME_BYTES_MIN: Final = 40
+"""The shortest record of a directory."""
 _TYPE_BITS: Final = 0xC0000000
 _REVISIONS: Final = range(0x0250, 0x0261)
 

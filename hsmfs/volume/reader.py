@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
 from hsmfs.errors import MediumError
-from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume import parse
+from hsmfs.volume.geometry import sectors_of
 from hsmfs.volume.manifest import MANIFEST_PATH
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
 from hsmfs.volume.metadata import FILE_TYPE_DIRECTORY, FILE_TYPE_FILE
@@ -64,8 +67,8 @@ class VolumeReader:
     def header(self) -> VolumeHeader:
         """The manifest's first line."""
         if self._header is None:
-            first = next(self._lines(), b"")
-            self._header = parse_header(first, self.label)[0]
+            with closing(self._lines()) as lines:
+                self._header = parse_header(next(lines, b""), self.label)[0]
         return self._header
 
     # -- tree ---------------------------------------------------------------------------
@@ -76,10 +79,14 @@ class VolumeReader:
         root = mount.root_block()
         stack = [("", root, mount.entry(root))]
         seen = {root}
+        names_left = mount.names_max
         while stack:
             path, block, entry = stack.pop()
             below = []
             for name in self._names(block, entry):
+                names_left -= 1
+                if names_left < 0:
+                    raise MediumError(f"metadata block {block}: more names than metadata holds")
                 child = mount.entry(name.block)
                 yield self._described(f"{path}{name.name}", name, child)
                 if child.file_type == FILE_TYPE_DIRECTORY:
@@ -95,7 +102,7 @@ class VolumeReader:
         if entry.file_type != FILE_TYPE_DIRECTORY or len(entry.extents) != 1:
             raise MediumError(f"{where}: expected one of one extent, found {entry}")
         extent = entry.extents[0]
-        blocks = -(-extent.length // SECTOR_BYTES)
+        blocks = sectors_of(extent.length)
 
         def check(data: bytes, place: str) -> list[Identifier]:
             here = f"{place}: directory"
@@ -129,9 +136,12 @@ class VolumeReader:
         block = self._mount.root_block()
         entry = self._mount.entry(block)
         for part in path.strip("/").split("/"):
-            names = {name.name: name for name in self._names(block, entry)}
+            names: dict[str, Identifier] = {}
+            if entry.file_type == FILE_TYPE_DIRECTORY:
+                names = {name.name: name for name in self._names(block, entry)}
             if part not in names:
-                raise FileNotFoundError(f"volume {self.label}: no {path!r}")
+                why = f"volume {self.label}: {os.strerror(errno.ENOENT)}"
+                raise FileNotFoundError(errno.ENOENT, why, path)
             block = names[part].block
             entry = self._mount.entry(block)
         return entry
@@ -150,28 +160,41 @@ class VolumeReader:
         own = disc_path(path) if isinstance(path, bytes) else path
         entry = self._find(own)
         if entry.file_type != FILE_TYPE_FILE:
-            raise IsADirectoryError(f"volume {self.label}: {own!r} is a directory")
+            why = f"volume {self.label}: {os.strerror(errno.EISDIR)}"
+            raise IsADirectoryError(errno.EISDIR, why, own)
         return self._data(entry, own)
 
     def _data(self, entry: Entry, path: str) -> Iterator[bytes]:
         left = entry.size
         for extent in entry.extents:
-            sectors = -(-extent.length // SECTOR_BYTES)
+            sectors = sectors_of(extent.length)
             sector = self._mount.sector_of(extent.block, sectors, path)
-            stop, length = sector + sectors, min(extent.length, left)
+            length = min(extent.length, left)
             left -= length
-            while sector < stop and length:
-                step = min(READ_SECTORS, stop - sector)
-                data = exactly(self._read, sector, step)[:length]
-                yield data
-                length -= len(data)
-                sector += step
+            yield from self.extent(sector, length)
+
+    def extent(self, sector: int, size_bytes: int) -> Iterator[bytes]:
+        """Contiguous data in pieces of 1 MiB."""
+        left = size_bytes
+        while left > 0:
+            step = min(READ_SECTORS, sectors_of(left))
+            data = exactly(self._read, sector, step)[:left]
+            yield data
+            left -= len(data)
+            sector += step
 
     # -- manifest -------------------------------------------------------------------------
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self) -> Generator[bytes, None, None]:
         rest = b""
-        for piece in self.stream_file(MANIFEST_PATH):
+        try:
+            pieces = self.stream_file(MANIFEST_PATH)
+        except OSError as error:
+            raise MediumError(
+                f"volume {self.label}: found no {MANIFEST_PATH}: a UDF disc that hsmfs did "
+                "not write; mount it, or read it with 7-Zip"
+            ) from error
+        for piece in pieces:
             *lines, rest = (rest + piece).split(b"\n")
             yield from lines
             if len(rest) > LINE_BYTES_MAX:
@@ -186,3 +209,13 @@ class VolumeReader:
         CallerError at the start where the format is newer than this reader.
         """
         return entries_of(self._lines(), self.label)
+
+    def manifest_until_damage(self) -> Iterator[ManifestEntry | MediumError]:
+        """The entries up to the first that cannot be read, and then why.
+
+        For rescue: what comes before the error is not proved by it.
+        """
+        try:
+            yield from self.manifest()
+        except MediumError as error:
+            yield error

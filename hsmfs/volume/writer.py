@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Protocol
 
 import xxhash
 
-from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
+from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.geometry import (
     ANCHOR_SECTOR,
     END_ANCHOR_SECTORS,
@@ -19,6 +18,7 @@ from hsmfs.volume.geometry import (
     PARTITION_SECTOR,
     RECOGNITION_SECTOR,
 )
+from hsmfs.volume.hashes import FileHashes
 from hsmfs.volume.layout import FileNode, FileSource, Layout
 from hsmfs.volume.manifest import (
     FileResult,
@@ -51,44 +51,6 @@ class Source(Protocol):
         trace: TracebackType | None,
         /,
     ) -> object: ...
-
-
-class _Hashes:
-    """All hashes of one file."""
-
-    def __init__(self) -> None:
-        self._xxh3 = xxhash.xxh3_128()
-        self._sha256 = hashlib.sha256()
-        self._chunk = xxhash.xxh3_64()
-        self.chunk_left = CHUNK_BYTES
-        self._chunks: list[int] = []
-
-    def update(self, piece: memoryview) -> None:
-        """A piece that does not cross a chunk's end."""
-        self._xxh3.update(piece)
-        self._sha256.update(piece)
-        self._chunk.update(piece)
-        self.chunk_left -= len(piece)
-        if self.chunk_left == 0:
-            self._end_chunk()
-
-    def _end_chunk(self) -> None:
-        self._chunks.append(self._chunk.intdigest())
-        self._chunk.reset()
-        self.chunk_left = CHUNK_BYTES
-
-    def result(self, entry: FileSource, offset_bytes: int) -> FileResult:
-        if self.chunk_left != CHUNK_BYTES:
-            self._end_chunk()
-        return FileResult(
-            ino=entry.ino,
-            data_version=entry.data_version,
-            offset_bytes=offset_bytes,
-            size=entry.size,
-            xxh3_128=self._xxh3.hexdigest(),
-            sha256=self._sha256.hexdigest(),
-            chunk_xxh3=self._chunks,
-        )
 
 
 class VolumeWriter:
@@ -178,7 +140,7 @@ class VolumeWriter:
     def _file(self, node: FileNode, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
         entry, offset = node.entry, node.sector * SECTOR_BYTES
         assert self._stage.position == offset
-        hashes = _Hashes()
+        hashes = FileHashes()
         good = False
         try:
             source = open_source(entry)
@@ -192,7 +154,7 @@ class VolumeWriter:
         self.results.append(result)
         yield from self._stage.zeros_to(node.sector + node.sectors)
 
-    def _pull(self, source: Source, size: int, hashes: _Hashes) -> Generator[bytes, None, bool]:
+    def _pull(self, source: Source, size: int, hashes: FileHashes) -> Generator[bytes, None, bool]:
         """Read and hash exactly ``size`` bytes; returns whether that is all."""
         left, stage = size, self._stage
         while left:

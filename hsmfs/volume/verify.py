@@ -1,0 +1,173 @@
+"""Prove a volume: all that is on it twice, the tree, every file's hashes.
+
+Problems are texts that name sector or path; MediumError is raised only where
+there is no volume at all. All are generators: who reads them sets the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hsmfs.errors import MediumError
+from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
+from hsmfs.volume import parse
+from hsmfs.volume.descriptor import TAG_BYTES, TagId
+from hsmfs.volume.geometry import SEQUENCE_SECTORS
+from hsmfs.volume.hashes import FileHashes
+from hsmfs.volume.manifest import FileResult
+from hsmfs.volume.manifestread import ManifestEntry
+from hsmfs.volume.mount import SEQUENCE_TAGS, Mount, Read, anchor_at, anchor_sectors, exactly
+from hsmfs.volume.reader import READ_SECTORS, VolumeReader, WalkEntry
+
+
+def verify_image(read: Read, total_sectors: int) -> Iterator[str]:
+    """Every problem of a volume; reads all of it."""
+    yield from duplicate_problems(read, total_sectors)
+    reader = VolumeReader(read, total_sectors)
+    yield from tree_problems(reader)
+    yield from hash_problems(reader)
+
+
+# -- what is there twice -------------------------------------------------------------------
+
+
+def duplicate_problems(read: Read, total_sectors: int) -> Iterator[str]:
+    """Anchors, descriptor sequences and metadata, each against its other copy."""
+    mount = Mount(read, total_sectors)
+    for sector in anchor_sectors(total_sectors):
+        try:
+            anchor_at(read, sector)
+        except MediumError as error:
+            yield str(error)
+    yield from _sequence_problems(read, mount)
+    yield from _metadata_problems(read, mount)
+
+
+def _sequence_problems(read: Read, mount: Mount) -> Iterator[str]:
+    copies: list[dict[int, bytes]] = []
+    for start, _ in mount.sequences():
+        found: dict[int, bytes] = {}
+        copies.append(found)
+        for sector in range(start, start + SEQUENCE_SECTORS):
+            where = f"sector {sector}: volume descriptor"
+            try:
+                data = exactly(read, sector, 1)
+                ident = parse.tag_of(data, sector, SEQUENCE_TAGS, where)
+            except MediumError as error:
+                yield str(error)
+                continue
+            found[ident] = data[TAG_BYTES:]
+            if ident == TagId.TERMINATING:
+                break
+    for ident in sorted(set.intersection(*map(set, copies))):
+        if len({found[ident] for found in copies}) > 1:
+            yield f"volume descriptor {ident}: main and reserve sequence differ"
+
+
+def _metadata_problems(read: Read, mount: Mount) -> Iterator[str]:
+    copies = []
+    for block in mount.metadata_entry_blocks():
+        try:
+            copies.append(mount.metadata_extent(block))
+        except MediumError as error:
+            yield str(error)
+    if len(copies) < 2:
+        return
+    (main, main_sectors), (mirror, mirror_sectors) = copies
+    if main_sectors != mirror_sectors:
+        yield f"metadata has {main_sectors} sectors, its mirror {mirror_sectors}"
+    sectors = min(main_sectors, mirror_sectors)
+    for first in range(0, sectors, READ_SECTORS):
+        step = min(READ_SECTORS, sectors - first)
+        yield from _span_problems(read, main + first, mirror + first, step)
+
+
+def _span_problems(read: Read, main: int, mirror: int, sectors: int) -> Iterator[str]:
+    try:
+        if exactly(read, main, sectors) == exactly(read, mirror, sectors):
+            return
+    except MediumError:
+        if sectors == 1:
+            yield from _unreadable(read, main, "metadata")
+            yield from _unreadable(read, mirror, "metadata mirror")
+            return
+    if sectors == 1:
+        yield f"sector {main}: metadata differs from its mirror at sector {mirror}"
+        return
+    half = sectors // 2
+    yield from _span_problems(read, main, mirror, half)
+    yield from _span_problems(read, main + half, mirror + half, sectors - half)
+
+
+def _unreadable(read: Read, sector: int, what: str) -> Iterator[str]:
+    try:
+        exactly(read, sector, 1)
+    except MediumError as error:
+        yield f"sector {sector}: {what}: {error}"
+
+
+# -- tree and files ------------------------------------------------------------------------
+
+
+def tree_problems(reader: VolumeReader) -> Iterator[str]:
+    """What the manifest and the directories do not say alike, and void files."""
+    tree: dict[str, WalkEntry] = {}
+    try:
+        for found in reader.walk():
+            tree[found.path] = found
+    except MediumError as error:
+        yield f"directories: {error}"
+    for entry in reader.manifest_until_damage():
+        if isinstance(entry, MediumError):
+            yield str(entry)
+        else:
+            yield from _entry_problems(entry, tree)
+
+
+def _entry_problems(entry: ManifestEntry, tree: dict[str, WalkEntry]) -> Iterator[str]:
+    result, path = entry.result, entry.disc_path
+    if result is not None and result.void:
+        yield f"{path}: void: it could not be read when the disc was written"
+    if not path:
+        return
+    found = tree.get(path)
+    if found is None:
+        yield f"{path}: is in the manifest, but in no directory"
+    elif result is not None and result.size and _place(found) != (_sector(result), result.size):
+        yield (
+            f"{path}: found sector {found.sector} with {found.size} bytes in the directory, "
+            f"expected sector {_sector(result)} with {result.size} as in the manifest"
+        )
+
+
+def _place(found: WalkEntry) -> tuple[int, int]:
+    return found.sector, found.size
+
+
+def _sector(result: FileResult) -> int:
+    return result.offset_bytes // SECTOR_BYTES
+
+
+def hash_problems(reader: VolumeReader) -> Iterator[str]:
+    """Files whose bytes are not those of the manifest; reads all data."""
+    for entry in reader.manifest_until_damage():
+        if isinstance(entry, MediumError) or entry.result is None or entry.result.void:
+            continue
+        hashes = FileHashes()
+        try:
+            for piece in reader.extent(_sector(entry.result), entry.result.size):
+                hashes.update(piece)
+        except MediumError as error:
+            yield f"{entry.disc_path}: {error}"
+            continue
+        found = hashes.result(entry.source, entry.result.offset_bytes)
+        if found != entry.result:
+            yield f"{entry.disc_path}: {_difference(found, entry.result)}"
+
+
+def _difference(found: FileResult, expected: FileResult) -> str:
+    pairs = zip(found.chunk_xxh3, expected.chunk_xxh3, strict=False)
+    bad = [number for number, (mine, theirs) in enumerate(pairs) if mine != theirs]
+    first = (expected.offset_bytes + bad[0] * CHUNK_BYTES) // SECTOR_BYTES if bad else 0
+    place = f", {len(bad)} chunks, the first at sector {first}" if bad else ""
+    return f"found xxh3 {found.xxh3_128}, expected {expected.xxh3_128}{place}"
