@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from hsmfs.errors import FsError
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Cancellable(Protocol):
@@ -92,6 +93,19 @@ class Deferred(Generic[T]):
         if self.on_cancel is not None:
             self.on_cancel()
         self.fail(FsError(errno.EINTR, "interrupted"))
+
+    def map(self, change: Callable[[T], U]) -> Deferred[U]:
+        """The changed value, when this one is here."""
+        answer: Deferred[U] = Deferred(on_cancel=self.cancel)
+
+        def go_on(done: Deferred[T]) -> None:
+            if done.error is not None:
+                answer.settle_like(done)
+            elif not answer.done:
+                answer.set(change(done.result()))
+
+        self.then(go_on)
+        return answer
 
     def settle_like(self, other: Deferred[Any]) -> None:
         """Fail as ``other`` did; for chains whose values differ."""

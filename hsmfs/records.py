@@ -15,7 +15,7 @@ offset  type  field           meaning
 48      i64   mtime_ns
 56      i64   ctime_ns
 64      i64   btime_ns        birth
-72      u32   flags           1 SEEN, 2 PINNED
+72      u32   flags           1 SEEN, 2 PINNED, 4 XATTRS, 8 SPARSE
 76      u8    state           ``types.Residency``
 77      u8    copies          verified copies of this data_version
 78      u8    tier            index of the cache tier
@@ -46,6 +46,10 @@ assert RECORD.size == RECORD_BYTES
 FLAG_SEEN: Final = 1
 """A copy may have seen this data_version: a change needs a new one."""
 FLAG_PINNED: Final = 2
+FLAG_XATTRS: Final = 4
+"""There may be extended attributes: else nobody need look."""
+FLAG_SPARSE: Final = 8
+"""The cache file has holes: its blocks are asked from the disk."""
 
 _FIELDS: Final = (
     ("ino", "<u8"),
@@ -99,6 +103,13 @@ class InodeRecord:
     head_bytes: int = 0
     heat: float = 0.0
     pool: int = 0
+    stored: tuple[int, int, float, int, int] | None = None
+    """State, pool, heat, size and head as the store has them: what index and
+    counters know of this inode. None: nothing yet."""
+
+    def facts(self) -> tuple[int, int, float, int, int]:
+        """What index and counters depend on, as of now."""
+        return self.state, self.pool, self.heat, self.size, self.head_bytes
 
     def pack(self) -> bytes:
         """The 96 bytes."""
@@ -128,4 +139,7 @@ class InodeRecord:
     @classmethod
     def unpack(cls, data: bytes) -> InodeRecord:
         """From the 96 bytes."""
-        return cls(*RECORD.unpack(data))
+        fields = RECORD.unpack(data)
+        record = cls(*fields)
+        record.stored = (fields[13], fields[19], fields[18], fields[7], fields[17])
+        return record

@@ -20,6 +20,7 @@ from hsmfs.errors import CallerError, Kind
 from hsmfs.metrics import FsMetrics, serve_page
 from hsmfs.namespace.engine import Engine, make_namespace
 from hsmfs.namespace.model import EngineSettings
+from hsmfs.namespace.schema import SCANNED
 from hsmfs.residencycalls import ResidencyCalls
 from hsmfs.rpc.messages import Answer, Call, Event, Hello
 from hsmfs.rpc.server import Connection
@@ -106,7 +107,7 @@ class Service:
             recall_timeout_s=self.config.recall.recall_timeout_s,
             journal_records_max=namespace.journal_records_max,
         )
-        commits = GroupCommit(store, executor, namespace.commit_interval_ms / 1000, clock)
+        commits = GroupCommit(store, executor, namespace.commit_interval_ms / 1000, clock, SCANNED)
         return Engine(commits, cache, clock, executor, settings)
 
     # -- running -------------------------------------------------------------

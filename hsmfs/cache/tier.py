@@ -9,13 +9,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hsmfs.cache.paths import CLAIM, COPY, RECALL, cache_path, claim_path, recall_path
+from hsmfs.cache.paths import (
+    CLAIM,
+    COPY,
+    FILES_BITS,
+    OPEN,
+    RECALL,
+    SIDES,
+    cache_path,
+    claim_path,
+    copy_path,
+    open_path,
+    recall_path,
+)
 from hsmfs.errors import FsError
 
 FICLONE: Final = 0x40049409
 COPY_BYTES: Final = 64 * 1024 * 1024
 SPACE_CHECK_BYTES: Final = 8 * 1024 * 1024
 """The file system is asked for its free space once for so many bytes written."""
+
+ROOM_CHECKS: Final = 64
+"""Questions after room that one look at the disk answers."""
 
 
 class Space(NamedTuple):
@@ -38,8 +53,12 @@ class CacheTier:
         self.reserve_bytes = reserve_bytes
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
-        """Cached bytes, kept by the namespace's counters."""
+        """Cached bytes: the namespace's counters at each commit, and what grew since."""
         self._room = 0
+        self._room_seen = 0
+        self._room_checks = 0
+        for side in SIDES:
+            self._make_parent(f"{self.root}/{side}/x")
 
     # -- space -----------------------------------------------------------------
 
@@ -72,6 +91,16 @@ class CacheTier:
             self._room = 0
             raise FsError(errno.ENOSPC, f"cache tier {self.name} is full")
         self._room = min(free - size, SPACE_CHECK_BYTES)
+
+    def has_room(self, size: int) -> bool:
+        """Whether so much may still come; asks the disk once in a while."""
+        if self.capacity_bytes and self.used_bytes + size > self.capacity_bytes:
+            return False
+        self._room_checks -= 1
+        if self._room_checks < 0:
+            self._room_checks = ROOM_CHECKS
+            self._room_seen = self.free_bytes()
+        return self._room_seen >= size
 
     # -- files -----------------------------------------------------------------
 
@@ -127,11 +156,13 @@ class CacheTier:
     def copy_aside(self, ino: int) -> None:
         """Make ``.copy``: reflink where possible, else a copy (blocking)."""
         source = _open(self.path(ino), os.O_RDONLY | os.O_CLOEXEC)
-        target = _open(self.path(ino) + COPY, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
+        target = _open(
+            copy_path(self.root, ino), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        )
         try:
             _clone(source, target)
         except OSError as error:
-            _remove(self.path(ino) + COPY)
+            _remove(copy_path(self.root, ino))
             raise _fs_error(error) from error
         finally:
             os.close(source)
@@ -140,11 +171,18 @@ class CacheTier:
     def empty_aside(self, ino: int) -> None:
         """Make an empty ``.copy``."""
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        os.close(_open(self.path(ino) + COPY, flags))
+        os.close(_open(copy_path(self.root, ino), flags))
 
     def adopt_copy(self, ino: int) -> None:
         """``.copy`` becomes the data."""
-        os.rename(self.path(ino) + COPY, self.path(ino))
+        os.rename(copy_path(self.root, ino), self.path(ino))
+
+    def copy_to_claim(self, ino: int, data_version: int) -> None:
+        """``copy/`` becomes the claimed bytes; the data stays where it is."""
+        try:
+            os.rename(copy_path(self.root, ino), claim_path(self.root, ino, data_version))
+        except OSError as error:
+            raise _fs_error(error) from error
 
     def drop_claim(self, ino: int, data_version: int) -> None:
         """The burn no longer needs it."""
@@ -169,25 +207,55 @@ class CacheTier:
         """No late write can reach new data: the file has lost its name."""
         _remove(recall_path(self.root, ino, data_version))
 
+    # -- what a crash may leave -------------------------------------------------------
+
+    def mark_open(self, ino: int) -> None:
+        """Before a change that the namespace does not know durably yet.
+
+        No sync: making a name comes before later changes of files in the
+        journal of the disk's file system (ext4, xfs), and that is enough.
+        """
+        try:
+            os.mknod(open_path(self.root, ino), 0o600)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise _fs_error(error) from error
+
+    def unmark_open(self, ino: int) -> None:
+        """The namespace knows it now."""
+        _remove(open_path(self.root, ino))
+
+    def marked_open(self) -> list[int]:
+        """Inodes that an earlier run may have changed without a durable word."""
+        return [int(name, 16) for name in self._side(OPEN)]
+
     def leftovers(self) -> Iterator[str]:
-        """Recall files and unfinished copies of an earlier run (walks the tier)."""
-        for path in self._side_files():
-            if RECALL in path or path.endswith(COPY):
-                yield path
+        """Recall files and unfinished copies of an earlier run."""
+        for side in (RECALL, COPY):
+            for name in self._side(side):
+                yield f"{self.root}/{side}/{name}"
 
     def claims(self) -> Iterator[tuple[int, int]]:
-        """Inode and version of every kept claim (walks the tier)."""
-        for path in self._side_files():
-            name = os.path.basename(path)
-            if CLAIM in name:
-                ino, _, version = name.partition(CLAIM)
-                yield int(ino, 16), int(version)
+        """Inode and version of every kept claim."""
+        for name in self._side(CLAIM):
+            ino, _, version = name.partition(".")
+            yield int(ino, 16), int(version)
 
-    def _side_files(self) -> Iterator[str]:
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                if "." in name:
-                    yield os.path.join(folder, name)
+    def unborn(self, next_ino: int) -> Iterator[int]:
+        """Numbers of cache files that no committed inode ever had."""
+        first = next_ino
+        while True:
+            folder = os.path.dirname(self.path(first))
+            try:
+                names = os.listdir(folder)
+            except FileNotFoundError:
+                return
+            yield from (ino for ino in (int(name, 16) for name in names) if ino >= next_ino)
+            first = ((first >> FILES_BITS) + 1) << FILES_BITS
+
+    def _side(self, side: str) -> list[str]:
+        return os.listdir(f"{self.root}/{side}")
 
 
 def _open(path: str, flags: int) -> int:

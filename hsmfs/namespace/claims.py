@@ -98,6 +98,10 @@ class Claims:
     def keep(self, record: InodeRecord) -> None:
         """The file is about to change: give the claimed bytes their own name."""
         self.tier.keep_claim(record.ino, record.data_version)
+        self.kept(record)
+
+    def kept(self, record: InodeRecord) -> None:
+        """The claimed bytes have a name of their own."""
         self._kept.add(FileVersion(record.ino, record.data_version))
 
     # -- copies --------------------------------------------------------------------
@@ -123,10 +127,9 @@ class Claims:
         return answer
 
     def _add_volumes(self, record: InodeRecord, volumes: Sequence[str]) -> None:
-        key = schema.xattr_key(record.ino, schema.VOLUMES_XATTR)
-        known = (self.tables.kv.get(key) or b"").decode().split()
-        labels = list(dict.fromkeys([*known, *volumes]))
-        self.tables.kv.put(key, " ".join(labels).encode())
+        known = (self.tables.xattr(record, schema.VOLUMES_XATTR) or b"").decode().split()
+        labels = " ".join(dict.fromkeys([*known, *volumes]))
+        self.tables.put_xattr(record, schema.VOLUMES_XATTR, labels.encode())
 
     def _pool_number(self, name: str) -> int:
         """Pools are numbered in records as they are first met; 0 is none."""

@@ -1,9 +1,15 @@
-"""Open directories: stable positions while entries come and go."""
+"""Open directories: stable positions while entries come and go.
+
+A cookie is stored with each entry, so a handle keeps no names, and positions
+stay right over restarts and over handles, as NFS servers need.
+"""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from hsmfs.errors import FsError
 from hsmfs.namespace.model import Attr
@@ -11,13 +17,27 @@ from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.tree import Tree
 from hsmfs.records import InodeRecord
 
+DOT: Final = 1
+DOTDOT: Final = 2
+"""Cookies of the two entries that every directory has."""
+
+
+class Listed(NamedTuple):
+    """An entry: its name, where to go on after it, and what it stands for."""
+
+    name: bytes
+    cookie: int
+    ino: int
+    kind: int
+    """File type: the S_IFMT bits of its mode."""
+
 
 @dataclass(slots=True)
 class _Listing:
-    """Names as of the first read; a cookie is a position in them."""
-
     ino: int
-    names: list[tuple[bytes, int]] | None = None
+    stop: int
+    """Entries made after the listing began are not shown: a program that
+    makes files in the directory that it reads comes to an end."""
 
 
 class Directories:
@@ -33,38 +53,45 @@ class Directories:
         """A handle; ENOTDIR."""
         self.tree.directory(ino)
         number, self._next = self._next, self._next + 1
-        self._open[number] = _Listing(ino)
+        self._open[number] = _Listing(ino, self.tables.next_ino)
         return number
 
     def release(self, fh: int) -> None:
         """Close a handle."""
         self._open.pop(fh, None)
 
-    def read(self, fh: int, cookie: int, limit: int) -> list[tuple[bytes, int, Attr]]:
-        """Entries after a cookie (0: the beginning, listed anew).
+    def listed(self, fh: int, cookie: int, limit: int) -> Iterator[Listed]:
+        """Up to ``limit`` entries after a cookie (0: from the beginning).
 
-        What was removed since is left out; what was renamed is not shown twice.
+        To be finished before anything is changed.
         """
         listing = self._open.get(fh)
         if listing is None:
             raise FsError(errno.EBADF)
-        if cookie == 0 or listing.names is None:
-            listing.names = [(b".", 0), (b"..", 0), *self.tables.entries(listing.ino)]
-        found: list[tuple[bytes, int, Attr]] = []
-        while cookie < len(listing.names) and len(found) < limit:
-            name, ino = listing.names[cookie]
-            cookie += 1
-            record = self._still(listing.ino, name, ino)
-            if record is not None:
-                found.append((name, cookie, self.tables.attr(record)))
-        return found
+        if cookie == 0:
+            listing.stop = self.tables.next_ino
+        if self._is_gone(listing.ino):
+            return
+        for number, name in ((DOT, b"."), (DOTDOT, b"..")):
+            if cookie < number:
+                record = self._here(listing.ino, name)
+                yield Listed(name, number, record.ino, record.mode)
+        for number, ino, kind, name in self.tables.listed(listing.ino, max(cookie, DOTDOT), limit):
+            if number >= listing.stop:
+                return
+            yield Listed(name, number, ino, kind)
 
-    def _still(self, parent: int, name: bytes, ino: int) -> InodeRecord | None:
+    def _is_gone(self, ino: int) -> bool:
         try:
-            if not ino:
-                return self.tree.find(parent, name)
-            if self.tables.entry(parent, name) != ino:
-                return None
-            return self.tables.inode(ino)
+            return self.tables.inode(ino).nlink == 0
         except FsError:
-            return None
+            return True
+
+    def _here(self, ino: int, name: bytes) -> InodeRecord:
+        return self.tree.find(ino, name)
+
+    def read(self, fh: int, cookie: int, limit: int) -> list[tuple[bytes, int, Attr]]:
+        """Entries after a cookie: name, next cookie, attributes."""
+        tables = self.tables
+        found = list(self.listed(fh, cookie, limit))[:limit]
+        return [(item.name, item.cookie, tables.attr(tables.inode(item.ino))) for item in found]

@@ -19,6 +19,7 @@ from hsmfs.errors import FsError
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.directories import Directories
 from hsmfs.namespace.fileops import FileOps
+from hsmfs.namespace.marks import Marks
 from hsmfs.namespace.model import (
     NAME_BYTES_MAX,
     RENAME_EXCHANGE,
@@ -32,8 +33,10 @@ from hsmfs.namespace.model import (
 )
 from hsmfs.namespace.openfiles import OpenFile, OpenFiles
 from hsmfs.namespace.recovery import make_namespace, recover
+from hsmfs.namespace.removal import Removal
 from hsmfs.namespace.stubs import Stubs, flush_into
 from hsmfs.namespace.tables import Tables
+from hsmfs.namespace.through import Backings
 from hsmfs.namespace.tree import Tree
 from hsmfs.namespace.xattrs import Xattrs
 from hsmfs.records import InodeRecord
@@ -63,7 +66,6 @@ __all__ = [
     "make_namespace",
 ]
 BLOCK_BYTES: Final = 4096
-SUID_SGID: Final = stat.S_ISUID | stat.S_ISGID
 
 
 class Engine:
@@ -88,22 +90,52 @@ class Engine:
         self.tree = Tree(self.tables, self._removed)
         self.directories = Directories(self.tables, self.tree)
         self.xattrs = Xattrs(self.tables, self.stubs)
-        self.ops = FileOps(
-            self.tables, self.tree, cache, self.files, self.stubs, self.claims, executor, settings
+        self.marks = Marks(self.tables, cache, executor)
+        self.removal = Removal(
+            self.tables, cache, self.files, self.stubs, self.claims, self.marks, executor
         )
+        self.ops = FileOps(
+            self.tables,
+            self.tree,
+            cache,
+            self.files,
+            self.stubs,
+            self.claims,
+            self.removal,
+            self.marks,
+            executor,
+        )
+        self.files.writer_gone = self.ops.through.refresh
+        self.tables.blocks_of = self._blocks_of
+        self.tables.settled = self._account
         self.tables.is_held = lambda ino: (
             self.files.get(ino) is not None or ino in self.stubs.recalls
         )
         self._account()
 
     def _removed(self, record: InodeRecord) -> None:
-        self.ops.removed(record)
+        self.removal.removed(record)
 
     def _closed(self, file: OpenFile) -> None:
+        self.tree.linkable.discard(file.record.ino)
         self.ops.closed(file)
 
     def _account(self) -> None:
         self.tier.used_bytes = self.tables.counters.cached
+
+    def _blocks_of(self, record: InodeRecord) -> int:
+        try:
+            return os.stat(self.tier.path(record.ino)).st_blocks
+        except OSError:
+            return record.size >> 9
+
+    def pass_through(self, backings: Backings) -> None:
+        """From now on resident files are read and written on the cache file itself."""
+        self.ops.through.backings = backings
+
+    def keep_until_forgotten(self) -> None:
+        """The session will call ``forget``: removed inodes stay until then."""
+        self.removal.forgets = True
 
     # -- names -------------------------------------------------------------------
 
@@ -134,12 +166,13 @@ class Engine:
 
     def link(self, ino: int, parent: int, name: bytes) -> Attr:
         """One more name for a file."""
-        return self.tree.link(ino, parent, name)
+        attr = self.tree.link(ino, parent, name)
+        self.removal.named(ino)
+        return attr
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name of anything but a directory."""
         self.tree.unlink(parent, name)
-        self._account()
 
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
@@ -150,7 +183,6 @@ class Engine:
     ) -> None:
         """rename(2) and renameat2(2)."""
         self.tree.rename(parent, name, new_parent, new_name, flags)
-        self._account()
 
     # -- attributes ----------------------------------------------------------------
 
@@ -163,6 +195,8 @@ class Engine:
     ) -> Attr | Deferred[Attr]:
         """Change attributes; a new size may have to wait for a recall."""
         record = self.tables.inode(ino)
+        if ino in self.tables.live:
+            self.tables.live[ino]()
         if changes.size is None:
             return self._set_plain(record, changes, caller)
         if fh is not None and not self.files.handle(fh).writes:
@@ -184,6 +218,7 @@ class Engine:
     def _set_plain(self, record: InodeRecord, changes: SetAttr, caller: Caller) -> Attr:
         if changes.mode is not None:
             record.mode = stat.S_IFMT(record.mode) | stat.S_IMODE(changes.mode)
+            self.xattrs.mode_changed(record)
         if changes.uid is not None or changes.gid is not None:
             self._set_owner(record, changes)
         if changes.atime_ns is not None:
@@ -195,7 +230,6 @@ class Engine:
         self.tables.journal(
             "setattr", record.ino, record.mode, record.uid, record.gid, record.mtime_ns
         )
-        self._account()
         return self.tables.attr(record)
 
     def _set_owner(self, record: InodeRecord, changes: SetAttr) -> None:
@@ -204,17 +238,18 @@ class Engine:
             record.uid = changes.uid
         if changes.gid is not None:
             record.gid = changes.gid
-        if changes.mode is None and stat.S_ISREG(record.mode):
-            runs = record.mode & 0o111
-            record.mode &= ~(SUID_SGID if runs & stat.S_IXGRP else stat.S_ISUID if runs else 0)
+        if changes.mode is None and not stat.S_ISDIR(record.mode):
+            self.ops.drop_privileges(record)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """One extended attribute; ENODATA."""
         return self.xattrs.get(ino, name)
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
+    def setxattr(
+        self, ino: int, name: bytes, value: bytes, flags: int = 0, kill_sgid: bool = False
+    ) -> None:
         """Set one; ``user.hsm.pin`` forbids release."""
-        self.xattrs.set(ino, name, value, flags)
+        self.xattrs.set(ino, name, value, flags, kill_sgid)
 
     def listxattr(self, ino: int) -> list[bytes]:
         """Names of the stored ones."""
@@ -249,20 +284,25 @@ class Engine:
 
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
-    ) -> tuple[Opened, Attr]:
+    ) -> tuple[Opened, Attr] | Deferred[tuple[Opened, Attr]]:
         """A new file and a handle on it."""
-        opened, record = self.ops.create(parent, name, mode, flags, caller)
+        made = self.ops.create(parent, name, mode, flags, caller)
+        if isinstance(made, Deferred):
+            return made.map(lambda pair: (pair[0], self.tables.attr(pair[1])))
+        return made[0], self.tables.attr(made[1])
+
+    def tmpfile(self, parent: int, mode: int, flags: int, caller: Caller) -> tuple[Opened, Attr]:
+        """A file without a name and a handle on it."""
+        opened, record = self.ops.tmpfile(parent, mode, flags, caller)
         return opened, self.tables.attr(record)
 
     def read(self, fh: int, offset: int, size: int) -> bytes | Deferred[bytes]:
         """Bytes of a file; of a stub, when they have landed."""
         return self.ops.read(fh, offset, size)
 
-    def write(self, fh: int, offset: int, data: bytes) -> int | Deferred[int]:
+    def write(self, fh: int, offset: int, data: bytes | memoryview) -> int | Deferred[int]:
         """Write all of ``data``."""
-        result = self.ops.write(fh, offset, data)
-        self._account()
-        return result
+        return self.ops.write(fh, offset, data)
 
     def flush(self, fh: int) -> None:
         """One descriptor of the handle was closed: nothing is kept back here."""
@@ -275,7 +315,6 @@ class Engine:
     def release(self, fh: int) -> None:
         """Close a handle."""
         self.ops.release(fh)
-        self._account()
 
     def fallocate(self, fh: int, mode: int, offset: int, length: int) -> object:
         """Allocate, punch or zero."""
@@ -291,8 +330,10 @@ class Engine:
         """Copy within the file system."""
         return self.ops.copy_file_range(fh_in, offset_in, fh_out, offset_out, length)
 
-    def forget(self, ino: int, lookups: int) -> None:
-        """The kernel dropped references: inodes live by names and handles alone."""
+    def forget(self, ino: int) -> None:
+        """The kernel has no more use for an inode: without a name it ends."""
+        if ino in self.removal.nameless:
+            self.removal.forgotten(ino)
 
     # -- directories -----------------------------------------------------------------
 
@@ -354,9 +395,7 @@ class Engine:
         self, files: Sequence[FileVersion], head_bytes: int
     ) -> Deferred[list[FileResult]]:
         """Turn premigrated files into stubs."""
-        answer = self.claims.release(files, head_bytes)
-        answer.then(lambda _: self._account())
-        return answer
+        return self.claims.release(files, head_bytes)
 
     def recall_begin(self, file: FileVersion) -> RecallFile:
         """Where hsmd writes the data of a stub."""
@@ -368,9 +407,7 @@ class Engine:
 
     def recalled(self, file: FileVersion) -> Deferred[None]:
         """The recall file is whole."""
-        answer = self.stubs.recalled(file)
-        self._account()
-        return answer
+        return self.stubs.recalled(file)
 
     def failed(self, file: FileVersion, number: int, why: str) -> None:
         """The recall ends with an error."""
@@ -386,6 +423,7 @@ class Engine:
 
     def status(self) -> StatusReply:
         """Counts and space, as of now."""
+        self.tables.settle()
         counters = self.tables.counters
         states = [
             StateCount(state.word, counters.files[state], counters.bytes[state])
@@ -406,6 +444,7 @@ class Engine:
     def close(self) -> None:
         """Commit everything and let go of all files."""
         self.files.close_all()
+        self.marks.sync_now()
         for recall in self.stubs.recalls.values():
             if recall.fd >= 0:
                 os.close(recall.fd)

@@ -14,24 +14,25 @@ from hsmfs.errors import FsError
 from hsmfs.heat import heated
 from hsmfs.namespace import schema
 from hsmfs.namespace.claims import Claims
-from hsmfs.namespace.model import SIZE_MAX, Caller, EngineSettings, Opened
+from hsmfs.namespace.marks import Marks
+from hsmfs.namespace.model import SIZE_MAX, Caller, Io, Opened
 from hsmfs.namespace.openfiles import Handle, OpenFile, OpenFiles
+from hsmfs.namespace.removal import Removal
 from hsmfs.namespace.stubs import Stubs, flush_into
 from hsmfs.namespace.tables import Tables
+from hsmfs.namespace.through import SET_ID, Through, atime_is_stale
 from hsmfs.namespace.tree import Tree
-from hsmfs.records import FLAG_SEEN, InodeRecord
+from hsmfs.records import FLAG_SEEN, FLAG_SPARSE, FLAG_XATTRS, InodeRecord
 from hsmfs.residency import STUB_STATES, Cause, after
 from hsmfs.types import Residency
 
 T = TypeVar("T")
-RELATIME_NS: Final = 86_400 * 10**9
 FALLOC_KEEP_SIZE: Final = 1
 FALLOC_PUNCH_HOLE: Final = 2
 FALLOC_ZERO_RANGE: Final = 16
 FALLOC_KNOWN: Final = FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE
 COPY_INLINE_BYTES: Final = 1 << 20
-REAP_S: Final = 0.05
-"""How long data of removed files may stay, so that many share a commit."""
+CAPABILITY: Final = b"security.capability"
 
 
 class FileOps:
@@ -45,8 +46,9 @@ class FileOps:
         files: OpenFiles,
         stubs: Stubs,
         claims: Claims,
+        removal: Removal,
+        marks: Marks,
         executor: Executor,
-        settings: EngineSettings,
     ) -> None:
         self.tables = tables
         self.tree = tree
@@ -54,10 +56,11 @@ class FileOps:
         self.files = files
         self.stubs = stubs
         self.claims = claims
+        self.removal = removal
+        self.marks = marks
+        self.through = Through(tables, tier, claims)
         self.executor = executor
-        self.settings = settings
         self._copying: dict[int, Deferred[None]] = {}
-        self._doomed: list[int] = []
 
     # -- handles ---------------------------------------------------------------
 
@@ -74,31 +77,77 @@ class FileOps:
 
     def _opened(self, record: InodeRecord, flags: int, caller: Caller) -> Opened:
         fh = self.files.open(record, flags, caller.pid)
-        if stat.S_ISREG(record.mode):
-            record.heat = heated(record.heat, self.tables.clock.now_ns())
-            self.tables.save(record)
-        return Opened(fh, True)
+        if not stat.S_ISREG(record.mode):
+            return Opened(fh, True)
+        record.heat = heated(record.heat, self.tables.clock.now_ns())
+        self.tables.save(record)
+        return self._io(fh, flags)
+
+    def _io(self, fh: int, flags: int, fd: int = -1) -> Opened:
+        file = self.files.handle(fh).file
+        try:
+            opened = self.through.opened(file, fh, flags, fd)
+        except FsError:
+            self.files.release(fh)
+            raise
+        if opened.io is Io.PASSES and flags & os.O_ACCMODE != os.O_RDONLY:
+            self._dirty(file)
+        return opened
 
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Opened, InodeRecord] | Deferred[tuple[Opened, InodeRecord]]:
+        """A new regular file and a handle on it; without O_EXCL one that is there."""
+        there = self.tables.entry(parent, name)
+        if there is not None:
+            if flags & os.O_EXCL:
+                raise FsError(errno.EEXIST)
+            record = self.tables.inode(there)
+            opened = self.open(there, flags, caller)
+            return _chain(opened, lambda: (_value(opened), record))
+        return self._handled(*self._make_file(parent, name, mode, caller), flags, caller)
+
+    def tmpfile(
+        self, parent: int, mode: int, flags: int, caller: Caller
     ) -> tuple[Opened, InodeRecord]:
-        """A new regular file and a handle on it."""
+        """A file without a name and a handle on it (O_TMPFILE)."""
         self.tier.reserve(0)
-        record = self.make_file(parent, name, mode, caller)
-        fh = self.files.open(record, flags, caller.pid)
-        return Opened(fh, True), record
+        record = self.tree.tmpfile(parent, mode, caller)
+        if self.removal.forgets:
+            self.removal.nameless[record.ino] = record
+        try:
+            fd = self.tier.create(record.ino)
+        except FsError:
+            self.removal.drop(record)
+            raise
+        return self._handled(record, fd, flags, caller)
+
+    def _handled(
+        self, record: InodeRecord, fd: int, flags: int, caller: Caller
+    ) -> tuple[Opened, InodeRecord]:
+        try:
+            fh = self.files.open(record, flags, caller.pid)
+            return self._io(fh, flags, fd), record
+        finally:
+            os.close(fd)
 
     def make_file(self, parent: int, name: bytes, mode: int, caller: Caller) -> InodeRecord:
         """A new empty file with its cache file; no name without the other."""
-        if self.tables.entry(parent, name) is not None:
-            raise FsError(errno.EEXIST)
+        record, fd = self._make_file(parent, name, mode, caller)
+        os.close(fd)
+        return record
+
+    def _make_file(
+        self, parent: int, name: bytes, mode: int, caller: Caller
+    ) -> tuple[InodeRecord, int]:
+        self.tier.reserve(0)
         record = self.tree.make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
         try:
-            os.close(self.tier.create(record.ino))
+            return record, self.tier.create(record.ino)
         except FsError:
             self.tree.unlink(parent, name)
+            self.removal.forgotten(record.ino)
             raise
-        return record
 
     def release(self, fh: int) -> None:
         """The kernel has no more use for the handle."""
@@ -107,47 +156,11 @@ class FileOps:
     def closed(self, file: OpenFile) -> None:
         """The last handle of an inode is gone."""
         record = file.record
+        self.through.closed(file)
         if record.nlink == 0:
-            self.forget(record)
+            self.removal.closed(record)
         elif file.dirty:
-            self.tables.unmark(record.ino)
-
-    def removed(self, record: InodeRecord) -> None:
-        """The last name is gone; the data stays while somebody has it open."""
-        if stat.S_ISREG(record.mode) and self.files.get(record.ino) is not None:
-            self.tables.mark(record.ino, schema.MARK_ORPHAN)
-            return
-        self.forget(record)
-
-    def forget(self, record: InodeRecord) -> None:
-        """Remove inode and data."""
-        if stat.S_ISREG(record.mode):
-            self.stubs.drop(record, FsError(errno.ESTALE, "the file was removed"))
-            if self.claims.is_claimed(record):
-                self.claims.keep(record)
-        self.tables.drop_inode(record)
-        if stat.S_ISREG(record.mode):
-            self._doom(record.ino)
-
-    def _doom(self, ino: int) -> None:
-        """The data goes only after the commit of its end: a crash before it
-        brings the name back, with all its bytes."""
-        self.tables.mark(ino, schema.MARK_DOOMED)
-        self._doomed.append(ino)
-        if len(self._doomed) == 1:
-            self.executor.call_later(REAP_S, self._reap)
-
-    def _reap(self) -> None:
-        doomed, self._doomed = self._doomed, []
-
-        def committed(error: object) -> None:
-            if error is not None:
-                return  # the marks stay: the next start removes the data
-            for ino in doomed:
-                self.tier.remove(ino)
-                self.tables.unmark(ino)
-
-        self.tables.kv.flush(committed)
+            self.marks.closed(record.ino)
 
     # -- reading -----------------------------------------------------------------
 
@@ -156,7 +169,7 @@ class FileOps:
         handle = self.files.handle(fh)
         if not handle.reads:
             raise FsError(errno.EBADF)
-        record = handle.file.record
+        record = self.current(handle.file)
         stop = min(offset + size, record.size)
         if stop <= offset:
             return b""
@@ -164,6 +177,12 @@ class FileOps:
         if record.state in STUB_STATES:
             return self.stubs.read(record, offset, stop, handle.pid)
         return self._read_resident(handle.file, offset, stop - offset)
+
+    def current(self, file: OpenFile) -> InodeRecord:
+        """The record, with what programs did to the cache file."""
+        if file.watched:
+            self.through.refresh(file)
+        return file.record
 
     def _read_resident(self, file: OpenFile, offset: int, size: int) -> bytes | Deferred[bytes]:
         """From the page cache at once; what must come from disk, by a worker."""
@@ -182,13 +201,10 @@ class FileOps:
         return self._in_worker(file, lambda own: _read_full(own, offset, size))
 
     def _accessed(self, record: InodeRecord, flags: int) -> None:
-        """Access time by the rules of relatime (mount(8))."""
         now_ns = self.tables.clock.now_ns()
-        stale = record.atime_ns <= max(record.mtime_ns, record.ctime_ns)
-        if flags & os.O_NOATIME or not (stale or now_ns - record.atime_ns > RELATIME_NS):
-            return
-        record.atime_ns = now_ns
-        self.tables.save(record)
+        if not flags & os.O_NOATIME and atime_is_stale(record, now_ns):
+            record.atime_ns = now_ns
+            self.tables.save(record)
 
     def _in_worker(self, file: OpenFile, work: Callable[[int], T]) -> Deferred[T]:
         """Run on a descriptor of its own, which outlives the handle."""
@@ -245,13 +261,17 @@ class FileOps:
         record.data_version += 1
         record.flags &= ~FLAG_SEEN
         record.copies = 0
-        self.tables.kv.delete(schema.xattr_key(record.ino, schema.VOLUMES_XATTR))
+        self.tables.drop_xattr(record, schema.VOLUMES_XATTR)
         self.tables.save(record)
 
     def _copy_claimed(self, record: InodeRecord) -> Deferred[Any]:
         ino = record.ino
         copying: Deferred[None] = Deferred()
         self._copying[ino] = copying
+
+        file = self.files.get(ino)
+        in_place = file is not None and file.backing != 0
+        claimed = record.data_version
 
         def copy() -> None:
             self.tier.reserve(record.size)
@@ -262,9 +282,14 @@ class FileOps:
             try:
                 if error is not None:
                     raise error
-                self.claims.keep(record)
-                self.tier.adopt_copy(ino)
-                self.files.reopen(ino)
+                if in_place:
+                    # The kernel has the file for others: the burn gets the copy.
+                    self.tier.copy_to_claim(ino, claimed)
+                    self.claims.kept(record)
+                else:
+                    self.claims.keep(record)
+                    self.tier.adopt_copy(ino)
+                    self.files.reopen(ino)
                 self._new_version(record)
             except (FsError, OSError) as failure:
                 copying.fail(_as_fs_error(failure))
@@ -274,7 +299,7 @@ class FileOps:
         self.executor.submit(copy, done)
         return _following(copying)
 
-    def write(self, fh: int, offset: int, data: bytes) -> int | Deferred[int]:
+    def write(self, fh: int, offset: int, data: bytes | memoryview) -> int | Deferred[int]:
         """All of ``data``, or an error; ENOSPC before the tier is full."""
         handle = self.files.handle(fh)
         if not handle.writes:
@@ -284,29 +309,51 @@ class FileOps:
         pending = self.changing(handle.file.record, handle.pid)
         if pending is None:
             return self._write(handle, offset, data)
-        return _chain(pending, lambda: self.write(fh, offset, data))
+        kept = bytes(data)
+        return _chain(pending, lambda: self.write(fh, offset, kept))
 
-    def _write(self, handle: Handle, offset: int, data: bytes) -> int:
+    def _write(self, handle: Handle, offset: int, data: bytes | memoryview) -> int:
         file = handle.file
-        record = file.record
-        self.tier.reserve(len(data))
+        record = self.current(file)
+        size = offset + len(data)
+        if size > record.size:
+            self.tier.reserve(size - record.size)
         self._dirty(file)
+        if record.mode & SET_ID or record.flags & FLAG_XATTRS:
+            self.drop_privileges(record)
         try:
             count = os.pwrite(self.files.fd(file), data, offset)
         except OSError as error:
             raise FsError(error.errno or errno.EIO) from error
-        record.size = max(record.size, offset + count)
+        if offset > record.size:
+            record.flags |= FLAG_SPARSE
+        self._grown(record, offset + count)
         self._modified(record)
         return count
+
+    def _grown(self, record: InodeRecord, size: int) -> None:
+        if size > record.size:
+            self.tier.used_bytes += size - record.size
+            record.size = size
 
     def _dirty(self, file: OpenFile) -> None:
         if not file.dirty:
             file.dirty = True
-            self.tables.mark(file.record.ino, schema.MARK_WRITE)
+            self.marks.set(file.record)
+
+    def drop_privileges(self, record: InodeRecord) -> None:
+        """What a write, truncate or chown takes from a program (chown(2), write(2))."""
+        record.mode &= ~stat.S_ISUID
+        if record.mode & stat.S_IXGRP:
+            record.mode &= ~stat.S_ISGID
+        self.tables.drop_xattr(record, CAPABILITY)
 
     def _modified(self, record: InodeRecord) -> None:
         record.mtime_ns = record.ctime_ns = self.tables.clock.now_ns()
         self.tables.save(record)
+        file = self.files.get(record.ino)
+        if file is not None and file.watched:
+            self.through.touched(file)
 
     def truncate(self, record: InodeRecord, size: int, pid: int) -> Deferred[Any] | None:
         """Set the size; to nothing needs no recall of a stub."""
@@ -314,7 +361,7 @@ class FileOps:
             raise FsError(errno.EISDIR if stat.S_ISDIR(record.mode) else errno.EINVAL)
         if not 0 <= size <= SIZE_MAX:
             raise FsError(errno.EFBIG)
-        if size == 0:
+        if size == 0 and not self._is_shared(record):
             self._empty(record)
             return None
         pending = self.changing(record, pid)
@@ -322,6 +369,11 @@ class FileOps:
             return _chain(pending, lambda: self.truncate(record, size, pid))
         self._resize(record, size)
         return None
+
+    def _is_shared(self, record: InodeRecord) -> bool:
+        """Claimed by a burn, and in the kernel's hands: neither can be replaced."""
+        file = self.files.get(record.ino)
+        return file is not None and file.backing != 0 and self.claims.is_claimed(record)
 
     def _empty(self, record: InodeRecord) -> None:
         self.stubs.drop(record, FsError(errno.ESTALE, "the file was truncated"))
@@ -333,19 +385,27 @@ class FileOps:
         if record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT:
             record.state = after(record.state, Cause.EMPTIED)
             self._step_version(record)
-            self.tables.unmark(record.ino)
         self._resize(record, 0)
 
     def _resize(self, record: InodeRecord, size: int) -> None:
         file = self.files.get(record.ino)
         if file is not None:
             self._dirty(file)
+        else:
+            self.marks.set(record)
+        if record.mode & SET_ID or record.flags & FLAG_XATTRS:
+            self.drop_privileges(record)
         try:
             os.truncate(self.tier.path(record.ino), size)
         except OSError as error:
             raise FsError(error.errno or errno.EIO) from error
+        if size > record.size:
+            record.flags |= FLAG_SPARSE
+        self.tier.used_bytes += size - record.size
         record.size = size
         self._modified(record)
+        if file is None:
+            self.marks.closed(record.ino)
 
     def fallocate(self, fh: int, mode: int, offset: int, length: int) -> Deferred[Any] | None:
         """Allocate, punch, zero: modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE."""
@@ -364,15 +424,16 @@ class FileOps:
         self._dirty(handle.file)
         _fallocate(self.files.fd(handle.file), mode, offset, length)
         record = handle.file.record
+        record.flags |= FLAG_SPARSE
         if not mode & FALLOC_KEEP_SIZE:
-            record.size = max(record.size, offset + length)
+            self._grown(record, offset + length)
         self._modified(record)
         return None
 
     def lseek(self, fh: int, offset: int, whence: int) -> int:
         """SEEK_DATA and SEEK_HOLE; a stub is all data."""
         file = self.files.handle(fh).file
-        record = file.record
+        record = self.current(file)
         if offset < 0 or offset >= record.size:
             raise FsError(errno.ENXIO)
         if record.state in STUB_STATES:
@@ -412,6 +473,10 @@ class FileOps:
 
         synced.then(commit)
         return answer
+
+
+def _value(opened: Opened | Deferred[Opened]) -> Opened:
+    return opened.result() if isinstance(opened, Deferred) else opened
 
 
 def _read_full(fd: int, offset: int, size: int) -> bytes:

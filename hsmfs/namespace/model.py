@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final, NamedTuple
 
 NAME_BYTES_MAX: Final = 255
@@ -23,8 +24,7 @@ class Caller(NamedTuple):
     umask: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Attr:
+class Attr(NamedTuple):
     """What stat(2) tells."""
 
     ino: int
@@ -55,11 +55,26 @@ class SetAttr:
     ctime_ns: int | None = None
 
 
+class Io(Enum):
+    """How the kernel does the reads and writes of a handle."""
+
+    CACHED = "cached"
+    """Requests, with the page cache."""
+    DIRECT = "direct"
+    """Requests, without it: nothing is read that no program asked for."""
+    PASSES = "passes"
+    """On the cache file itself."""
+    BESIDE = "beside"
+    """Requests, without page cache, while others of the inode pass."""
+
+
 class Opened(NamedTuple):
     """A handle; ``keep_cache``: pages that the kernel has are still right."""
 
     fh: int
     keep_cache: bool
+    io: Io = Io.CACHED
+    backing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,16 @@ class OpenFile:
     fd: int = -1
     dirty: bool = False
     """Marked as written since the first write of this open."""
-    grown_bytes: int = 0
+    passes: bool = False
+    """Decided at the first open: programs have the cache file itself."""
+    backing: int = 0
+    """The kernel's number of the cache file."""
+    watched: bool = False
+    """A program may write to the cache file: what follows is how it was."""
+    base_mtime_ns: int = 0
+    opened_ns: int = 0
+    awaits_read: bool = False
+    """The cache file's access time is zero until the first read."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +63,8 @@ class OpenFiles:
         self._files: dict[int, OpenFile] = {}
         self._handles: dict[int, Handle] = {}
         self._next = 1
+        self.writer_gone: Callable[[OpenFile], None] = lambda file: None
+        """Told when the last writer of a file closed that others have open."""
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -107,6 +118,8 @@ class OpenFiles:
                 os.close(file.fd)
                 file.fd = -1
             self._closed(file)
+        elif handle.writes and file.writers == 0:
+            self.writer_gone(file)
 
     def close_all(self) -> None:
         """At the end of the process."""

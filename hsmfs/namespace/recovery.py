@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from hsmfs.cache.tier import CacheTier
-from hsmfs.errors import FsError
+from hsmfs.errors import CallerError, FsError
 from hsmfs.namespace import schema
-from hsmfs.namespace.tables import Tables
+from hsmfs.namespace.tables import STARTS_KEY, Tables
 from hsmfs.records import InodeRecord
 from hsmfs.residency import STUB_STATES, Cause, after
 from hsmfs.store.interface import KVStore, Writer
@@ -30,22 +30,29 @@ def make_namespace(store: KVStore, uid: int, gid: int, mode: int, now_ns: int) -
 
     def make(writer: Writer) -> bool:
         version = writer.get(VERSION_KEY)
+        starts = int(writer.get(STARTS_KEY) or b"0") + 1
         if version is not None:
             _check_version(int(version))
+            # Inodes made from now on differ from those of a lost batch.
+            writer.put(STARTS_KEY, b"%d" % starts)
             return False
         root = InodeRecord(
             ROOT_INODE, 1, stat.S_IFDIR | mode, uid, gid, 2, 0, 0, now_ns, now_ns, now_ns, now_ns
         )
         writer.put(schema.inode_key(ROOT_INODE), root.pack())
         writer.put(VERSION_KEY, b"%d" % schema.SCHEMA_VERSION)
+        writer.put(STARTS_KEY, b"%d" % starts)
         return True
 
     return store.transact(make)
 
 
 def _check_version(found: int) -> None:
-    from hsmfs.errors import CallerError
-
+    if found < schema.SCHEMA_VERSION:
+        raise CallerError(
+            f"namespace: found version {found}, expected {schema.SCHEMA_VERSION}: it was made "
+            "before the first release; make a new one and copy the files over"
+        )
     if found > schema.SCHEMA_VERSION:
         raise CallerError(
             f"namespace: found version {found}, expected at most {schema.SCHEMA_VERSION}; "
@@ -55,10 +62,13 @@ def _check_version(found: int) -> None:
 
 def recover(tables: Tables, tier: CacheTier) -> int:
     """Work off all marks; how many there were."""
-    marks = [
-        (schema.U64.unpack_from(key, 1)[0], value) for key, value in tables.kv.scan(b"O", b"P")
-    ]
-    for ino, kind in marks:
+    marks = {schema.U64.unpack_from(key, 1)[0]: value for key, value in tables.kv.scan(b"O", b"P")}
+    opened = tier.marked_open()
+    for ino in tier.unborn(tables.next_ino):
+        tier.remove(ino)
+    for ino in opened:
+        marks.setdefault(ino, schema.MARK_WRITE)
+    for ino, kind in marks.items():
         try:
             record = tables.inode(ino)
         except FsError:
@@ -70,13 +80,20 @@ def recover(tables: Tables, tier: CacheTier) -> int:
         os.unlink(path)
     if marks:
         log.info("interrupted work settled", marks=len(marks))
+        tables.kv.flush(lambda error: _forget_open(tier, opened, error))
     return len(marks)
+
+
+def _forget_open(tier: CacheTier, opened: list[int], error: object) -> None:
+    if error is None:
+        for ino in opened:
+            tier.unmark_open(ino)
 
 
 def _settle(tables: Tables, tier: CacheTier, record: InodeRecord, kind: bytes) -> None:
     if kind == schema.MARK_ORPHAN or record.nlink == 0:
-        tier.remove(record.ino)
         tables.drop_inode(record)
+        tier.remove(record.ino)
         return
     if record.state == Residency.RECALLING:
         record.state = after(record.state, Cause.GIVEN_UP)

@@ -1,7 +1,8 @@
 """Records in and out of the store, with what must change along with them.
 
-Saving an inode keeps the policy index and the counters right; all of one
-operation's changes land in one batch, so they are never apart after a crash.
+Inodes that were saved are packed once for each commit, together with what they
+change in the policy index and the counters; all of one operation's changes
+land in one batch, so they are never apart after a crash.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hsmfs.clock import Clock
 from hsmfs.errors import FsError
 from hsmfs.namespace import schema
 from hsmfs.namespace.model import Attr
-from hsmfs.records import InodeRecord
+from hsmfs.records import FLAG_SPARSE, FLAG_XATTRS, InodeRecord
 from hsmfs.store.overlay import GroupCommit
 from hsmfs.types import Residency
 
@@ -25,8 +26,10 @@ CACHED_INODES_MAX: Final = 50_000
 COUNTERS_KEY: Final = b"Mcounters"
 NEXT_INO_KEY: Final = b"Mnext_ino"
 JOURNAL_KEY: Final = b"Mjournal"
+STARTS_KEY: Final = b"Mstarts"
 STUBS: Final = (Residency.MIGRATED, Residency.RECALLING)
-TRIM_RECORDS: Final = 256
+TRIM_RECORDS: Final = 4096
+"""Old journal records dropped in one commit."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -39,18 +42,6 @@ class Counters(msgspec.Struct):
     inodes: int = 0
 
 
-class _Counted:
-    """What a record contributed to index and counters when last saved."""
-
-    __slots__ = ("cached", "index", "size", "state")
-
-    def __init__(self, index: bytes, state: int, size: int, cached: int) -> None:
-        self.index = index
-        self.state = state
-        self.size = size
-        self.cached = cached
-
-
 class Tables:
     """Inodes, entries, links, marks and the journal."""
 
@@ -58,15 +49,24 @@ class Tables:
         self.kv = kv
         self.clock = clock
         self._inodes: dict[int, InodeRecord] = {}
-        self._counted: dict[int, _Counted] = {}
+        self._dirty: dict[int, InodeRecord] = {}
         self._journal_max = journal_records_max
         self.is_held: Callable[[int], bool] = lambda ino: False
         """Whether a record is in use (open file, running recall); set by the engine."""
+        self.live: dict[int, Callable[[], None]] = {}
+        """Inodes whose cache file programs change directly, and what brings
+        the record up to date."""
+        self.settled: Callable[[], None] = lambda: None
+        """Told when the counters are right again."""
+        self.blocks_of: Callable[[InodeRecord], int] = lambda record: record.size >> 9
+        """Blocks that a sparse cache file has; set by the engine."""
         counters = kv.get(COUNTERS_KEY)
         self.counters = msgspec.msgpack.decode(counters, type=Counters) if counters else Counters()
-        self._next_ino = int(kv.get(NEXT_INO_KEY) or b"2")
+        self._next_ino = int(kv.get(NEXT_INO_KEY) or schema.FIRST_INO)
+        self.generation = int(kv.get(STARTS_KEY) or b"1")
         first, following = (kv.get(JOURNAL_KEY) or b"1 1").split()
         self._journal_first, self._journal_next = int(first), int(following)
+        kv.before_commit = self.settle
 
     # -- inodes --------------------------------------------------------------
 
@@ -78,84 +78,118 @@ class Tables:
             if data is None:
                 raise FsError(errno.ESTALE)
             record = InodeRecord.unpack(data)
-            self._remember(record, known=True)
+            self._remember(record)
         return record
 
-    def _remember(self, record: InodeRecord, *, known: bool) -> None:
+    def _remember(self, record: InodeRecord) -> None:
         if len(self._inodes) >= CACHED_INODES_MAX:
             self._make_room()
         self._inodes[record.ino] = record
-        if known and stat.S_ISREG(record.mode):
-            self._counted[record.ino] = _counted(record)
 
     def _make_room(self) -> None:
         """Forget the oldest quarter; records that somebody holds stay one object."""
         for ino in list(self._inodes)[: CACHED_INODES_MAX // 4]:
-            if not self.is_held(ino):
-                del self._inodes[ino]
-                self._counted.pop(ino, None)
+            record = self._inodes.pop(ino)
+            if ino in self._dirty or record.nlink == 0 or self.is_held(ino):
+                self._inodes[ino] = record
+
+    def number(self) -> int:
+        """One that was never used, for an inode or a cookie."""
+        number = self._next_ino
+        self._next_ino = number + 1
+        return number
+
+    @property
+    def next_ino(self) -> int:
+        """All numbers so far are smaller."""
+        return self._next_ino
 
     def new_inode(self, mode: int, uid: int, gid: int, rdev: int = 0) -> InodeRecord:
-        """A fresh record (numbers are never used twice); not saved yet."""
+        """A fresh record; not saved yet."""
         now_ns = self.clock.now_ns()
-        ino, self._next_ino = self._next_ino, self._next_ino + 1
-        self.kv.put(NEXT_INO_KEY, b"%d" % self._next_ino)
-        record = InodeRecord(ino, 1, mode, uid, gid, 1, rdev, 0, now_ns, now_ns, now_ns, now_ns)
+        ino = self.number()
+        record = InodeRecord(
+            ino, self.generation, mode, uid, gid, 1, rdev, 0, now_ns, now_ns, now_ns, now_ns
+        )
         self.counters.inodes += 1
-        self._remember(record, known=False)
+        self._remember(record)
         return record
 
     def save(self, record: InodeRecord) -> None:
-        """Write the record as it is now."""
-        self._inodes[record.ino] = record
-        self.kv.put(schema.inode_key(record.ino), record.pack())
-        if stat.S_ISREG(record.mode):
-            self._count(record)
+        """The record as it is at the next commit will be stored."""
+        ino = record.ino
+        self._inodes[ino] = record
+        self._dirty[ino] = record
+        self.kv.touch()
 
-    def _count(self, record: InodeRecord) -> None:
-        old = self._counted.get(record.ino)
-        new = _counted(record)
-        self._counted[record.ino] = new
-        if old is not None and old.index != new.index:
-            self.kv.delete(old.index)
-        if old is None or old.index != new.index:
-            self.kv.put(new.index, b"")
-        self._add(old, -1)
-        self._add(new, 1)
-        self._save_counters()
+    def settle(self) -> None:
+        """Put what was saved into the batch, with index and counters."""
+        dirty, self._dirty = self._dirty, {}
+        if not dirty and not self.kv.has_active:
+            return
+        put = self.kv.put
+        for ino, record in dirty.items():
+            put(schema.inode_key(ino), record.pack())
+            if stat.S_ISREG(record.mode):
+                facts = record.facts()
+                if facts != record.stored:
+                    self._recount(record, facts)
+        self._trim_journal()
+        put(NEXT_INO_KEY, b"%d" % self._next_ino)
+        put(COUNTERS_KEY, _encode(self.counters))
+        put(JOURNAL_KEY, b"%d %d" % (self._journal_first, self._journal_next))
+        self.settled()
 
-    def _add(self, counted: _Counted | None, sign: int) -> None:
-        if counted is not None:
-            self.counters.files[counted.state] += sign
-            self.counters.bytes[counted.state] += sign * counted.size
-            self.counters.cached += sign * counted.cached
+    def _recount(self, record: InodeRecord, facts: tuple[int, int, float, int, int]) -> None:
+        index = schema.index_key(record.state, record.pool, record.heat, record.ino)
+        old = record.stored
+        record.stored = facts
+        if old is not None:
+            before = schema.index_key(old[0], old[1], old[2], record.ino)
+            if before != index:
+                self.kv.drop(before)
+                self.kv.put(index, b"")
+            self._add(old, -1)
+        else:
+            self.kv.put(index, b"")
+        self._add(facts, 1)
 
-    def _save_counters(self) -> None:
-        self.kv.put(COUNTERS_KEY, _encode(self.counters))
+    def _add(self, facts: tuple[int, int, float, int, int], sign: int) -> None:
+        state, _, _, size, head = facts
+        self.counters.files[state] += sign
+        self.counters.bytes[state] += sign * size
+        self.counters.cached += sign * (min(size, head) if state in STUBS else size)
 
     def drop_inode(self, record: InodeRecord) -> None:
         """Remove the record and all that hangs on it."""
         ino = record.ino
-        self.kv.delete(schema.inode_key(ino))
-        if stat.S_ISREG(record.mode):
-            counted = self._counted.get(ino) or _counted(record)
-            self.kv.delete(counted.index)
-            self._add(counted, -1)
-        self.counters.inodes -= 1
-        self._save_counters()
-        if stat.S_ISLNK(record.mode):
-            self.kv.delete(schema.symlink_key(ino))
-        for key, _ in list(self.kv.scan(*schema.xattr_range(ino))):
-            self.kv.delete(key)
-        self.kv.delete(schema.mark_key(ino))
+        self._dirty.pop(ino, None)
         self._inodes.pop(ino, None)
-        self._counted.pop(ino, None)
+        self.live.pop(ino, None)
+        self.kv.drop(schema.inode_key(ino))
+        if record.stored is not None and stat.S_ISREG(record.mode):
+            state, pool, heat = record.stored[:3]
+            self.kv.drop(schema.index_key(state, pool, heat, ino))
+            self._add(record.stored, -1)
+            record.stored = None
+        self.counters.inodes -= 1
+        if stat.S_ISLNK(record.mode):
+            self.kv.drop(schema.symlink_key(ino))
+        if record.flags & FLAG_XATTRS:
+            for key, _ in list(self.kv.scan(*schema.xattr_range(ino))):
+                self.kv.drop(key)
+        self.kv.drop(schema.mark_key(ino))
 
     def attr(self, record: InodeRecord) -> Attr:
         """As stat(2) shows it; stubs show the space of their head."""
+        if record.ino in self.live:
+            self.live[record.ino]()
         size = record.size
         if record.state in STUBS:
             size = min(size, record.head_bytes)
+        blocks = (size + 4095 >> 12) << 3
+        if record.flags & FLAG_SPARSE:
+            blocks = min(blocks, self.blocks_of(record))
         return Attr(
             record.ino,
             record.generation,
@@ -165,39 +199,73 @@ class Tables:
             record.gid,
             record.rdev,
             record.size,
-            (size + 511) // 512,
+            blocks,
             record.atime_ns,
             record.mtime_ns,
             record.ctime_ns,
             record.btime_ns,
         )
 
-    # -- entries and links ---------------------------------------------------------
+    # -- entries ---------------------------------------------------------------
 
     def entry(self, parent: int, name: bytes) -> int | None:
         """The inode that a name stands for."""
         value = self.kv.get(schema.entry_key(parent, name))
         if value is None:
             return None
-        ino: int = schema.ENTRY.unpack(value)[0]
-        return ino
+        return int.from_bytes(value[:8], "big")
 
-    def add_entry(self, parent: int, name: bytes, record: InodeRecord) -> None:
-        value = schema.ENTRY.pack(record.ino, stat.S_IFMT(record.mode))
-        self.kv.put(schema.entry_key(parent, name), value)
-        self.kv.put(schema.link_key(record.ino, parent, name), b"")
+    def add_entry(
+        self, parent: int, name: bytes, record: InodeRecord, cookie: int | None = None
+    ) -> None:
+        """A name; listed last in its directory, or where ``cookie`` says."""
+        cookie = cookie or self.number()
+        kind = stat.S_IFMT(record.mode)
+        put = self.kv.put
+        put(schema.entry_key(parent, name), schema.ENTRY.pack(record.ino, kind, cookie))
+        put(schema.listed_key(parent, cookie), schema.LISTED.pack(record.ino, kind) + name)
+        put(schema.link_key(record.ino, parent, name), b"")
 
-    def remove_entry(self, parent: int, name: bytes, ino: int) -> None:
-        self.kv.delete(schema.entry_key(parent, name))
-        self.kv.delete(schema.link_key(ino, parent, name))
+    def remove_entry(self, parent: int, name: bytes, ino: int) -> int:
+        """Forget a name; its cookie."""
+        key = schema.entry_key(parent, name)
+        value = self.kv.get(key)
+        assert value is not None
+        cookie: int = schema.ENTRY.unpack(value)[2]
+        self.kv.drop(key)
+        self.kv.drop(schema.listed_key(parent, cookie))
+        self.kv.drop(schema.link_key(ino, parent, name))
+        return cookie
 
-    def entries(self, parent: int) -> Iterator[tuple[bytes, int]]:
-        """Names and inodes of a directory, by name."""
-        for key, value in self.kv.scan(*schema.entry_range(parent)):
-            yield key[9:], schema.ENTRY.unpack(value)[0]
+    def listed(self, parent: int, after: int, limit: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Cookie, inode, file type and name of the entries after a cookie."""
+        for key, value in self.kv.scan(*schema.listed_range(parent, after), limit=limit):
+            ino, kind = schema.LISTED.unpack_from(value)
+            yield int.from_bytes(key[9:], "big"), ino, kind, value[12:]
+
+    # -- extended attributes ---------------------------------------------------
+
+    def xattr(self, record: InodeRecord, name: bytes) -> bytes | None:
+        """A stored attribute."""
+        if not record.flags & FLAG_XATTRS:
+            return None
+        return self.kv.get(schema.xattr_key(record.ino, name))
+
+    def put_xattr(self, record: InodeRecord, name: bytes, value: bytes) -> None:
+        """Store or replace; the record is to be saved by the caller."""
+        record.flags |= FLAG_XATTRS
+        self.kv.put(schema.xattr_key(record.ino, name), value)
+
+    def drop_xattr(self, record: InodeRecord, name: bytes) -> bool:
+        """Remove; False if there was none."""
+        if not record.flags & FLAG_XATTRS:
+            return False
+        return self.kv.delete(schema.xattr_key(record.ino, name))
+
+    # -- directories -----------------------------------------------------------
 
     def is_empty(self, parent: int) -> bool:
-        return not any(True for _ in self.kv.scan(*schema.entry_range(parent), limit=1))
+        return not any(True for _ in self.kv.scan(*schema.listed_range(parent), limit=1))
 
     def parent_of(self, ino: int) -> tuple[int, bytes] | None:
         """One place where the inode is linked; a directory has just one."""
@@ -227,13 +295,12 @@ class Tables:
         value = _encode((self.clock.now_ns(), op, ino, *facts))
         self.kv.put(schema.journal_key(self._journal_next), value)
         self._journal_next += 1
-        if self._journal_next - self._journal_first > self._journal_max:
-            stop = self._journal_next - self._journal_max
-            stop = min(stop, self._journal_first + TRIM_RECORDS)
-            for sequence in range(self._journal_first, stop):
-                self.kv.delete(schema.journal_key(sequence))
-            self._journal_first = stop
-        self.kv.put(JOURNAL_KEY, b"%d %d" % (self._journal_first, self._journal_next))
+
+    def _trim_journal(self) -> None:
+        stop = min(self._journal_next - self._journal_max, self._journal_first + TRIM_RECORDS)
+        for sequence in range(self._journal_first, stop):
+            self.kv.drop(schema.journal_key(sequence))
+        self._journal_first = max(self._journal_first, stop)
 
     def touch_parent(self, parent: InodeRecord) -> None:
         """A directory's entries changed."""
@@ -241,9 +308,6 @@ class Tables:
         self.save(parent)
 
 
-def _counted(record: InodeRecord) -> _Counted:
-    cached = record.size
-    if record.state in STUBS:
-        cached = min(cached, record.head_bytes)
-    index = schema.index_key(record.state, record.pool, record.heat, record.ino)
-    return _Counted(index, record.state, record.size, cached)
+def cached_bytes(record: InodeRecord) -> int:
+    """Bytes that the data of a file has in the cache."""
+    return min(record.size, record.head_bytes) if record.state in STUBS else record.size

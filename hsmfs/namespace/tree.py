@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hsmfs.errors import FsError
-from hsmfs.namespace import schema
+from hsmfs.namespace import acl, schema
 from hsmfs.namespace.model import (
     LINKS_MAX,
     NAME_BYTES_MAX,
@@ -19,7 +19,7 @@ from hsmfs.namespace.model import (
     Caller,
 )
 from hsmfs.namespace.tables import Tables
-from hsmfs.records import InodeRecord
+from hsmfs.records import FLAG_XATTRS, InodeRecord
 from hsmfs.types import ROOT_INODE
 
 DEPTH_MAX: Final = 4096
@@ -40,6 +40,8 @@ class Tree:
     def __init__(self, tables: Tables, removed: Callable[[InodeRecord], None]) -> None:
         self.tables = tables
         self._removed = removed
+        self.linkable: set[int] = set()
+        """Files made without a name, which may still get one."""
 
     def directory(self, ino: int) -> InodeRecord:
         """The record of a directory; ENOTDIR for anything else."""
@@ -84,15 +86,42 @@ class Tree:
             raise FsError(errno.EEXIST)
         if stat.S_ISDIR(mode) and folder.nlink >= LINKS_MAX:
             raise FsError(errno.EMLINK)
-        gid, mode = self._inherit(folder, mode & ~_umask(mode, caller), caller)
-        record = self.tables.new_inode(mode, caller.uid, gid, rdev)
+        record = self._new(folder, mode, caller, rdev)
         if stat.S_ISDIR(mode):
             record.nlink = 2
             folder.nlink += 1
-        self.tables.add_entry(parent, name, record)
+        self.tables.add_entry(parent, name, record, record.ino)
         self.tables.save(record)
         self.tables.touch_parent(folder)
         self.tables.journal("make", record.ino, parent, name, mode)
+        return record
+
+    def _new(self, folder: InodeRecord, mode: int, caller: Caller, rdev: int) -> InodeRecord:
+        """A record with the group, mode and ACLs that the directory gives."""
+        tables = self.tables
+        default = b""
+        if folder.flags & FLAG_XATTRS and not stat.S_ISLNK(mode):
+            default = tables.kv.get(schema.xattr_key(folder.ino, acl.DEFAULT)) or b""
+        if not default:
+            gid, mode = self._inherit(folder, mode & ~_umask(mode, caller), caller)
+            return tables.new_inode(mode, caller.uid, gid, rdev)
+        entries, mode = acl.inherit(acl.parse(default), mode)
+        gid, mode = self._inherit(folder, mode, caller)
+        record = tables.new_inode(mode, caller.uid, gid, rdev)
+        if not acl.is_trivial(entries):
+            tables.put_xattr(record, acl.ACCESS, acl.build(entries))
+        if stat.S_ISDIR(mode):
+            tables.put_xattr(record, acl.DEFAULT, default)
+        return record
+
+    def tmpfile(self, parent: int, mode: int, caller: Caller) -> InodeRecord:
+        """A file without a name (O_TMPFILE); ``link`` may give it one."""
+        folder = self.directory(parent)
+        record = self._new(folder, stat.S_IFREG | stat.S_IMODE(mode), caller, 0)
+        record.nlink = 0
+        self.linkable.add(record.ino)
+        self.tables.save(record)
+        self.tables.mark(record.ino, schema.MARK_ORPHAN)
         return record
 
     def _inherit(self, folder: InodeRecord, mode: int, caller: Caller) -> tuple[int, int]:
@@ -127,12 +156,15 @@ class Tree:
         record, folder = self.tables.inode(ino), self.directory(parent)
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EPERM)
-        if record.nlink == 0 or folder.nlink == 0:
+        if folder.nlink == 0 or (record.nlink == 0 and ino not in self.linkable):
             raise FsError(errno.ENOENT)
         if record.nlink >= LINKS_MAX:
             raise FsError(errno.EMLINK)
         if self.tables.entry(parent, name) is not None:
             raise FsError(errno.EEXIST)
+        if record.nlink == 0:
+            self.linkable.discard(ino)
+            self.tables.unmark(ino)
         record.nlink += 1
         record.ctime_ns = self.tables.clock.now_ns()
         self.tables.add_entry(parent, name, record)
@@ -180,6 +212,8 @@ class Tree:
         self.tables.touch_parent(folder)
         self.tables.journal("rmdir", record.ino, parent, name)
         record.nlink = 0
+        record.ctime_ns = folder.ctime_ns
+        self.tables.save(record)
         self._removed(record)
 
     # -- renaming ----------------------------------------------------------------
@@ -242,8 +276,12 @@ class Tree:
     def _move(
         self, parent: int, name: bytes, record: InodeRecord, new_parent: int, new_name: bytes
     ) -> None:
-        self.tables.remove_entry(parent, name, record.ino)
-        self.tables.add_entry(new_parent, new_name, record)
+        cookie = self.tables.remove_entry(parent, name, record.ino)
+        # Within a directory it stays where it is: who renames while listing
+        # must not meet it again at the end.
+        self.tables.add_entry(
+            new_parent, new_name, record, cookie if parent == new_parent else None
+        )
         self._settle(record, parent, new_parent)
         self.tables.journal("rename", record.ino, parent, name, new_parent, new_name)
 
@@ -260,10 +298,10 @@ class Tree:
         if target.ino == record.ino:
             return
         self._check_cycle(target, parent)
-        self.tables.remove_entry(parent, name, record.ino)
-        self.tables.remove_entry(new_parent, new_name, target.ino)
-        self.tables.add_entry(new_parent, new_name, record)
-        self.tables.add_entry(parent, name, target)
+        here = self.tables.remove_entry(parent, name, record.ino)
+        there = self.tables.remove_entry(new_parent, new_name, target.ino)
+        self.tables.add_entry(new_parent, new_name, record, there)
+        self.tables.add_entry(parent, name, target, here)
         self._settle(record, parent, new_parent)
         self._settle(target, new_parent, parent)
         self.tables.journal("exchange", record.ino, parent, name, new_parent, new_name)

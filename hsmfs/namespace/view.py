@@ -56,8 +56,8 @@ class NamespaceView:
     def children(self, ino: int) -> list[tuple[bytes, int]]:
         """Names and inodes of a directory, in the order of inode numbers."""
         entries = [
-            (key[9:], schema.ENTRY.unpack(value)[0])
-            for key, value in self._reader.scan(*schema.entry_range(ino))
+            (value[12:], schema.LISTED.unpack_from(value)[0])
+            for _, value in self._reader.scan(*schema.listed_range(ino))
         ]
         return sorted(entries, key=lambda entry: entry[1])
 

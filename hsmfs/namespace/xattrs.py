@@ -7,11 +7,11 @@ import stat
 from typing import Final
 
 from hsmfs.errors import FsError
-from hsmfs.namespace import schema
+from hsmfs.namespace import acl, schema
 from hsmfs.namespace.model import NAME_BYTES_MAX, XATTR_BYTES_MAX
 from hsmfs.namespace.stubs import Stubs
 from hsmfs.namespace.tables import Tables
-from hsmfs.records import FLAG_PINNED, InodeRecord
+from hsmfs.records import FLAG_PINNED, FLAG_XATTRS, InodeRecord
 from hsmfs.residency import STUB_STATES
 from hsmfs.types import Residency
 
@@ -40,7 +40,7 @@ class Xattrs:
         record = self.tables.inode(ino)
         value = self._virtual(record, name)
         if value is None:
-            value = self.tables.kv.get(schema.xattr_key(ino, name))
+            value = self.tables.xattr(record, name)
         if value is None or name == schema.VOLUMES_XATTR:
             raise FsError(errno.ENODATA)
         return value
@@ -58,7 +58,7 @@ class Xattrs:
             case b"user.hsm.copies":
                 return b"%d" % record.copies
             case b"user.hsm.volumes":
-                return self.tables.kv.get(schema.xattr_key(record.ino, schema.VOLUMES_XATTR)) or b""
+                return self.tables.xattr(record, schema.VOLUMES_XATTR) or b""
             case b"user.hsm.pin":
                 return b"1" if record.flags & FLAG_PINNED else b"0"
             case b"user.hsm.recall":
@@ -69,12 +69,18 @@ class Xattrs:
     def list(self, ino: int) -> list[bytes]:
         """Names; those under user.hsm. are for who asks for them by name, so
         that copies of a tree do not try to set them."""
-        self.tables.inode(ino)
+        if not self.tables.inode(ino).flags & FLAG_XATTRS:
+            return []
         names = [key[9:] for key, _ in self.tables.kv.scan(*schema.xattr_range(ino))]
         return [name for name in names if name != schema.VOLUMES_XATTR]
 
-    def set(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        """XATTR_CREATE: EEXIST; XATTR_REPLACE: ENODATA; E2BIG, ERANGE."""
+    def set(
+        self, ino: int, name: bytes, value: bytes, flags: int = 0, kill_sgid: bool = False
+    ) -> None:
+        """XATTR_CREATE: EEXIST; XATTR_REPLACE: ENODATA; E2BIG, ERANGE.
+
+        ``kill_sgid``: the one who sets an ACL is not in the file's group.
+        """
         record = self.tables.inode(ino)
         if not name or len(name) > NAME_BYTES_MAX:
             raise FsError(errno.ERANGE)
@@ -85,15 +91,35 @@ class Xattrs:
         if name.startswith(HSM):
             self._set_virtual(record, name, value)
             return
-        key = schema.xattr_key(ino, name)
-        exists = self.tables.kv.get(key) is not None
+        exists = self.tables.xattr(record, name) is not None
         if flags & XATTR_CREATE and exists:
             raise FsError(errno.EEXIST)
         if flags & XATTR_REPLACE and not exists:
             raise FsError(errno.ENODATA)
-        self.tables.kv.put(key, value)
+        if name == acl.ACCESS:
+            self._set_access(record, value, kill_sgid)
+        else:
+            self.tables.put_xattr(record, name, value)
         self._changed(record)
         self.tables.journal("setxattr", ino, name, value)
+
+    def _set_access(self, record: InodeRecord, value: bytes, kill_sgid: bool) -> None:
+        """The mode follows; an ACL that says no more than it is not kept."""
+        entries = acl.parse(value)
+        record.mode = acl.mode_of(entries, record.mode)
+        if kill_sgid:
+            record.mode &= ~stat.S_ISGID
+        if acl.is_trivial(entries):
+            self.tables.drop_xattr(record, acl.ACCESS)
+        else:
+            self.tables.put_xattr(record, acl.ACCESS, value)
+
+    def mode_changed(self, record: InodeRecord) -> None:
+        """chmod(2): the access ACL follows."""
+        value = self.tables.xattr(record, acl.ACCESS)
+        if value is not None:
+            entries = acl.with_mode(acl.parse(value), record.mode)
+            self.tables.put_xattr(record, acl.ACCESS, acl.build(entries))
 
     def _set_virtual(self, record: InodeRecord, name: bytes, value: bytes) -> None:
         if name != PIN or not stat.S_ISREG(record.mode):
@@ -112,7 +138,7 @@ class Xattrs:
         if name == PIN:
             self._set_virtual(record, name, b"0")
             return
-        if name == schema.VOLUMES_XATTR or not self.tables.kv.delete(schema.xattr_key(ino, name)):
+        if name == schema.VOLUMES_XATTR or not self.tables.drop_xattr(record, name):
             raise FsError(errno.ENODATA)
         self._changed(record)
         self.tables.journal("removexattr", ino, name)

@@ -8,12 +8,13 @@ that wait when a commit starts share it.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedSet
 
 from hsmfs.clock import Clock
 from hsmfs.errors import HsmError
@@ -25,8 +26,9 @@ BATCH_CHANGES_MAX: Final = 50_000
 """An active batch this large is flushed without waiting for the interval."""
 
 Done = Callable[[HsmError | None], None]
-Batch: TypeAlias = Any
-"""A SortedDict of keys to values, None for a deletion (the library has no types)."""
+Batch: TypeAlias = dict[bytes, bytes | None]
+"""Keys and values, None for a deletion."""
+_MISSING: Final = b"\0missing"
 
 
 class Timers(Protocol):
@@ -45,16 +47,29 @@ class GroupCommit:
     """A writer whose changes are durable only after ``flush``."""
 
     def __init__(
-        self, store: KVStore, executor: Timers, interval_s: float, clock: Clock | None = None
+        self,
+        store: KVStore,
+        executor: Timers,
+        interval_s: float,
+        clock: Clock | None = None,
+        scanned: bytes = bytes(range(256)),
     ) -> None:
+        """``scanned``: first bytes of keys that ``scan`` is asked for."""
         self.store = store
         self._executor = executor
         self._interval_s = interval_s
-        self._active: Batch = SortedDict()
-        self._frozen: Batch = SortedDict()
+        self._active: Batch = {}
+        self._frozen: Batch = {}
+        self._order: Any = SortedSet()
+        self._frozen_order: Any = SortedSet()
+        """Keys of the tables that are scanned, in order."""
+        self._scanned = frozenset(scanned)
+        self.before_commit: Callable[[], None] = _nothing
+        """Called before a batch is frozen: what is kept back is put now."""
         self._busy = False
         self._closed = False
         self._timer = False
+        self._touched = False
         self._retrying = False
         self._waiters: list[Done] = []
         self._sharing: list[Done] = []
@@ -70,18 +85,16 @@ class GroupCommit:
             self._context.__exit__(None, None, None)
         self._context = self.store.snapshot()
         self._view = self._context.__enter__()
+        self._read: Callable[[bytes], bytes | None] = self._view.get
 
     def get(self, key: bytes) -> bytes | None:
         """The value as of now, pending changes included."""
-        active = self._active
-        if key in active:
-            value: bytes | None = active[key]
-            return value
-        if key in self._frozen:
-            value = self._frozen[key]
-            return value
-        found: bytes | None = self._view.get(key)
-        return found
+        value = self._active.get(key, _MISSING)
+        if value is _MISSING:
+            value = self._frozen.get(key, _MISSING)
+            if value is _MISSING:
+                return self._read(key)
+        return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of the keys."""
@@ -94,29 +107,49 @@ class GroupCommit:
 
         To be finished in the same turn of the engine: a commit ends its view.
         """
-        pending = self._pending(start, stop)
         stored = self._view.scan(start, stop, reverse)
-        merged = _merge(stored, pending, reverse) if pending else stored
+        if start < stop and (self._order or self._frozen_order):
+            merged = _merge(stored, self._pending(start, stop, reverse), reverse)
+        else:
+            merged = stored
         for count, item in enumerate(merged):
             if limit is not None and count >= limit:
                 return
             yield item
 
-    def _pending(self, start: bytes, stop: bytes) -> dict[bytes, bytes | None]:
-        if start >= stop:
-            return {}
-        pending: dict[bytes, bytes | None] = {}
-        for batch in (self._frozen, self._active):
-            if batch:
-                for key in batch.irange(start, stop, inclusive=(True, False)):
-                    pending[key] = batch[key]
-        return pending
+    def _pending(
+        self, start: bytes, stop: bytes, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes | None]]:
+        """Changes that are not committed, in order, one by one."""
+        assert start[0] in self._scanned, f"{start[:1]!r} is not a scanned table"
+        ordered = [
+            order.irange(start, stop, inclusive=(True, False), reverse=reverse)
+            for order in (self._frozen_order, self._order)
+            if order
+        ]
+        last = None
+        for key in heapq.merge(*ordered, reverse=reverse):
+            if key != last:
+                last = key
+                yield key, self._active[key] if key in self._active else self._frozen[key]
 
     # -- writing ---------------------------------------------------------------------
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store or replace; seen at once."""
-        self._active[key] = value
+        active = self._active
+        if key[0] in self._scanned and key not in active:
+            self._order.add(key)
+        active[key] = value
+        if not self._timer:
+            self._start_timer()
+
+    def drop(self, key: bytes) -> None:
+        """Remove, whether it is there or not."""
+        active = self._active
+        if key[0] in self._scanned and key not in active:
+            self._order.add(key)
+        active[key] = None
         if not self._timer:
             self._start_timer()
 
@@ -124,10 +157,19 @@ class GroupCommit:
         """Remove; False if there was nothing."""
         existed = self.get(key) is not None
         if existed:
-            self._active[key] = None
-            if not self._timer:
-                self._start_timer()
+            self.drop(key)
         return existed
+
+    def touch(self) -> None:
+        """Something is kept back for ``before_commit``: plan a commit."""
+        self._touched = True
+        if not self._timer:
+            self._start_timer()
+
+    @property
+    def has_active(self) -> bool:
+        """Whether anything was put or dropped since the last freeze."""
+        return bool(self._active)
 
     def _start_timer(self) -> None:
         self._timer = True
@@ -135,7 +177,7 @@ class GroupCommit:
 
     def _tick(self) -> None:
         self._timer = False
-        if not self._closed and self._active:
+        if not self._closed and (self._active or self._touched):
             self.flush(_ignore)
 
     @property
@@ -147,7 +189,7 @@ class GroupCommit:
 
     def flush(self, done: Done) -> None:
         """Call ``done`` on the engine thread when all changes so far are durable."""
-        if not self._active and not self._frozen and not self._busy:
+        if not (self._active or self._touched or self._frozen or self._busy):
             done(None)
             return
         self._waiters.append(done)
@@ -156,7 +198,7 @@ class GroupCommit:
 
     def _commit(self) -> None:
         if not self._frozen:
-            self._frozen, self._active = self._active, SortedDict()
+            self._freeze()
             self._sharing, self._waiters = self._waiters, []
         # Else a failed batch is tried again: who waits now waits for what came after it.
         self._busy = True
@@ -169,6 +211,12 @@ class GroupCommit:
 
         self._executor.submit(lambda: self.store.transact(apply), self._committed)
 
+    def _freeze(self) -> None:
+        self.before_commit()
+        self._touched = False
+        self._frozen, self._active = self._active, {}
+        self._frozen_order, self._order = self._order, SortedSet()
+
     def _committed(self, _result: object, error: BaseException | None) -> None:
         self._busy = False
         sharing, self._sharing = self._sharing, []
@@ -178,14 +226,14 @@ class GroupCommit:
             self._failed(error, sharing)
             return
         self._renew()
-        self._frozen = SortedDict()
+        self._frozen, self._frozen_order = {}, SortedSet()
         if self._waiters:
             self._commit_or_answer()
         for done in sharing:
             done(None)
 
     def _commit_or_answer(self) -> None:
-        if self._active:
+        if self._active or self._touched:
             self._commit()
             return
         waiters, self._waiters = self._waiters, []
@@ -212,13 +260,18 @@ class GroupCommit:
     def close(self) -> None:
         """Commit what is left, in this thread, in order."""
         self._closed = True
+        self.before_commit()
         for batch in (self._frozen, self._active):
             if batch:
                 self.store.transact(partial(_apply_all, batch))
-        self._frozen, self._active = SortedDict(), SortedDict()
+        self._frozen, self._active = {}, {}
         self._context.__exit__(None, None, None)
         for done in [*self._sharing, *self._waiters]:
             done(None)
+
+
+def _nothing() -> None:
+    """Nothing is kept back."""
 
 
 def _ignore(_error: HsmError | None) -> None:
@@ -230,7 +283,8 @@ def _apply_all(batch: Batch, writer: Writer) -> None:
 
 
 def _apply(writer: Writer, batch: Batch) -> None:
-    for key, value in batch.items():
+    for key in sorted(batch):
+        value = batch[key]
         if value is None:
             writer.delete(key)
         else:
@@ -238,22 +292,18 @@ def _apply(writer: Writer, batch: Batch) -> None:
 
 
 def _merge(
-    stored: Iterator[Item], pending: dict[bytes, bytes | None], reverse: bool
+    stored: Iterator[Item], pending: Iterator[tuple[bytes, bytes | None]], reverse: bool
 ) -> Iterator[Item]:
     """Two ordered streams as one; what is pending wins."""
-    keys = iter(sorted(pending, reverse=reverse))
-    key = next(keys, None)
+    key, value = next(pending, (None, None))
     for item in stored:
         while key is not None and ((key > item[0]) if reverse else (key < item[0])):
-            value = pending[key]
             if value is not None:
                 yield key, value
-            key = next(keys, None)
-        if key == item[0]:
-            continue
-        yield item
+            key, value = next(pending, (None, None))
+        if key != item[0]:
+            yield item
     while key is not None:
-        value = pending[key]
         if value is not None:
             yield key, value
-        key = next(keys, None)
+        key, value = next(pending, (None, None))

@@ -201,6 +201,7 @@ def test_the_tree_does_what_the_model_does(tmp_path_factory: Any, todo: list[Any
             errno.errorcode.get(expected),
         )
         assert real.tree(1) == model.root
+    bench.engine.tables.settle()
     counters = bench.engine.tables.counters
     files = {id(node): node for node in _files(model.root)}
     assert counters.files[0] == len(files)

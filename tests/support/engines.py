@@ -10,6 +10,7 @@ from hsmfs.cache.tier import CacheTier
 from hsmfs.clock import ManualClock
 from hsmfs.deferred import Deferred, InlineExecutor
 from hsmfs.namespace.engine import Attr, Caller, Engine, EngineSettings, make_namespace
+from hsmfs.namespace.schema import SCANNED
 from hsmfs.rpc.messages import CopiedFile, Event
 from hsmfs.store.interface import KVStore
 from hsmfs.store.memory import MemoryStore
@@ -41,7 +42,7 @@ class Bench:
         self.reopen()
 
     def reopen(self) -> None:
-        kv = GroupCommit(self.store, self.executor, 0.05)
+        kv = GroupCommit(self.store, self.executor, 0.05, None, SCANNED)
         tier = CacheTier("t", self.root, 0, self.capacity_bytes)
         settings = EngineSettings(head_bytes=HEAD, recall_timeout_s=60.0)
         self.engine = Engine(kv, tier, self.clock, self.executor, settings)

@@ -23,7 +23,6 @@ from hsmfs.namespace.model import Attr
 from hsmfs.rpc.messages import StateCount, StatusReply, TierStatus
 from hsmfs.session.executor import TrioExecutor
 from hsmfs.session.mounting import mounted_at
-from hsmfs.session.nodes import Nodes
 from hsmfs.session.signals import ProcessWatch, wants_out
 from hsmfs.session.waiting import WAITING_MAX, Waiting
 
@@ -82,23 +81,6 @@ def test_a_live_process_is_watched_and_one_that_was_never_there_is_not():
 
 
 ATTR = Attr(7, 1, 0o100644, 1, 0, 0, 0, 5, 8, 1, 2, 3, 4)
-
-
-def test_a_removed_inode_is_remembered_while_it_is_referred_to():
-    nodes = Nodes()
-    nodes.removed(ATTR)
-    assert nodes.last_seen(7) is None
-    nodes.looked_up(7)
-    nodes.looked_up(7)
-    nodes.removed(ATTR)
-    seen = nodes.last_seen(7)
-    assert seen is not None
-    assert seen.nlink == 0
-    nodes.forget([(7, 1)])
-    assert nodes.last_seen(7) is not None
-    nodes.forget([(7, 1), (8, 3)])
-    assert nodes.last_seen(7) is None
-    assert len(nodes) == 0
 
 
 def test_the_topmost_mount_is_found(tmp_path):
