@@ -55,9 +55,12 @@ class Fuse(Section, frozen=True):
 
     mount: str
     session: Literal["pyfuse3", "native"] = "pyfuse3"
+    options: list[str] = []
+    """Further options of mount(8): ro, noatime, dev, suid, noexec, sync."""
     allow_other: bool = True
-    attr_timeout_s: Seconds = 60.0
-    entry_timeout_s: Seconds = 60.0
+    attr_timeout_s: Seconds = 86_400.0
+    """How long the kernel may use what it knows: nobody else changes the tree."""
+    entry_timeout_s: Seconds = 86_400.0
     worker_threads_max: Positive = 16
 
 

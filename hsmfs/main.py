@@ -88,11 +88,6 @@ def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException | No
 
 
 def _run(config: Config) -> None:
-    if config.fuse.session != "pyfuse3":
-        raise CallerError(
-            f'fuse.session: found "{config.fuse.session}", which this version does not have yet; '
-            'expected "pyfuse3"'
-        )
     run = Path(config.run.path)
     _make_run_directory(run)
     with _only_one(run):

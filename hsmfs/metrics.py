@@ -63,9 +63,12 @@ class FsMetrics:
             "hsmfs_rpc_calls", "Calls by hsmd.", ["call"], registry=self.registry
         )
 
-    def watch_status(self, status: Callable[[], StatusReply]) -> None:
-        """Take residency, tiers and readers from ``status`` at every scrape."""
-        self.registry.register(StatusCollector(status))
+        self._status = StatusCollector()
+        self.registry.register(self._status)
+
+    def show(self, status: StatusReply) -> None:
+        """What the next pages tell of residency, tiers and readers."""
+        self._status.status = status
 
     def page(self) -> bytes:
         """The text that a scrape gets."""
@@ -73,10 +76,10 @@ class FsMetrics:
 
 
 class StatusCollector(Collector):
-    """Gauges made from the engine's status, at the moment of the scrape."""
+    """Gauges made from the engine's status, as of the scrape."""
 
-    def __init__(self, status: Callable[[], StatusReply]) -> None:
-        self._status = status
+    def __init__(self) -> None:
+        self.status: StatusReply | None = None
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: names are known without asking the engine."""
@@ -84,7 +87,9 @@ class StatusCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One gauge family per fact of the status."""
-        status = self._status()
+        status = self.status
+        if status is None:
+            return
         yield from _by_state(status)
         yield from _by_tier(status)
         yield _single("hsmfs_waiting_readers", "Readers waiting for stubs.", status.waiting_readers)
@@ -116,17 +121,17 @@ def _single(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
 
 
-def application(page: Callable[[], bytes]) -> Starlette:
+def application(page: Callable[[], Awaitable[bytes]]) -> Starlette:
     """A web application with the one page ``/metrics``."""
 
     async def metrics(_request: Request) -> Response:
-        return Response(page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(await page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return Starlette(routes=[Route("/metrics", metrics)])
 
 
 async def serve_page(
-    page: Callable[[], bytes],
+    page: Callable[[], Awaitable[bytes]],
     socket_path: Path,
     bind: str,
     until: Callable[[], Awaitable[None]],

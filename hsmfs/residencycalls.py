@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hsmfs import logs
-from hsmfs.deferred import Deferred
 from hsmfs.errors import FsError, Kind
 from hsmfs.metrics import FsMetrics
 from hsmfs.namespace.engine import Engine
@@ -34,7 +33,7 @@ from hsmfs.rpc.messages import (
     Sync,
     Unclaim,
 )
-from hsmfs.session.waiting import Waiting
+from hsmfs.session.interface import Session
 
 log = logs.get(__name__)
 
@@ -45,14 +44,12 @@ class ResidencyCalls:
     def __init__(
         self,
         engine: Engine,
-        waiting: Waiting,
-        attributes_changed: Callable[[int], None],
+        session: Session,
         metrics: FsMetrics,
     ) -> None:
         self.engine = engine
-        self.waiting = waiting
+        self.session = session
         self.metrics = metrics
-        self._attributes_changed = attributes_changed
         self._methods: Final[dict[type, Callable[[Any], Any]]] = {
             Claim: lambda call: engine.claim(call.files),
             Unclaim: lambda call: engine.unclaim(call.files),
@@ -73,9 +70,8 @@ class ResidencyCalls:
         """The answer to one call; errors become ``Refused``."""
         self.metrics.rpc_calls.labels(type(call).__name__).inc()
         try:
-            value = self._methods[type(call)](call)
-            if isinstance(value, Deferred):
-                value = await self.waiting.brief(value)
+            method = self._methods[type(call)]
+            value: Any = await self.session.call(lambda: method(call))
         except FsError as error:
             return Refused(error.errno, error.why)
         except Exception as error:
@@ -85,9 +81,9 @@ class ResidencyCalls:
         self._tell_kernel(call)
         return _as_answer(value)
 
-    def waiting_recalls(self) -> Sequence[Event]:
+    async def waiting_recalls(self) -> Sequence[Event]:
         """What a newly connected hsmd has to be told."""
-        return self.engine.pending_wanted()
+        return await self.session.call(self.engine.pending_wanted)
 
     def _hello(self, call: Hello) -> None:
         if call.protocol != PROTOCOL_VERSION:
@@ -102,9 +98,9 @@ class ResidencyCalls:
         """Residency changes the space that files take, which the kernel caches."""
         if isinstance(call, Release):
             for file in call.files:
-                self._attributes_changed(file.ino)
+                self.session.attributes_changed(file.ino)
         elif isinstance(call, Recalled):
-            self._attributes_changed(call.file.ino)
+            self.session.attributes_changed(call.file.ino)
 
 
 def _as_answer(value: Any) -> Answer:

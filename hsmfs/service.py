@@ -16,18 +16,20 @@ from hsmfs import logs
 from hsmfs.cache.tier import CacheTier
 from hsmfs.clock import SystemClock
 from hsmfs.config import Config
+from hsmfs.deferred import Executor
 from hsmfs.errors import CallerError, Kind
 from hsmfs.metrics import FsMetrics, serve_page
 from hsmfs.namespace.engine import Engine, make_namespace
 from hsmfs.namespace.model import EngineSettings
 from hsmfs.namespace.schema import SCANNED
 from hsmfs.residencycalls import ResidencyCalls
-from hsmfs.rpc.messages import Answer, Call, Event, Hello
+from hsmfs.rpc.messages import Answer, Call, Event, Hello, StatusReply
 from hsmfs.rpc.server import Connection
 from hsmfs.rpc.server import serve as serve_rpc
 from hsmfs.session.executor import TrioExecutor
-from hsmfs.session.interface import SessionSettings
-from hsmfs.session.pyfuse3 import Pyfuse3Session
+from hsmfs.session.interface import Session, SessionSettings
+from hsmfs.session.native.loop import Loop
+from hsmfs.session.native.session import NativeSession
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.store.overlay import GroupCommit
 
@@ -61,29 +63,51 @@ class Service:
 
     async def run(self) -> None:
         """Serve until unmounted or told to stop by SIGTERM or SIGINT."""
-        threads = self.config.fuse.worker_threads_max
         async with trio.open_nursery() as nursery:
-            executor = TrioExecutor(nursery, threads, self.metrics)
             with closing(self._open_store()) as store:
-                engine = self._make_engine(store, executor)
-                try:
-                    await self._mounted(engine)
-                finally:
-                    # Readers got their errors; what was written must be kept.
-                    with trio.move_on_after(STOP_TIMEOUT_S, shield=True):
-                        await executor.drain()
-                    engine.close()
+                if self.config.fuse.session == "native":
+                    await self._native(store)
+                else:
+                    await self._pyfuse3(store, nursery)
             nursery.cancel_scope.cancel()
 
-    async def _mounted(self, engine: Engine) -> None:
-        settings = SessionSettings.of(self.config.fuse, self.config.site.id)
-        session = Pyfuse3Session(engine, settings, self.metrics)
-        calls = ResidencyCalls(engine, session.waiting, session.attributes_changed, self.metrics)
-        engine.on_event = self._notify
-        self.metrics.watch_status(engine.status)
+    async def _native(self, store: LmdbStore) -> None:
+        """The engine has a thread of its own."""
+        bug = self.metrics.errors.labels(Kind.BUG.value).inc
+        loop = Loop(self.config.fuse.worker_threads_max, bug)
+        engine = self._make_engine(store, loop)
+        try:
+            await self._mounted(engine, NativeSession(engine, self._settings, self.metrics, loop))
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(loop.close)
+            engine.close()
+
+    async def _pyfuse3(self, store: LmdbStore, nursery: trio.Nursery) -> None:
+        """The engine runs on trio's thread, as the binding does."""
+        from hsmfs.session.pyfuse3 import Pyfuse3Session
+
+        executor = TrioExecutor(nursery, self.config.fuse.worker_threads_max, self.metrics)
+        engine = self._make_engine(store, executor)
+        try:
+            await self._mounted(engine, Pyfuse3Session(engine, self._settings, self.metrics))
+        finally:
+            # Readers got their errors; what was written must be kept.
+            with trio.move_on_after(STOP_TIMEOUT_S, shield=True):
+                await executor.drain()
+            engine.close()
+
+    @property
+    def _settings(self) -> SessionSettings:
+        return SessionSettings.of(self.config.fuse, self.config.site.id)
+
+    async def _mounted(self, engine: Engine, session: Session) -> None:
+        calls = ResidencyCalls(engine, session, self.metrics)
+        token = trio.lowlevel.current_trio_token()
+        engine.on_event = lambda event: token.run_sync_soon(self._notify, event)
         session.mount()
         try:
-            await self._serve(session, calls)
+            await self._serve(engine, session, calls)
         finally:
             session.close()
 
@@ -97,7 +121,7 @@ class Service:
             log.info("an empty file system was made", path=namespace.path)
         return store
 
-    def _make_engine(self, store: LmdbStore, executor: TrioExecutor) -> Engine:
+    def _make_engine(self, store: LmdbStore, executor: Executor) -> Engine:
         clock = SystemClock()
         namespace, first = self.config.namespace, self.config.tier[0]
         if len(self.config.tier) > 1:
@@ -112,23 +136,21 @@ class Service:
 
     # -- running -------------------------------------------------------------
 
-    async def _serve(self, session: Pyfuse3Session, calls: ResidencyCalls) -> None:
+    async def _serve(self, engine: Engine, session: Session, calls: ResidencyCalls) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._stop_on_signal, session)
             await nursery.start(self._keep, "rpc", partial(self._rpc, calls))
-            await nursery.start(self._keep, "metrics", self._metrics_page)
+            await nursery.start(self._keep, "metrics", partial(self._metrics_page, engine, session))
             nursery.start_soon(self._say_ready, session)
             await session.serve()
             self._on_stopping()
             nursery.cancel_scope.cancel()
 
-    async def _say_ready(self, session: Pyfuse3Session) -> None:
+    async def _say_ready(self, session: Session) -> None:
         await session.wait_ready()
         self._on_ready()
 
-    async def _stop_on_signal(
-        self, session: Pyfuse3Session, task_status: trio.TaskStatus[None]
-    ) -> None:
+    async def _stop_on_signal(self, session: Session, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             task_status.started()
             async for number in signals:
@@ -159,13 +181,21 @@ class Service:
             self.metrics.errors.labels(Kind.BUG.value).inc()
             log.exception("bug: a service failed")
 
-    async def _metrics_page(self, task_status: trio.TaskStatus[Any]) -> None:
+    async def _metrics_page(
+        self, engine: Engine, session: Session, task_status: trio.TaskStatus[Any]
+    ) -> None:
+        async def page() -> bytes:
+            def facts() -> StatusReply:
+                session.count()
+                return engine.status()
+
+            self.metrics.show(await session.call(facts))
+            return self.metrics.page()
+
         bind = self.config.run.metrics_hsmfs_bind
         path = self.run_path / "hsmfs-metrics.sock"
         try:
-            await serve_page(
-                self.metrics.page, path, bind, trio.sleep_forever, task_status=task_status
-            )
+            await serve_page(page, path, bind, trio.sleep_forever, task_status=task_status)
         except* OSError as group:
             first = group.exceptions[0]
             raise CallerError(
@@ -181,17 +211,17 @@ class Service:
         async def handle(call: Call, connection: Connection) -> Answer:
             answer = await calls.answer(call)
             if isinstance(call, Hello):
-                self._welcome(connection, calls)
+                await self._welcome(connection, calls)
             return answer
 
         await serve_rpc(self.run_path / "hsmfs.sock", handle, self._gone, task_status=task_status)
 
-    def _welcome(self, connection: Connection, calls: ResidencyCalls) -> None:
+    async def _welcome(self, connection: Connection, calls: ResidencyCalls) -> None:
         """From now on this connection is hsmd; tell it what waits."""
         self._hsmd = connection
         self.metrics.hsmd_connected.set(1)
         log.info("hsmd is connected")
-        for event in calls.waiting_recalls():
+        for event in await calls.waiting_recalls():
             self._notify(event)
 
     def _gone(self, connection: Connection) -> None:

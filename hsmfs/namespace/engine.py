@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from hsmfs.cache.tier import CacheTier
@@ -17,7 +17,7 @@ from hsmfs.clock import Clock
 from hsmfs.deferred import Deferred, Executor
 from hsmfs.errors import FsError
 from hsmfs.namespace.claims import Claims
-from hsmfs.namespace.directories import Directories
+from hsmfs.namespace.directories import Directories, Listed
 from hsmfs.namespace.fileops import FileOps
 from hsmfs.namespace.marks import Marks
 from hsmfs.namespace.model import (
@@ -340,6 +340,10 @@ class Engine:
     def opendir(self, ino: int) -> int:
         """A handle on a directory."""
         return self.directories.open(ino)
+
+    def listed(self, fh: int, cookie: int, limit: int) -> Iterator[Listed]:
+        """Entries after a cookie, without attributes; to be used up at once."""
+        return self.directories.listed(fh, cookie, limit)
 
     def readdir(self, fh: int, cookie: int, limit: int) -> list[tuple[bytes, int, Attr]]:
         """Entries after a cookie: name, next cookie, attributes."""

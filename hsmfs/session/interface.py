@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from hsmfs.config import Fuse
+from hsmfs.deferred import Deferred
+
+T = TypeVar("T")
 
 FS_TYPE: Final = "hsmfs"
 """The mount table's type is ``fuse.hsmfs``."""
@@ -22,6 +26,8 @@ class SessionSettings:
     allow_other: bool
     attr_timeout_s: float
     entry_timeout_s: float
+    options: tuple[str, ...] = ()
+    """As for mount(8): ``ro``, ``noatime``, ``dev``…"""
 
     @classmethod
     def of(cls, fuse: Fuse, site: str) -> SessionSettings:
@@ -32,11 +38,12 @@ class SessionSettings:
             allow_other=fuse.allow_other,
             attr_timeout_s=fuse.attr_timeout_s,
             entry_timeout_s=fuse.entry_timeout_s,
+            options=tuple(fuse.options),
         )
 
 
 class Session(Protocol):
-    """One mount. Calls come from the engine's thread."""
+    """One mount. All is called from trio's thread."""
 
     def mount(self) -> None:
         """Mount; raises ``LibraryError`` that says what is wrong."""
@@ -47,6 +54,12 @@ class Session(Protocol):
     async def wait_ready(self) -> None:
         """Return when the kernel has accepted the session."""
 
+    async def call(self, fn: Callable[[], T | Deferred[T]]) -> T:
+        """Run ``fn`` on the engine's thread; the value, also where it comes later.
+
+        Raises what ``fn`` raises.
+        """
+
     async def stop(self) -> None:
         """Unmount (lazily when busy), end all waiting requests, end ``serve``."""
 
@@ -55,3 +68,6 @@ class Session(Protocol):
 
     def attributes_changed(self, ino: int) -> None:
         """Forget what the kernel caches of an inode's attributes."""
+
+    def count(self) -> None:
+        """Bring the metrics of requests up to date; on the engine's thread."""

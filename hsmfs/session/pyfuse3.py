@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyfuse3
 import trio
 
 from hsmfs import logs
+from hsmfs.deferred import Deferred
 from hsmfs.errors import LibraryError
 from hsmfs.metrics import FsMetrics
 from hsmfs.namespace.engine import Engine
@@ -23,6 +24,8 @@ from hsmfs.session.operations import Operations
 from hsmfs.session.waiting import Waiting
 
 log = logs.get(__name__)
+
+T = TypeVar("T")
 
 IDLE_TASKS: Final = 8
 TASKS_MAX: Final = 10_000
@@ -62,6 +65,7 @@ class Pyfuse3Session:
         options = {f"fsname={source}", f"subtype={FS_TYPE}", "default_permissions"}
         if self.settings.allow_other:
             options.add("allow_other")
+        options.update(self.settings.options)
         return options
 
     async def serve(self) -> None:
@@ -96,6 +100,14 @@ class Pyfuse3Session:
         """Give the device back."""
         self.waiting.stop()
         pyfuse3.close(unmount=True)
+
+    async def call(self, fn: Callable[[], T | Deferred[T]]) -> T:
+        """The engine runs on trio's thread."""
+        value = fn()
+        return await self.waiting.brief(value) if isinstance(value, Deferred) else value
+
+    def count(self) -> None:
+        """Requests are counted as they come."""
 
     def attributes_changed(self, ino: int) -> None:
         """Forget what the kernel caches of an inode's attributes."""

@@ -1,0 +1,122 @@
+"""The device: opened, mounted, read and answered."""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import os
+import socket
+import subprocess
+from typing import Final
+
+from hsmfs.errors import LibraryError
+from hsmfs.session.interface import FS_TYPE, SessionSettings
+from hsmfs.session.mounting import DEVICE
+from hsmfs.session.native import protocol as p
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS = 1, 2, 4, 8, 16
+MS_DIRSYNC, MS_NOATIME, MS_NODIRATIME, MS_RELATIME = 128, 1024, 2048, 1 << 21
+FLAGS: Final = {
+    "ro": (MS_RDONLY, 0),
+    "rw": (0, MS_RDONLY),
+    "nosuid": (MS_NOSUID, 0),
+    "suid": (0, MS_NOSUID),
+    "nodev": (MS_NODEV, 0),
+    "dev": (0, MS_NODEV),
+    "noexec": (MS_NOEXEC, 0),
+    "exec": (0, MS_NOEXEC),
+    "sync": (MS_SYNCHRONOUS, 0),
+    "async": (0, MS_SYNCHRONOUS),
+    "dirsync": (MS_DIRSYNC, 0),
+    "noatime": (MS_NOATIME, 0),
+    "atime": (0, MS_NOATIME),
+    "nodiratime": (MS_NODIRATIME, 0),
+    "relatime": (MS_RELATIME, 0),
+}
+"""Options of mount(8) that are flags of mount(2): bits to set and to clear."""
+FUSERMOUNT: Final = "fusermount3"
+FUSERMOUNT_TIMEOUT_S: Final = 30.0
+
+
+def mount(settings: SessionSettings) -> int:
+    """Mount and return the device's descriptor, which does not block.
+
+    As root by mount(2), else by fusermount3. Raises ``LibraryError``.
+    """
+    fd = _mount(settings) if os.geteuid() == 0 else _fusermount(settings)
+    os.set_blocking(fd, False)
+    return fd
+
+
+def _mount(settings: SessionSettings) -> int:
+    fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    flags = MS_NOSUID | MS_NODEV
+    for option in settings.options:
+        add, remove = FLAGS.get(option, (0, 0))
+        flags = flags & ~remove | add
+    data = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
+    data += f",max_read={p.MAX_WRITE_BYTES},default_permissions"
+    if settings.allow_other:
+        data += ",allow_other"
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.mount(
+        settings.source.encode(),
+        os.fsencode(settings.mount),
+        f"fuse.{FS_TYPE}".encode(),
+        ctypes.c_ulong(flags),
+        data.encode(),
+    )
+    if done != 0:
+        number = ctypes.get_errno()
+        os.close(fd)
+        raise LibraryError(
+            f"fuse.mount: {settings.mount}: the kernel refused the mount "
+            f"({os.strerror(number)}); see 'dmesg'"
+            + ("; CAP_SYS_ADMIN is needed" if number == errno.EPERM else "")
+        )
+    return fd
+
+
+def _fusermount(settings: SessionSettings) -> int:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    options = [f"fsname={settings.source.replace(',', '_')}", f"subtype={FS_TYPE}"]
+    options += ["default_permissions", f"max_read={p.MAX_WRITE_BYTES}"]
+    options += [option for option in settings.options if option in FLAGS]
+    if settings.allow_other:
+        options.append("allow_other")
+    command = [FUSERMOUNT, "-o", ",".join(options), "--", str(settings.mount)]
+    try:
+        with ours, theirs:
+            done = subprocess.run(
+                command,
+                env=dict(os.environ, _FUSE_COMMFD=str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=FUSERMOUNT_TIMEOUT_S,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise LibraryError(_refused(settings, done.stderr.strip()))
+            return _received(ours)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LibraryError(_refused(settings, str(error))) from error
+
+
+def _refused(settings: SessionSettings, why: str) -> str:
+    return (
+        f"fuse.mount: {settings.mount}: {FUSERMOUNT} refused the mount ({why}); install the "
+        "package fuse3, and put user_allow_other into /etc/fuse.conf or set fuse.allow_other "
+        "to false"
+    )
+
+
+def _received(channel: socket.socket) -> int:
+    size = array.array("i").itemsize
+    _, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(size))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers = array.array("i", data[:size])
+            return numbers[0]
+    raise OSError(errno.EPROTO, f"{FUSERMOUNT} passed no descriptor")

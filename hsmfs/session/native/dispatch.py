@@ -1,0 +1,184 @@
+"""From the device's bytes to handlers, and their answers back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from hsmfs import logs
+from hsmfs.deferred import Deferred
+from hsmfs.errors import FsError
+from hsmfs.session.native import protocol as p
+from hsmfs.session.native.protocol import Op
+from hsmfs.session.native.request import Handler, Head
+
+log = logs.get(__name__)
+
+BUFFER_BYTES: Final = p.MAX_WRITE_BYTES + 4096
+"""The kernel wants room for the largest write and its headers."""
+JOIN_BYTES: Final = 16_384
+"""Up to this size copying beats a second buffer in the system call."""
+WAITING_MAX: Final = 60_000
+"""Requests that may wait at once; more get EAGAIN."""
+BURST_MAX: Final = 32
+"""Requests served before timers and callbacks get their turn."""
+LOG_INTERVAL_S: Final = 10.0
+
+
+class Dispatch:
+    """One device."""
+
+    def __init__(self, device: int, bug: Callable[[], None]) -> None:
+        self.device = device
+        self.counts = [0] * p.OPCODES
+        """Requests by opcode."""
+        self.errors: dict[tuple[int, int], int] = {}
+        """Answers that are errors, by opcode and errno."""
+        self.waits_s: list[float] = []
+        """How long requests waited, since somebody last took the list."""
+        self.interrupted = 0
+        self.stopping = False
+        self._bug = bug
+        self._last_log_s = -LOG_INTERVAL_S
+        self._handlers: list[Handler | None] = [None] * p.OPCODES
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._pending: dict[int, tuple[Deferred[Any], int, float]] = {}
+        self._head = Head()
+        self.add({Op.INTERRUPT: self._interrupt, Op.DESTROY: lambda head, body: b""})
+
+    def add(self, table: dict[int, Handler]) -> None:
+        """Handlers by opcode; what has none is answered with ENOSYS."""
+        for opcode, handler in table.items():
+            self._handlers[opcode] = handler
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._pending)
+
+    # -- requests ------------------------------------------------------------------
+
+    def readable(self) -> bool:
+        """Serve what is there, up to a bound; False when the mount is gone."""
+        for _ in range(BURST_MAX):
+            try:
+                length = os.readv(self.device, [self._buffer])
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return False
+                if error.errno in (errno.ENOENT, errno.EINTR):
+                    continue  # the request was withdrawn
+                raise
+            if length < p.HEADER_BYTES:
+                return False
+            self._serve(length)
+        return True
+
+    def _serve(self, length: int) -> None:
+        head = self._head
+        size, opcode, unique, head.node, head.uid, head.gid, head.pid = p.IN_HEADER.unpack_from(
+            self._buffer
+        )
+        head.unique = unique
+        handler = None
+        if opcode < p.OPCODES:
+            self.counts[opcode] += 1
+            handler = self._handlers[opcode]
+        try:
+            if handler is None or size != length:
+                raise FsError(errno.ENOSYS if handler is None else errno.EIO)
+            answer = handler(head, self._view[p.HEADER_BYTES : length])
+        except FsError as error:
+            self._refuse(unique, opcode, error.errno)
+        except Exception:
+            self._failed(opcode)
+            self._refuse(unique, opcode, errno.EIO)
+        else:
+            if answer.__class__ is bytes:
+                self.reply(unique, answer)
+            elif answer is not None:
+                self._wait(unique, opcode, answer)
+
+    def _failed(self, opcode: int) -> None:
+        self._bug()
+        if time.monotonic() - self._last_log_s >= LOG_INTERVAL_S:
+            self._last_log_s = time.monotonic()
+            log.exception("bug: a request was answered with EIO", op=op_name(opcode))
+
+    # -- answers ---------------------------------------------------------------------
+
+    def reply(self, unique: int, body: bytes) -> None:
+        """Answer a request; one that was withdrawn meanwhile needs none."""
+        size = len(body)
+        header = p.OUT_HEADER.pack(16 + size, 0, unique)
+        try:
+            if size < JOIN_BYTES:
+                os.write(self.device, header + body)
+            else:
+                os.writev(self.device, (header, body))
+        except OSError as error:
+            self._unsent(error)
+
+    def _refuse(self, unique: int, opcode: int, number: int) -> None:
+        key = (opcode, number)
+        self.errors[key] = self.errors.get(key, 0) + 1
+        try:
+            os.write(self.device, p.OUT_HEADER.pack(16, -number, unique))
+        except OSError as error:
+            self._unsent(error)
+
+    def _unsent(self, error: OSError) -> None:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            self._bug()
+            log.error("bug: the kernel refused an answer", error=str(error))
+
+    # -- waiting ---------------------------------------------------------------------
+
+    def _wait(self, unique: int, opcode: int, answer: Deferred[Any]) -> None:
+        if not answer.done and (self.stopping or len(self._pending) >= WAITING_MAX):
+            answer.cancel()
+            self._refuse(unique, opcode, errno.ENOTCONN if self.stopping else errno.EAGAIN)
+            return
+        self._pending[unique] = answer, opcode, time.monotonic()
+        answer.then(lambda done: self._settled(unique, done))
+
+    def _settled(self, unique: int, done: Deferred[Any]) -> None:
+        entry = self._pending.pop(unique, None)
+        if entry is None:
+            return
+        _, opcode, since_s = entry
+        if opcode == Op.READ and len(self.waits_s) < WAITING_MAX:
+            self.waits_s.append(time.monotonic() - since_s)
+        if done.error is None:
+            self.reply(unique, done.result())
+        else:
+            self._refuse(unique, opcode, done.error.errno)
+
+    def _interrupt(self, _head: Head, body: memoryview) -> None:
+        """A signal came for a process that waits: its request ends with EINTR."""
+        entry = self._pending.get(p.U64.unpack_from(body)[0])
+        if entry is not None:
+            self.interrupted += 1
+            entry[0].cancel()
+
+    def stop(self) -> None:
+        """End every wait, now and from now on; not with EINTR: programs would try again."""
+        self.stopping = True
+        for unique, (answer, opcode, _) in list(self._pending.items()):
+            if self._pending.pop(unique, None) is not None:
+                self._refuse(unique, opcode, errno.ENOTCONN)
+                answer.cancel()
+
+
+def op_name(opcode: int) -> str:
+    """In words, as metrics and logs have it."""
+    try:
+        return Op(opcode).name.lower()
+    except ValueError:
+        return str(opcode)

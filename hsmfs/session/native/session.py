@@ -1,0 +1,226 @@
+"""The native session: our own on /dev/fuse; see ``hsmfs.session.interface.Session``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import trio
+
+from hsmfs import logs
+from hsmfs.deferred import Deferred
+from hsmfs.errors import FsError, Kind, LibraryError
+from hsmfs.metrics import FsMetrics
+from hsmfs.namespace.engine import Engine
+from hsmfs.session import mounting
+from hsmfs.session.interface import SessionSettings
+from hsmfs.session.native import device
+from hsmfs.session.native import protocol as p
+from hsmfs.session.native.backing import Backings
+from hsmfs.session.native.codec import Codec
+from hsmfs.session.native.directories import DirectoryRequests
+from hsmfs.session.native.dispatch import Dispatch, op_name
+from hsmfs.session.native.files import FileRequests
+from hsmfs.session.native.loop import Loop
+from hsmfs.session.native.names import NameRequests
+from hsmfs.session.native.protocol import Init, Op
+from hsmfs.session.native.request import Answer, Head
+
+log = logs.get(__name__)
+
+T = TypeVar("T")
+BACKGROUND_MAX: Final = 4096
+"""Read-ahead and release requests under way; more than the kernel's 12, so
+that a few waiting readers stop nobody."""
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long another Python thread may keep the engine's from running."""
+READAHEAD_BYTES: Final = 1 << 20
+
+
+class NativeSession:
+    """One mount. The engine runs on the loop's thread."""
+
+    def __init__(
+        self, engine: Engine, settings: SessionSettings, metrics: FsMetrics, loop: Loop
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.metrics = metrics
+        self.loop = loop
+        self._dispatch: Dispatch | None = None
+        self._accepted = threading.Event()
+        self._refused: str = ""
+        self._notifier = ThreadPoolExecutor(1, thread_name_prefix="hsmfs-notify")
+        self._counted = [0] * p.OPCODES
+        self._counted_errors: dict[tuple[int, int], int] = {}
+        codec = Codec(settings.attr_timeout_s, settings.entry_timeout_s)
+        self._names = NameRequests(engine, codec)
+        self._files = FileRequests(engine, codec)
+        self._directories = DirectoryRequests(engine, codec)
+        engine.keep_until_forgotten()
+
+    def mount(self) -> None:
+        """Mount; raises ``LibraryError`` that says what is wrong."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        fd = device.mount(self.settings)
+        dispatch = Dispatch(fd, self._bug)
+        for requests in (self._names, self._files, self._directories):
+            dispatch.add(requests.table())
+        dispatch.add({Op.INIT: self._init})
+        self._dispatch = dispatch
+
+    def _bug(self) -> None:
+        self.metrics.errors.labels(Kind.BUG.value).inc()
+
+    # -- the first request ---------------------------------------------------------
+
+    def _init(self, _head: Head, body: memoryview) -> Answer:
+        major, minor, readahead, flags = p.INIT_IN_SHORT.unpack_from(body)
+        if len(body) >= p.INIT_IN.size and flags & Init.INIT_EXT:
+            flags |= p.INIT_IN.unpack_from(body)[4] << 32
+        if major != p.MAJOR or minor < p.MINOR_MIN:
+            self._refused = (
+                f"the kernel speaks FUSE {major}.{minor}, expected {p.MAJOR}.{p.MINOR_MIN} "
+                "or later (Linux 5.2)"
+            )
+            raise FsError(errno.EPROTO)
+        wanted = int(p.WANTED) & flags
+        self._directories.setxattr_extended = bool(wanted & Init.SETXATTR_EXT)
+        if wanted & Init.PASSTHROUGH and self._dispatch is not None:
+            self.engine.pass_through(Backings(self._dispatch.device))
+        elif not wanted & Init.PASSTHROUGH:
+            log.warning("passthrough is off, the kernel does not offer it", fuse=f"{major}.{minor}")
+        self._accepted.set()
+        return p.INIT_OUT.pack(
+            p.MAJOR,
+            min(minor, p.MINOR),
+            max(readahead, READAHEAD_BYTES),
+            wanted & 0xFFFFFFFF,
+            BACKGROUND_MAX,
+            BACKGROUND_MAX * 3 // 4,
+            p.MAX_WRITE_BYTES,
+            1,
+            p.MAX_WRITE_BYTES // 4096,
+            0,
+            wanted >> 32,
+            1 if wanted & Init.PASSTHROUGH else 0,
+            0,
+        )
+
+    # -- running -----------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Answer requests until the file system is unmounted or stopped."""
+        dispatch = self._dispatch
+        assert dispatch is not None
+        await trio.to_thread.run_sync(
+            self.loop.run, dispatch.device, dispatch.readable, limiter=trio.CapacityLimiter(1)
+        )
+
+    async def wait_ready(self) -> None:
+        """Return when the kernel has accepted the session."""
+        while not self._accepted.is_set():
+            if self._refused:
+                raise LibraryError(f"fuse.mount: {self.settings.mount}: {self._refused}")
+            await trio.sleep(0.005)
+
+    async def call(self, fn: Callable[[], T | Deferred[T]]) -> T:
+        """Run on the engine's thread; the value, also where it comes later."""
+        token = trio.lowlevel.current_trio_token()
+        done = trio.Event()
+        found: list[Any] = []
+
+        def finish(value: Any, error: BaseException | None) -> None:
+            found.append((value, error))
+            token.run_sync_soon(done.set)
+
+        def run() -> None:
+            try:
+                value = fn()
+            except BaseException as error:
+                finish(None, error)
+                return
+            if isinstance(value, Deferred):
+                value.then(lambda d: finish(d.result() if d.error is None else None, d.error))
+            else:
+                finish(value, None)
+
+        self.loop.run_soon(run)
+        await done.wait()
+        value, error = found[0]
+        if error is not None:
+            raise error
+        answer: T = value
+        return answer
+
+    async def stop(self) -> None:
+        """Unmount; when busy end the waits, write back, and detach the mount."""
+        mount = self.settings.mount
+        if self._dispatch is None:
+            return
+        if await trio.to_thread.run_sync(mounting.unmount, mount):
+            return
+        log.warning("the mount is busy: it is detached, open files get errors", mount=str(mount))
+        self.loop.run_soon(self._dispatch.stop)
+        await trio.to_thread.run_sync(mounting.sync, mount)
+        await trio.to_thread.run_sync(mounting.unmount, mount, True)
+        self.loop.stop()
+
+    def close(self) -> None:
+        """Give the device back; after ``serve`` has ended."""
+        if self._dispatch is None:
+            return
+        dispatch, self._dispatch = self._dispatch, None
+        dispatch.stop()
+        self._notifier.shutdown()
+        mounting.unmount(self.settings.mount, lazy=True)
+        os.close(dispatch.device)
+
+    # -- the kernel's caches -------------------------------------------------------
+
+    def attributes_changed(self, ino: int) -> None:
+        """Forget what the kernel caches of an inode's attributes.
+
+        By a thread of its own: the kernel may wait for a request that only the
+        engine's thread can answer.
+        """
+        dispatch = self._dispatch
+        if dispatch is None:
+            return
+        body = p.INVAL_INODE.pack(ino, -1, 0)
+        header = p.OUT_HEADER.pack(16 + len(body), p.NOTIFY_INVAL_INODE, 0)
+        self._notifier.submit(_notify, dispatch.device, header + body)
+
+    # -- metrics -------------------------------------------------------------------
+
+    def count(self) -> None:
+        """Bring the counters of requests up to date; on the engine's thread."""
+        dispatch = self._dispatch
+        if dispatch is None:
+            return
+        for opcode, count in enumerate(dispatch.counts):
+            if count > self._counted[opcode]:
+                self.metrics.requests.labels(op_name(opcode)).inc(count - self._counted[opcode])
+                self._counted[opcode] = count
+        for key, count in dispatch.errors.items():
+            before = self._counted_errors.get(key, 0)
+            word = errno.errorcode.get(key[1], str(key[1]))
+            self.metrics.request_errors.labels(op_name(key[0]), word).inc(count - before)
+            self._counted_errors[key] = count
+        waits_s, dispatch.waits_s = dispatch.waits_s, []
+        for wait_s in waits_s:
+            self.metrics.reader_wait_s.observe(wait_s)
+        self.metrics.interrupted.inc(dispatch.interrupted)
+        dispatch.interrupted = 0
+
+
+def _notify(fd: int, message: bytes) -> None:
+    try:
+        os.write(fd, message)
+    except OSError:
+        return  # the kernel does not know this inode, or the mount is gone
