@@ -1,1 +1,1 @@
-"""Small benchmarks of the mount against the bare disk."""
+"""Benchmarks: the mount against the disk and against file systems in C; scale."""

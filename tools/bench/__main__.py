@@ -1,131 +1,136 @@
-"""``make bench``: the mount of a sandbox against the disk below it.
+"""``make bench``: the same work on ext4, mergerfs, bindfs and both sessions.
 
-Each line is the median of ``ROUNDS`` runs; nothing is cached on purpose, and
-nothing is dropped from the page cache either, as in daily use.
+In every round every system does every work, one after another in an order
+that rotates; the first round warms up and does not count.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import statistics
+import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from rich.console import Console
 
+from hsmfs.tools.bench import machine, report, systems
+from hsmfs.tools.bench.bigworks import WORKS
+from hsmfs.tools.bench.measure import can_drop_caches
+from hsmfs.tools.bench.runner import Runner
+from hsmfs.tools.bench.sizes import FULL, QUICK, TINY, Sizes
 from hsmfs.tools.output import table
-from hsmfs.tools.sandbox import Options, Sandbox
 
-ROUNDS: Final = 3
-SMALL_FILES: Final = 1000
-SMALL_BYTES: Final = 4096
-BIG_BYTES: Final = 256 * 1024 * 1024
-BLOCK_BYTES: Final = 1024 * 1024
-Work = Callable[[Path], float]
-"""Does its work under a directory; the amount done, in its unit."""
+ROUNDS: Final = 5
+EXIT_FAILED: Final = 1
+EXIT_WRONG_USE: Final = 2
+EXIT_IN_PART: Final = 3
+WIDTH: Final = 200
 
 
-def create_small(root: Path) -> float:
-    """Files of 4 KiB made, each closed."""
-    data = os.urandom(SMALL_BYTES)
-    for number in range(SMALL_FILES):
-        (root / f"s{number}").write_bytes(data)
-    return SMALL_FILES
-
-
-def stat_small(root: Path) -> float:
-    """The same files listed with their attributes."""
-    return len([entry.stat() for entry in os.scandir(root) if entry.name.startswith("s")])
-
-
-def read_small(root: Path) -> float:
-    """The same files opened and read."""
-    for number in range(SMALL_FILES):
-        (root / f"s{number}").read_bytes()
-    return SMALL_FILES
-
-
-def remove_small(root: Path) -> float:
-    """The same files removed."""
-    for number in range(SMALL_FILES):
-        (root / f"s{number}").unlink()
-    return SMALL_FILES
-
-
-def write_big(root: Path) -> float:
-    """One file written and fsynced, in MB."""
-    block = os.urandom(BLOCK_BYTES)
-    with (root / "big").open("wb", buffering=0) as file:
-        for _ in range(BIG_BYTES // BLOCK_BYTES):
-            file.write(block)
-        os.fsync(file.fileno())
-    return BIG_BYTES / 1e6
-
-
-def read_big(root: Path) -> float:
-    """The same file read, in MB."""
-    with (root / "big").open("rb", buffering=0) as file:
-        while file.read(BLOCK_BYTES):
-            pass
-    return BIG_BYTES / 1e6
-
-
-WORKS: Final[dict[str, tuple[str, Work]]] = {
-    "create 4 KiB files": ("files/s", create_small),
-    "list with attributes": ("files/s", stat_small),
-    "read 4 KiB files": ("files/s", read_small),
-    "remove files": ("files/s", remove_small),
-    "write a big file, fsync": ("MB/s", write_big),
-    "read a big file": ("MB/s", read_big),
-}
-
-
-def rates(root: Path) -> dict[str, float]:
-    """The median rate of every work in a directory."""
-    found: dict[str, list[float]] = {name: [] for name in WORKS}
-    for _ in range(ROUNDS):
-        for name, (_, work) in WORKS.items():
-            start = time.monotonic()
-            amount = work(root)
-            found[name].append(amount / (time.monotonic() - start))
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="The mount against the disk below it.")
-    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
-    as_json = parser.parse_args().json
-    work = Path(tempfile.mkdtemp(prefix="hsmfs-bench-"))
-    sandbox = Sandbox(work / "sandbox")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write JSON."""
+    options = _options(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_FAILED))
+    screen = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    options.dir.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix="hsmfs-bench-", dir=options.dir))
+    sizes: Sizes = {"full": FULL, "quick": QUICK, "tiny": TINY}[options.sizes]
+    runner = Runner(place, sizes, lambda line: print(line, file=sys.stderr, flush=True))
     try:
-        sandbox.start(Options())
-        bare = work / "bare"
-        bare.mkdir()
-        disk, mount = rates(bare), rates(sandbox.mount)
+        works = [work for work in WORKS if _chosen(work.name, options.only)]
+        results = runner.run(works, options.systems, options.rounds)
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return EXIT_FAILED
     finally:
-        if sandbox.config_path.exists():
-            sandbox.stop()
-        if not os.path.ismount(sandbox.mount):
-            shutil.rmtree(work, ignore_errors=True)
-    rows = [
-        {"work": name, "unit": unit, "disk": round(disk[name]), "mount": round(mount[name])}
-        for name, (unit, _) in WORKS.items()
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-    else:
-        columns = ("work", "unit", "disk", "mount")
-        listed = [[row[column] for column in columns] for row in rows]
-        Console(highlight=False).print(table(columns, listed, right=("disk", "mount")))
-    return 0
+        runner.stop()
+        shutil.rmtree(place, ignore_errors=True)
+    if not results:
+        print("bench: no system took part", file=sys.stderr)
+        return EXIT_FAILED
+    _show(screen, results, options.systems, runner)
+    if options.json:
+        _write(options, sizes, results, runner)
+    return EXIT_IN_PART if runner.failures else 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    known = ", ".join(work.name for work in WORKS)
+    parser = argparse.ArgumentParser(
+        prog="python -m hsmfs.tools.bench", description="hsmfs against ext4, mergerfs, bindfs."
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORK", default=[], help=f"words of names of works: {known}"
+    )
+    parser.add_argument("--systems", type=_systems, default=list(systems.NAMES))
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="counted rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures of all rounds")
+    parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()), help="work there")
+    parser.add_argument(
+        "--quick", dest="sizes", action="store_const", const="quick", default="full", help="less"
+    )
+    parser.add_argument(
+        "--tiny", dest="sizes", action="store_const", const="tiny", help=argparse.SUPPRESS
+    )
+    options = parser.parse_args(argv)
+    if options.rounds < 1:
+        parser.error(f"--rounds: found {options.rounds}, expected 1 or more")
+    if not any(_chosen(work.name, options.only) for work in WORKS):
+        parser.error(f"--only: found {' '.join(options.only)}, expected words of: {known}")
+    return options
+
+
+def _systems(text: str) -> list[str]:
+    wanted = text.split(",")
+    wrong = [name for name in wanted if name not in systems.NAMES]
+    if wrong:
+        expected = ", ".join(systems.NAMES)
+        raise argparse.ArgumentTypeError(f"found {wrong[0]!r}, expected some of {expected}")
+    return [name for name in systems.NAMES if name in wanted]
+
+
+def _chosen(name: str, only: list[str]) -> bool:
+    return not only or any(word in name for word in only)
+
+
+def _show(screen: Console, results: list[report.Result], wanted: list[str], runner: Runner) -> None:
+    took_part = [name for name in wanted if any(name in one.median for one in results)]
+    screen.print("\nMedian rate, and its ratio to ext4\n")
+    ratios = ["native/C", "native/pyfuse3"]
+    right = [*took_part, *ratios]
+    rows = report.rate_rows(results, took_part)
+    screen.print(table(["work", "unit", *took_part, *ratios], rows, right))
+    served = [name for name in took_part if name != report.PLAIN]
+    screen.print("\nServer CPU, µs for one operation\n")
+    screen.print(table(["work", "one", *served], report.cpu_rows(results, served), served))
+    if not can_drop_caches():
+        screen.print("\nNot root: nothing was dropped from the caches, cold works were warm.")
+    for line in [*runner.left_out, *runner.failures]:
+        screen.print(f"left out: {line}", markup=False)
+
+
+def _write(
+    options: argparse.Namespace, sizes: Sizes, results: list[report.Result], runner: Runner
+) -> None:
+    found = {
+        "format": 1,
+        "machine": machine.facts(options.dir),
+        "versions": machine.versions(),
+        "systems": runner.versions,
+        "left_out": runner.left_out,
+        "failures": runner.failures,
+        "rounds": options.rounds,
+        "caches_dropped": can_drop_caches(),
+        "sizes": sizes,
+        "results": results,
+    }
+    text = msgspec.json.format(msgspec.json.encode(found), indent=2)
+    options.json.write_bytes(text + b"\n")
 
 
 if __name__ == "__main__":
