@@ -32,6 +32,7 @@ from hsmfs.session.native.loop import Loop
 from hsmfs.session.native.session import NativeSession
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.store.overlay import GroupCommit
+from hsmfs.store.remotestore import RemoteStore
 
 log = logs.get(__name__)
 
@@ -115,7 +116,7 @@ class Service:
 
     def _open_store(self) -> LmdbStore:
         namespace = self.config.namespace
-        store = LmdbStore(Path(namespace.path), namespace.map_bytes)
+        store = RemoteStore(Path(namespace.path), namespace.map_bytes)
         made = make_namespace(store, os.geteuid(), os.getegid(), ROOT_MODE, SystemClock().now_ns())
         if made:
             log.info("an empty file system was made", path=namespace.path)

@@ -16,6 +16,8 @@ KEY_BYTES_MAX: Final = 511
 
 T = TypeVar("T")
 Item = tuple[bytes, bytes]
+Batch = dict[bytes, bytes | None]
+"""Keys and values, None for a deletion."""
 
 
 class StoreStat(NamedTuple):
@@ -59,6 +61,9 @@ class KVStore(Protocol):
     def transact(self, fn: Callable[[Writer], T]) -> T:
         """Run ``fn`` atomically; durable when it returns, undone if it raises."""
 
+    def apply(self, batch: Batch) -> None:
+        """Put and delete all of a batch, atomically; durable when it returns."""
+
     def backup(self, path: Path) -> None:
         """A consistent copy into a new directory or file, while in use."""
 
@@ -67,3 +72,14 @@ class KVStore(Protocol):
 
     def close(self) -> None:
         """Release all resources; calls after it fail."""
+
+
+def apply_to(writer: Writer, batch: Batch) -> None:
+    """Put and delete all of a batch, in the order of its keys."""
+    put, delete = writer.put, writer.delete
+    for key in sorted(batch):
+        value = batch[key]
+        if value is None:
+            delete(key)
+        else:
+            put(key, value)

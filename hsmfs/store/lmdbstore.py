@@ -12,7 +12,7 @@ import lmdb
 import structlog
 
 from hsmfs.errors import CallerError, TransientError
-from hsmfs.store.interface import Item, Reader, StoreStat, T, Writer
+from hsmfs.store.interface import Batch, Item, Reader, StoreStat, T, Writer, apply_to
 
 log = structlog.get_logger(__name__)
 MAP_DOUBLINGS_MAX: Final = 8
@@ -122,6 +122,10 @@ class LmdbStore:
         size = self._env.info()["map_size"] * 2
         log.info("store map grows", path=str(self.path), bytes=size)
         self._env.set_mapsize(size)
+
+    def apply(self, batch: Batch) -> None:
+        """All of a batch in one transaction, in the order of its keys."""
+        self.transact(lambda writer: apply_to(writer, batch))
 
     def backup(self, path: Path) -> None:
         """A compacted copy into a new directory."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from sortedcontainers import SortedDict
 
-from hsmfs.store.interface import KEY_BYTES_MAX, Item, Reader, StoreStat, T, Writer
+from hsmfs.store.interface import KEY_BYTES_MAX, Batch, Item, Reader, StoreStat, T, Writer, apply_to
 
 
 class _View:
@@ -69,6 +69,10 @@ class MemoryStore:
             result = fn(_View(changed))
             self._items = changed
             return result
+
+    def apply(self, batch: Batch) -> None:
+        """All of a batch in one transaction, in the order of its keys."""
+        self.transact(lambda writer: apply_to(writer, batch))
 
     def backup(self, path: Path) -> None:
         """All items as msgpack into a file."""

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import structlog
 from sortedcontainers import SortedSet
 
 from hsmfs.clock import Clock
 from hsmfs.errors import HsmError
-from hsmfs.store.interface import Item, KVStore, Writer
+from hsmfs.store.interface import Batch, Item, KVStore
 
 log = structlog.get_logger(__name__)
 RETRY_S: Final = 1.0
@@ -26,8 +25,6 @@ BATCH_CHANGES_MAX: Final = 50_000
 """An active batch this large is flushed without waiting for the interval."""
 
 Done = Callable[[HsmError | None], None]
-Batch: TypeAlias = dict[bytes, bytes | None]
-"""Keys and values, None for a deletion."""
 _MISSING: Final = b"\0missing"
 
 
@@ -204,12 +201,12 @@ class GroupCommit:
         self._busy = True
         frozen = self._frozen
 
-        def apply(writer: Writer) -> None:
+        def commit() -> None:
             # After a close, which commits the rest itself, this would bring old values back.
             if not self._closed:
-                _apply(writer, frozen)
+                self.store.apply(frozen)
 
-        self._executor.submit(lambda: self.store.transact(apply), self._committed)
+        self._executor.submit(commit, self._committed)
 
     def _freeze(self) -> None:
         self.before_commit()
@@ -263,7 +260,7 @@ class GroupCommit:
         self.before_commit()
         for batch in (self._frozen, self._active):
             if batch:
-                self.store.transact(partial(_apply_all, batch))
+                self.store.apply(batch)
         self._frozen, self._active = {}, {}
         self._context.__exit__(None, None, None)
         for done in [*self._sharing, *self._waiters]:
@@ -276,19 +273,6 @@ def _nothing() -> None:
 
 def _ignore(_error: HsmError | None) -> None:
     """Nobody waits for a commit by interval; failures are logged."""
-
-
-def _apply_all(batch: Batch, writer: Writer) -> None:
-    _apply(writer, batch)
-
-
-def _apply(writer: Writer, batch: Batch) -> None:
-    for key in sorted(batch):
-        value = batch[key]
-        if value is None:
-            writer.delete(key)
-        else:
-            writer.put(key, value)
 
 
 def _merge(
