@@ -1,10 +1,10 @@
-# make setup | demo | test | test-long | lint | bench | docs | deb
+# make setup | demo | test | test-long | lint | bench | bench-scale | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint bench docs deb clean
+.PHONY: setup demo test test-long lint bench bench-scale docs deb clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m hsmfs.tools.bench
+
+bench-scale: setup
+	$(BIN)/python -m hsmfs.tools.bench.scale
 
 docs:
 	@echo "The documentation is plain Markdown; no HTML is built yet (docs/roadmap.md):"

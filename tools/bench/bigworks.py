@@ -80,7 +80,7 @@ def write_blocks(path: bytes, blocks: int, sync: bool) -> None:
 class Write(BigFile):
     """A new file written in sequence."""
 
-    name = "write 1 GiB"
+    name = "sequential write"
     sync: ClassVar[bool] = False
 
     def prepare(self) -> None:
@@ -98,14 +98,14 @@ class Write(BigFile):
 class WriteSynced(Write):
     """The same, with fsync before close."""
 
-    name = "write 1 GiB + fsync"
+    name = "sequential write + fsync"
     sync = True
 
 
 class ReadBigCold(BigFile):
     """Read in sequence."""
 
-    name = "read 1 GiB cold"
+    name = "sequential read cold"
     cold = True
 
     def prepare(self) -> None:
@@ -121,7 +121,7 @@ class ReadBigCold(BigFile):
 class ReadBigWarm(ReadBigCold):
     """The same, after a first time that is not timed."""
 
-    name = "read 1 GiB warm"
+    name = "sequential read warm"
     cold = False
 
     def prepare(self) -> None:

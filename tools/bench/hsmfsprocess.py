@@ -14,10 +14,13 @@ from typing import Final
 
 from hsmfs.errors import HsmError
 from hsmfs.tools import mounts
+from hsmfs.tools.bench.processcpu import with_children
+from hsmfs.tools.processes import Running, start_ticks, wait_until
 
 FOLDERS: Final = ("namespace", "catalog", "tier", "mnt", "library", "run")
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 90.0
+HELPERS_TIMEOUT_S: Final = 5.0
 LOG_BYTES_SHOWN: Final = 400
 CONFIG: Final = """\
 [site]
@@ -104,11 +107,22 @@ class HsmfsProcess:
     def stop(self) -> float:
         """End it, by force if need be; seconds that it took. No mount is left."""
         begun_s = time.monotonic()
+        helpers = self._helpers()
         self._signal(signal.SIGTERM)
         if not self._wait():
             self.kill()
+        seconds = time.monotonic() - begun_s
+        if not wait_until(lambda: not any(one.alive() for one in helpers), HELPERS_TIMEOUT_S):
+            for one in helpers:
+                one.signal(signal.SIGKILL)
         mounts.unmount_lazily(self.mount)
-        return time.monotonic() - begun_s
+        return seconds
+
+    def _helpers(self) -> list[Running]:
+        """What it has started itself."""
+        pids = with_children(self.pid)[1:] if self.alive else []
+        ticks = {pid: start_ticks(pid) for pid in pids}
+        return [Running(pid, when) for pid, when in ticks.items() if when is not None]
 
     def kill(self) -> None:
         """SIGKILL, as a crash; its dead mount stays."""

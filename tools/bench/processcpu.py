@@ -12,6 +12,8 @@ TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 CPU_CLOCK: Final = 2
 """The kernel's number of the clock of utime + stime, see clock_getcpuclockid(3)."""
 
+MEMORY_KEYS: Final = ("VmRSS:", "RssAnon:", "RssFile:", "VmHWM:", "Pss:")
+
 
 def with_children(pid: int) -> list[int]:
     """A process and what it has started, as far as the kernel tells."""
@@ -49,10 +51,20 @@ def _cpu_s(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> dict[str, int]:
-    """VmRSS, its anonymous and its file part (mapped store pages), and the peak."""
-    found = {}
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        key, _, rest = line.partition(":")
-        if key in ("VmRSS", "RssAnon", "RssFile", "VmHWM"):
-            found[key] = int(rest.split()[0]) * 1024
+    """Of a process and its children: resident (shared pages counted for each), its
+    anonymous and file part (mapped store pages), the peak, and Pss: shared pages once."""
+    found: dict[str, int] = {}
+    for one in with_children(pid):
+        for file in ("status", "smaps_rollup"):
+            for key, size in _sizes(Path(f"/proc/{one}/{file}")):
+                found[key] = found.get(key, 0) + size
     return found
+
+
+def _sizes(path: Path) -> list[tuple[str, int]]:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return []
+    pairs = [line.split()[:2] for line in lines if line.startswith(MEMORY_KEYS)]
+    return [(key.rstrip(":"), int(size) * 1024) for key, size in pairs]

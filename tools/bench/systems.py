@@ -51,6 +51,7 @@ class System(ABC):
         """Make it ready, or raise HsmError."""
         self.dir.mkdir(parents=True)
 
+    @abstractmethod
     def stop(self) -> None:
         """Leave no process and no mount."""
 
@@ -68,6 +69,9 @@ class Plain(System):
             ["stat", "-f", "-c", "%T", str(self.dir.parent)], capture_output=True, text=True
         )
         return f"{found.stdout.strip() or 'unknown'}, a plain directory"
+
+    def stop(self) -> None:
+        """A directory needs nothing."""
 
 
 class Stacked(System):
