@@ -65,10 +65,7 @@ class Plain(System):
 
     def version(self) -> str:
         """Of the file system that the directory is on."""
-        found = subprocess.run(
-            ["stat", "-f", "-c", "%T", str(self.dir.parent)], capture_output=True, text=True
-        )
-        return f"{found.stdout.strip() or 'unknown'}, a plain directory"
+        return f"{_said('stat', '-f', '-c', '%T', str(self.dir))}, a plain directory"
 
     def stop(self) -> None:
         """A directory needs nothing."""
@@ -93,10 +90,9 @@ class Stacked(System):
         return str(self.mount)
 
     def version(self) -> str:
-        query = ["dpkg-query", "-W", "-f", "${Version}", self.name]
-        found = subprocess.run(query, capture_output=True, text=True)
         options = " ".join(self.COMMANDS[self.name][1:])
-        return f"{found.stdout.strip() or 'unknown version'}, options {options}"
+        version = _said("dpkg-query", "-W", "-f", "${Version}", self.name)
+        return f"{version}, options {options}"
 
     def pids(self) -> list[int]:
         return with_children(self._process.pid) if self._process is not None else []
@@ -172,6 +168,15 @@ def make(name: str, directory: Path) -> System:
     if name in Stacked.COMMANDS:
         return Stacked(name, directory)
     return Hsmfs(name, directory) if name in SESSIONS else Plain(name, directory)
+
+
+def _said(*command: str) -> str:
+    """What a program printed, for the record."""
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=STOP_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
 
 
 def require_program(name: str) -> None:
