@@ -1,0 +1,1 @@
+"""Proof of namespace, cache and catalog against each other, and repairs."""

@@ -1,0 +1,162 @@
+"""Tables M, J and O, and keys of no table at all."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from hsmfs.errors import CallerError
+from hsmfs.fsck.findings import Finding, Kind
+from hsmfs.fsck.subject import MARKS, Subject
+from hsmfs.namespace import schema
+from hsmfs.namespace.recovery import VERSION_KEY
+from hsmfs.namespace.tables import JOURNAL_KEY, NEXT_INO_KEY, STARTS_KEY
+from hsmfs.records import RECORD_BYTES
+from hsmfs.types import ROOT_INODE
+
+TABLES: Final = b"CDIJLMORSX"
+NUMBER_MAX: Final = (1 << 63) - 1
+_GENERATION: Final = struct.Struct("<I")
+_KEY_SHOWN_BYTES: Final = 40
+
+
+def check_version(subject: Subject) -> Iterator[Finding]:
+    """A namespace that this program can read, else CallerError."""
+    found = _number(subject.work.get(VERSION_KEY))
+    if found is None:
+        if not subject.work.has(b"I", b"J"):
+            raise CallerError(
+                "namespace: found no file system in the store, expected one that hsmfs made; "
+                "check namespace.path"
+            )
+        subject.work.put(VERSION_KEY, b"%d" % schema.SCHEMA_VERSION)
+        expected = f"version {schema.SCHEMA_VERSION}"
+        yield subject.finding(Kind.META, 0, "no version", expected, "written anew", "version")
+    elif found != schema.SCHEMA_VERSION:
+        todo = (
+            "install the newer hsmfs that wrote it"
+            if found > schema.SCHEMA_VERSION
+            else "it was made by an older hsmfs"
+        )
+        raise CallerError(
+            f"namespace: found version {found}, expected {schema.SCHEMA_VERSION}; {todo}"
+        )
+
+
+def check_unknown(subject: Subject) -> Iterator[Finding]:
+    """Keys that belong to no table."""
+    start = b"\0"
+    for table in [*TABLES, 0x100]:
+        stop = bytes([table]) if table < 0x100 else b"\xff" * 16
+        for key, value in subject.work.scan(start, stop):
+            subject.work.delete(key)
+            shown = key[:_KEY_SHOWN_BYTES]
+            yield subject.finding(
+                Kind.UNKNOWN_KEY,
+                0,
+                f"key {shown!r} with {len(value)} bytes",
+                "a key of a table that this version knows",
+                "removed; it is in the backup",
+                "store",
+            )
+        start = bytes([min(table + 1, 0xFF)])
+
+
+def check_numbers(subject: Subject) -> Iterator[Finding]:
+    """What was given out so far: inode numbers, cookies, starts."""
+    inodes, cookies, generation = _highest(subject)
+    subject.generation = max(generation, 1)
+    lowest = max(inodes + 1, schema.FIRST_INO)
+    value = subject.work.get(NEXT_INO_KEY)
+    found = _number(value)
+    if value is None and inodes <= ROOT_INODE:
+        subject.next_ino = lowest
+    elif found is not None and lowest <= found <= NUMBER_MAX:
+        subject.next_ino = found
+    else:
+        subject.next_ino_was_right = False
+        subject.next_ino = max(lowest, cookies + 1)
+        subject.work.put(NEXT_INO_KEY, b"%d" % subject.next_ino)
+        told, expected = f"next_ino {value!r}", f"at least {lowest}, all inodes are below it"
+        yield subject.finding(Kind.META, 0, told, expected, f"set to {subject.next_ino}", "next")
+    subject.born = subject.next_ino
+    starts = _number(subject.work.get(STARTS_KEY)) or 0
+    if starts < subject.generation:
+        subject.work.put(STARTS_KEY, b"%d" % subject.generation)
+        expected = f"at least {subject.generation}, the newest inode's generation"
+        yield subject.finding(Kind.META, 0, f"starts {starts}", expected, "set", "starts")
+    subject.generation = max(subject.generation, starts)
+
+
+def _highest(subject: Subject) -> tuple[int, int, int]:
+    """The greatest inode number, cookie and generation in use."""
+    inodes = cookies = generation = 0
+    for key, value in subject.work.scan(b"I", b"J"):
+        if len(key) == 9:
+            ino = schema.U64.unpack_from(key, 1)[0]
+            inodes = max(inodes, ino if ino < NUMBER_MAX else 0)
+        if len(value) == RECORD_BYTES:
+            generation = max(generation, _GENERATION.unpack_from(value, 8)[0])
+    for _, value in subject.work.scan(b"D", b"E"):
+        if len(value) == schema.ENTRY.size:
+            cookie = schema.ENTRY.unpack(value)[2]
+            cookies = max(cookies, cookie if cookie < NUMBER_MAX else 0)
+    return inodes, cookies, generation
+
+
+def check_journal(subject: Subject) -> Iterator[Finding]:
+    """Records that decode, within the bounds that are noted."""
+    lowest, highest = 0, 0
+    for key, value in subject.work.scan(b"J", b"K"):
+        if len(key) != 9 or not _is_change(value):
+            subject.work.delete(key)
+            yield subject.finding(
+                Kind.JOURNAL,
+                0,
+                f"record {key[1:].hex()} of {len(value)} bytes",
+                "a change in msgpack",
+                "removed; it is in the backup",
+                "journal",
+            )
+            continue
+        highest = schema.U64.unpack_from(key, 1)[0]
+        lowest = lowest or highest
+    bounds = (subject.work.get(JOURNAL_KEY) or b"1 1").split()
+    first, following = (_number(word) for word in bounds) if len(bounds) == 2 else (None, None)
+    known = first is not None and following is not None
+    if known and (not highest or (first or 0) <= lowest <= highest < (following or 0)):
+        return
+    subject.work.put(JOURNAL_KEY, b"%d %d" % (lowest or 1, highest + 1))
+    found, expected = f"bounds {b' '.join(bounds)!r}", f"{lowest or 1} to {highest}"
+    yield subject.finding(Kind.JOURNAL, 0, found, expected, "set", "journal")
+
+
+def _is_change(value: bytes) -> bool:
+    try:
+        change = msgspec.msgpack.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return isinstance(change, list) and len(change) >= 3
+
+
+def load_marks(subject: Subject) -> Iterator[Finding]:
+    """Table O, into memory: it is as long as the work that was cut."""
+    for key, value in subject.work.scan(b"O", b"P"):
+        if len(key) == 9 and value in MARKS:
+            subject.marks[schema.U64.unpack_from(key, 1)[0]] = value
+            continue
+        subject.work.delete(key)
+        yield subject.finding(
+            Kind.MARK, 0, f"mark {value!r} at {key!r}", "w, o, t or d", "removed", "marks"
+        )
+    subject.opened = subject.cache.opened()
+    subject.summary.pending = len(subject.opened | subject.marks.keys())
+
+
+def _number(value: bytes | None) -> int | None:
+    if value is None or not value.isdigit() or len(value) > 20:
+        return None
+    return int(value)
