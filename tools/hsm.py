@@ -14,6 +14,7 @@ import typer
 from hsmfs.errors import FsError, HsmError
 from hsmfs.tools import (
     filecommands,
+    fsckcommand,
     librarycommands,
     policycommands,
     sandboxcommands,
@@ -40,6 +41,7 @@ def make_app() -> typer.Typer:
         statuscommand,
         filecommands,
         librarycommands,
+        fsckcommand,
         policycommands,
         sandboxcommands,
     ):

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 
-from hsmfs.fsck.cachefiles import COPY, OPEN, RECALL, CacheFile, SideFile
+from hsmfs.fsck.cachefiles import CacheFile
 from hsmfs.fsck.findings import Finding, Kind
 from hsmfs.fsck.lostfound import LostFound
 from hsmfs.fsck.rebuild import from_copies
+from hsmfs.fsck.straycheck import Strays
 from hsmfs.fsck.subject import Subject
 from hsmfs.records import FLAG_SEEN, FLAG_SPARSE, RECORD_BYTES, InodeRecord
 from hsmfs.residency import Cause, after
@@ -27,8 +28,7 @@ class CacheCheck:
         self.subject = subject
         self.cache = subject.cache
         self.lost = lost
-        self._unborn: list[str] = []
-        """Files of a batch that was lost: the next start removes them."""
+        self.strays = Strays(subject, lost)
 
     def run(self) -> Iterator[Finding]:
         """All files of the tier."""
@@ -45,16 +45,16 @@ class CacheCheck:
             else:
                 yield from self._file(record, None)
             while strays:
-                yield from self._stray(strays.pop(0))
+                yield from self.strays.rescue(strays.pop(0))
         while file is not None:
             strays.append(file)
             file = self._next(files, strays)
             while strays:
-                yield from self._stray(strays.pop(0))
+                yield from self.strays.rescue(strays.pop(0))
         for stray in strays:
-            yield from self._stray(stray)
-        yield from self._sides()
-        self._end_unborn()
+            yield from self.strays.rescue(stray)
+        yield from self.strays.sides()
+        self.strays.end()
 
     def _next(self, files: Iterator[CacheFile | None], strays: list[CacheFile]) -> CacheFile | None:
         while (file := next(files)) is not None:
@@ -133,7 +133,7 @@ class CacheCheck:
         """The volumes have the right data; what is in the cache is kept as a file."""
         path = self.cache.path(record.ino)
         found, expected = f"{size} bytes in the cache file", f"{record.size}, as on the volumes"
-        ino, aside = record.ino, self._new_file(size)
+        ino, aside = record.ino, self.strays.new_file(size)
         name = self.lost.place(aside.ino, stat.S_IFREG).decode()
         self.subject.work.now(lambda: self._swap(path, aside.ino, ino))
         self.subject.save(record)
@@ -169,80 +169,3 @@ class CacheCheck:
             and known.copies >= max(1, record.copies)
             for known in self.subject.copies.of(record.ino)
         )
-
-    # -- files without an inode ------------------------------------------------------------
-
-    def _new_file(self, size: int) -> InodeRecord:
-        record = self.subject.new_record(self.subject.number(), stat.S_IFREG | 0o600, size)
-        record.flags = FLAG_SPARSE
-        self.subject.made(record)
-        return record
-
-    def _stray(self, file: CacheFile) -> Iterator[Finding]:
-        if self.subject.is_marked(file.ino):
-            return  # removed data that is still to go
-        if file.ino >= self.subject.born:
-            if self.subject.record(file.ino) is not None:
-                return  # made by this very repair
-            if self.subject.next_ino_was_right:
-                self.subject.summary.pending += 1
-                self._unborn.append(file.path)
-                return
-        found, expected = f"{file.path}, {file.size} bytes", "an inode that it belongs to"
-        name = b"#%d" % file.ino if file.ino >= 0 else b""
-        there = self.lost.entry(name) if name else 0
-        if there and self.cache.is_same(file.path, there):
-            self.subject.work.then(lambda: self.cache.remove(file.path))
-            todo = "removed: an earlier repair was cut after the file got its name"
-            yield self.subject.finding(Kind.STRAY, 0, found, expected, todo, file.path)
-            return
-        yield self._rescue(file, found, expected)
-
-    def _end_unborn(self) -> None:
-        """Once new numbers were given, the next start no longer knows these."""
-        if self.subject.next_ino != self.subject.born:
-            for path in self._unborn:
-                self.subject.work.then(partial(self.cache.remove, path))
-
-    def _rescue(self, file: CacheFile, found: str, expected: str) -> Finding:
-        record = self._new_file(file.size)
-        record.mtime_ns = file.mtime_ns
-        self.subject.save(record)
-        name = b"#%d" % file.ino if file.ino >= 0 else b""
-        kept = self.lost.place(record.ino, stat.S_IFREG, name).decode()
-        self.subject.work.now(lambda: self.cache.adopt(file.path, record.ino))
-        self.subject.work.then(lambda: self.cache.remove(file.path))
-        todo = f"becomes the file {kept}"
-        return self.subject.finding(Kind.STRAY, record.ino, found, expected, todo, file.path)
-
-    # -- what was under way ------------------------------------------------------------------
-
-    def _sides(self) -> Iterator[Finding]:
-        for file in self.cache.sides():
-            if file.ino < 0:
-                found, expected = f"a strange file {file.path}", "INODE.VERSION or INODE"
-                yield self._keep_side(file, found, expected)
-            elif file.side in (RECALL, COPY):
-                yield from self._leftover(file)
-            elif file.side == OPEN and self.subject.record(file.ino) is None:
-                self.subject.summary.pending += 1
-
-    def _leftover(self, file: SideFile) -> Iterator[Finding]:
-        """The next start removes it; whether it is all there is, is found here."""
-        record = self.subject.record(file.ino)
-        if self.subject.is_marked(file.ino) or record is not None:
-            self.subject.summary.pending += 1
-            return
-        found, expected = f"{file.path}", "an inode that it belongs to"
-        versions = {known.data_version for known in self.subject.copies.of(file.ino)}
-        if file.side == RECALL and file.data_version in versions:
-            self.subject.work.then(lambda: self.cache.remove(file.path))
-            todo = "removed: its data is on volumes"
-            yield self.subject.finding(Kind.LEFTOVER, 0, found, expected, todo, file.path)
-        else:
-            yield self._keep_side(file, found, expected)
-
-    def _keep_side(self, file: SideFile, found: str, expected: str) -> Finding:
-        facts = self.cache.facts(file.path)
-        finding = self._rescue(facts, found, expected)
-        return Finding(Kind.LEFTOVER, finding.ino, file.path, found, expected, finding.repair)

@@ -71,18 +71,35 @@ def check_numbers(subject: Subject) -> Iterator[Finding]:
     subject.generation = max(generation, 1)
     lowest = max(inodes + 1, schema.FIRST_INO)
     value = subject.work.get(NEXT_INO_KEY)
-    found = _number(value)
+    found = _numbers(value)
     if value is None and inodes <= ROOT_INODE:
-        subject.next_ino = lowest
-    elif found is not None and lowest <= found <= NUMBER_MAX:
-        subject.next_ino = found
+        found = [lowest, 0, 0]
+    if found and lowest <= found[0] <= NUMBER_MAX:
+        subject.next_ino, subject.block = found[0], range(*found[1:3])
     else:
         subject.next_ino_was_right = False
         subject.next_ino = max(lowest, cookies + 1)
-        subject.work.put(NEXT_INO_KEY, b"%d" % subject.next_ino)
+        subject.put_numbers()
         told, expected = f"next_ino {value!r}", f"at least {lowest}, all inodes are below it"
         yield subject.finding(Kind.META, 0, told, expected, f"set to {subject.next_ino}", "next")
+    yield from _check_block(subject)
     subject.born = subject.next_ino
+    yield from _check_starts(subject)
+
+
+def _check_block(subject: Subject) -> Iterator[Finding]:
+    """The numbers kept for new files are not in use."""
+    block = subject.block
+    start, stop = schema.inode_key(block.start), schema.inode_key(max(block.stop, block.start))
+    if block.stop <= subject.next_ino and not subject.work.has(start, stop):
+        return
+    subject.block = range(0)
+    subject.put_numbers()
+    found, expected = f"{block.start} to {block.stop} for new files", "numbers without inodes"
+    yield subject.finding(Kind.META, 0, found, expected, "another block is used", "next")
+
+
+def _check_starts(subject: Subject) -> Iterator[Finding]:
     starts = _number(subject.work.get(STARTS_KEY)) or 0
     if starts < subject.generation:
         subject.work.put(STARTS_KEY, b"%d" % subject.generation)
@@ -160,3 +177,10 @@ def _number(value: bytes | None) -> int | None:
     if value is None or not value.isdigit() or len(value) > 20:
         return None
     return int(value)
+
+
+def _numbers(value: bytes | None) -> list[int]:
+    """Next number and the block for new files; empty if they cannot be read."""
+    words = [_number(word) for word in (value or b"").split()]
+    known = [number for number in words if number is not None]
+    return known if len(known) == len(words) == 3 else []

@@ -12,7 +12,7 @@ from hsmfs.fsck.cachefiles import CacheFiles
 from hsmfs.fsck.findings import Copies, Finding, Kind, Summary
 from hsmfs.fsck.workspace import Workspace
 from hsmfs.namespace import schema
-from hsmfs.namespace.tables import Counters
+from hsmfs.namespace.tables import NEXT_INO_KEY, Counters
 from hsmfs.records import FLAG_SEEN, RECORD_BYTES, InodeRecord
 from hsmfs.types import ROOT_INODE, Residency
 
@@ -47,6 +47,8 @@ class Subject:
         self.summary = summary
         self.next_ino: int = schema.FIRST_INO
         self.generation = 1
+        self.block = range(0)
+        """Numbers kept for regular files that are still to be made."""
         self.next_ino_was_right = True
         self.born = 0
         """Numbers below were in use when the check began."""
@@ -136,8 +138,13 @@ class Subject:
         if number == self.born:
             number = max(number, self.cache.highest() + 1)
         self.next_ino = number + 1
-        self.work.put(b"Mnext_ino", b"%d" % self.next_ino)
+        self.put_numbers()
         return number
+
+    def put_numbers(self) -> None:
+        """Store what was given out so far."""
+        numbers = self.next_ino, self.block.start, self.block.stop
+        self.work.put(NEXT_INO_KEY, b"%d %d %d" % numbers)
 
     def new_record(self, ino: int, mode: int, size: int, nlink: int = 1) -> InodeRecord:
         """A record for what had none."""
