@@ -159,6 +159,12 @@ class CacheCheck:
         elif self._is_proved(record):
             self.subject.work.then(lambda: self.cache.cut(ino, head))
             yield self.subject.finding(Kind.HEAD, ino, found, expected, "cut; copies are proved")
+        elif size == record.size:
+            # A recall comes to this place as a whole, so these are all bytes.
+            self.subject.changed_data(record)
+            self.subject.save(record)
+            todo = "resident again, to be burned anew: no copies are proved"
+            yield self.subject.finding(Kind.HEAD, ino, found, expected, todo)
         else:
             yield self.subject.finding(Kind.HEAD, ino, found, expected + "; no copies proved", "")
 

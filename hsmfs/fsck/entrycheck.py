@@ -61,11 +61,17 @@ class EntryCheck:
         if parent == self._parent:
             return
         self._parent, self._parent_kind = parent, self.subject.kind_of(parent)
-        if self._parent_kind == 0:
+        if self._parent_kind == 0 and self._was_directory(parent):
             restore(self.subject, parent, stat.S_IFDIR)
             self._parent_kind = stat.S_IFDIR
             found, todo = "no inode, but entries", "made anew; owner root, times now"
             yield self.subject.finding(Kind.RECORD, parent, found, "a directory", todo)
+
+    def _was_directory(self, ino: int) -> bool:
+        """Whether a missing inode has more of a directory than one entry."""
+        work = self.subject.work
+        known = work.has(*schema.listed_range(ino)) or work.has(*schema.link_range(ino))
+        return known and ino < self.subject.next_ino
 
     # -- its entry ---------------------------------------------------------------
 
@@ -108,6 +114,10 @@ class EntryCheck:
     # -- what it stands for ---------------------------------------------------------
 
     def _child(self, parent: int, name: bytes, entry: Entry) -> Iterator[Finding]:
+        other = self._outvoted(parent, name, entry)
+        if other is not None:
+            yield self._correct(parent, name, entry, other)
+            entry = other
         ino, kind, cookie = entry
         real = self.subject.kind_of(ino)
         if ino == ROOT_INODE:
@@ -124,6 +134,23 @@ class EntryCheck:
         yield from self._cookie(parent, name, (ino, real, cookie))
         yield from self._link(parent, name, ino)
         self.names.add(parent, ino, real)
+
+    def _outvoted(self, parent: int, name: bytes, entry: Entry) -> Entry | None:
+        """What list and link agree on, against the entry."""
+        listed = self.subject.work.get(schema.listed_key(parent, entry[2]))
+        if listed is None or listed[schema.LISTED.size :] != name:
+            return None
+        ino, kind = schema.LISTED.unpack_from(listed)
+        if ino == entry[0] or self.subject.work.get(schema.link_key(ino, parent, name)) is None:
+            return None
+        linked = self.subject.work.get(schema.link_key(entry[0], parent, name)) is not None
+        return None if linked or not self.subject.kind_of(ino) else (ino, kind, entry[2])
+
+    def _correct(self, parent: int, name: bytes, entry: Entry, other: Entry) -> Finding:
+        self.subject.put_entry(parent, name, *other)
+        found, expected = f"inode {entry[0]}", f"{other[0]}, as list and link say"
+        where = self.subject.path_in(parent, name)
+        return self.subject.finding(Kind.ENTRY, other[0], found, expected, "set", where)
 
     def _dangling(self, parent: int, name: bytes, ino: int, kind: int, made: bool) -> Finding:
         where = self.subject.path_in(parent, name)

@@ -55,7 +55,13 @@ def _repair(subject: Subject, key: bytes, value: bytes, fault: str) -> Finding:
         return subject.finding(Kind.RECORD, 0, fault, expected, todo, "inodes")
     ino = schema.U64.unpack_from(key, 1)[0]
     if fault.startswith(("the number", "state", "heat")):
-        _mend(subject, InodeRecord.unpack(value), ino)
+        record = InodeRecord.unpack(value)
+        if fault.startswith("the number") and _is_misplaced(subject, record.ino):
+            subject.work.delete(key)
+            _mend(subject, record, record.ino)
+            todo = f"moved to {record.ino}, which has none"
+            return subject.finding(Kind.RECORD, ino, fault, expected, todo, f"inode {ino}")
+        _mend(subject, record, ino)
         return subject.finding(Kind.RECORD, ino, fault, expected, "the field is put right")
     subject.work.delete(key)
     subject.is_delta_known = False
@@ -66,6 +72,13 @@ def _repair(subject: Subject, key: bytes, value: bytes, fault: str) -> Finding:
         else "removed: nothing of it is left"
     )
     return subject.finding(Kind.RECORD, ino, fault, expected, todo)
+
+
+def _is_misplaced(subject: Subject, ino: int) -> bool:
+    """Whether a record's own number has a name, but no record."""
+    if subject.work.get(schema.inode_key(ino)) is not None:
+        return False
+    return subject.work.has(*schema.link_range(ino))
 
 
 def _mend(subject: Subject, record: InodeRecord, ino: int) -> None:

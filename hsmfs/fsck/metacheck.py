@@ -19,6 +19,7 @@ from hsmfs.types import ROOT_INODE
 
 TABLES: Final = b"CDIJLMORSX"
 NUMBER_MAX: Final = (1 << 63) - 1
+_INO: Final = struct.Struct("<Q")
 _GENERATION: Final = struct.Struct("<I")
 _KEY_SHOWN_BYTES: Final = 40
 
@@ -112,10 +113,9 @@ def _highest(subject: Subject) -> tuple[int, int, int]:
     """The greatest inode number, cookie and generation in use."""
     inodes = cookies = generation = 0
     for key, value in subject.work.scan(b"I", b"J"):
-        if len(key) == 9:
-            ino = schema.U64.unpack_from(key, 1)[0]
-            inodes = max(inodes, ino if ino < NUMBER_MAX else 0)
-        if len(value) == RECORD_BYTES:
+        if len(key) == 9 and len(value) == RECORD_BYTES:
+            ino, number = schema.U64.unpack_from(key, 1)[0], _INO.unpack_from(value)[0]
+            inodes = max(inodes, min(ino, number, NUMBER_MAX - 1))
             generation = max(generation, _GENERATION.unpack_from(value, 8)[0])
     for _, value in subject.work.scan(b"D", b"E"):
         if len(value) == schema.ENTRY.size:

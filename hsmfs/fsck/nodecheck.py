@@ -79,7 +79,7 @@ class NodeCheck:
         found, expected = f"link count {record.nlink}", f"{links} as there are names"
         record.nlink = links
         self.subject.save(record)
-        if ino not in self.subject.rebuilt:
+        if ino not in self.subject.rebuilt and ino not in self.subject.relinked:
             yield self.subject.finding(Kind.LINK_COUNT, ino, found, expected, "set")
 
     def _links(self, record: InodeRecord) -> int:

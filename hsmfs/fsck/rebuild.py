@@ -90,6 +90,8 @@ def from_copies(record: InodeRecord, known: KnownCopies) -> None:
 
 def restore(subject: Subject, ino: int, hint: int = 0) -> InodeRecord | None:
     """Make the record anew and store it, if anything is left of the inode."""
+    if ino >= subject.next_ino:
+        return None  # a number that was never given
     record = rebuilt(subject, ino, hint)
     if record is not None:
         subject.rebuilt.add(ino)

@@ -57,6 +57,8 @@ class Subject:
         self.is_delta_known = True
         self.rebuilt: set[int] = set()
         """Inodes whose former record is not known: old index keys may be left."""
+        self.relinked: set[int] = set()
+        """Inodes whose names a repair changed: their link counts follow."""
         self.marks: dict[int, bytes] = {}
         self.opened: set[int] = set()
         """Inodes for which a marker in the cache stands."""
@@ -181,7 +183,8 @@ class Subject:
         self.work.delete(schema.entry_key(parent, name))
         if value is None or len(value) != schema.ENTRY.size:
             return
-        ino, _, cookie = schema.ENTRY.unpack(value)
+        ino, kind, cookie = schema.ENTRY.unpack(value)
+        self.relinked.update((ino, parent) if kind == stat.S_IFDIR else (ino,))
         listed = self.work.get(schema.listed_key(parent, cookie))
         if listed is not None and listed[schema.LISTED.size :] == name:
             self.work.delete(schema.listed_key(parent, cookie))

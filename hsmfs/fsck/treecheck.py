@@ -58,6 +58,7 @@ class TreeCheck:
             for key, _ in self.subject.work.scan(*schema.link_range(ino))
         ]
         best = next((place for place in places if self._leads_up(place[0], ino)), places[0])
+        self.subject.relinked.update(place[0] for place in places)
         for place in places:
             if place != best:
                 where = self.subject.path_in(*place)
