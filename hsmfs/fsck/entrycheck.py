@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from hsmfs.errors import FsError
 from hsmfs.fsck.findings import Finding, Kind
 from hsmfs.fsck.names import Names
-from hsmfs.fsck.rebuild import restore
+from hsmfs.fsck.rebuild import named_kind, restore
 from hsmfs.fsck.subject import Subject
 from hsmfs.namespace import schema
 from hsmfs.namespace.tree import check_name
@@ -69,9 +69,11 @@ class EntryCheck:
 
     def _was_directory(self, ino: int) -> bool:
         """Whether a missing inode has more of a directory than one entry."""
-        work = self.subject.work
-        known = work.has(*schema.listed_range(ino)) or work.has(*schema.link_range(ino))
-        return known and ino < self.subject.next_ino
+        if ino >= self.subject.next_ino:
+            return False
+        kind = named_kind(self.subject, ino)
+        lists = self.subject.work.has(*schema.listed_range(ino))
+        return kind == stat.S_IFDIR or (kind == 0 and lists)
 
     # -- its entry ---------------------------------------------------------------
 

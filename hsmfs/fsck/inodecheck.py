@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import stat
 from collections.abc import Iterator
+from typing import Final
 
 from hsmfs.fsck.findings import Finding, Kind
 from hsmfs.fsck.rebuild import restore
@@ -13,7 +14,9 @@ from hsmfs.namespace import schema
 from hsmfs.records import RECORD_BYTES, InodeRecord
 from hsmfs.types import ROOT_INODE, Residency
 
-ROOT_EXPECTED = "a directory, inode 1"
+FIELDS: Final = ("the number", "state", "heat")
+"""Faults of one field, the others are kept."""
+ROOT_EXPECTED: Final = "a directory, inode 1"
 
 
 def check_records(subject: Subject) -> Iterator[Finding]:
@@ -54,14 +57,15 @@ def _repair(subject: Subject, key: bytes, value: bytes, fault: str) -> Finding:
         todo = "removed; it is in the backup"
         return subject.finding(Kind.RECORD, 0, fault, expected, todo, "inodes")
     ino = schema.U64.unpack_from(key, 1)[0]
-    if fault.startswith(("the number", "state", "heat")):
+    if fault.startswith("the number"):
         record = InodeRecord.unpack(value)
-        if fault.startswith("the number") and _is_misplaced(subject, record.ino):
+        if _is_misplaced(subject, record.ino):
             subject.work.delete(key)
             _mend(subject, record, record.ino)
             todo = f"moved to {record.ino}, which has none"
             return subject.finding(Kind.RECORD, ino, fault, expected, todo, f"inode {ino}")
-        _mend(subject, record, ino)
+    if fault.startswith(FIELDS) and ino < subject.next_ino:
+        _mend(subject, InodeRecord.unpack(value), ino)
         return subject.finding(Kind.RECORD, ino, fault, expected, "the field is put right")
     subject.work.delete(key)
     subject.is_delta_known = False

@@ -39,8 +39,8 @@ def rebuilt(subject: Subject, ino: int, hint: int = 0) -> InodeRecord | None:
     return None
 
 
-def _kind_left(subject: Subject, ino: int) -> int:
-    """The type, as the other tables and the cache tell it."""
+def named_kind(subject: Subject, ino: int) -> int:
+    """The type that an inode's names tell; 0 if it has none."""
     for key, _ in subject.work.scan(*schema.link_range(ino), chunk=16):
         if len(key) > 17:
             value = subject.work.get(b"D" + key[9:])
@@ -48,6 +48,14 @@ def _kind_left(subject: Subject, ino: int) -> int:
                 found, kind, _ = schema.ENTRY.unpack(value)
                 if found == ino and kind in KINDS:
                     return int(kind)
+    return 0
+
+
+def _kind_left(subject: Subject, ino: int) -> int:
+    """The type, as the other tables and the cache tell it."""
+    named = named_kind(subject, ino)
+    if named:
+        return named
     if subject.work.has(schema.entry_key(ino, b""), schema.entry_key(ino + 1, b"")):
         return stat.S_IFDIR
     if subject.work.get(schema.symlink_key(ino)) is not None:

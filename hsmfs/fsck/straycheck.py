@@ -54,7 +54,7 @@ class Strays:
             return
         name = b"#%d" % file.ino if file.ino >= 0 else b""
         there = self.lost.entry(name) if name else 0
-        if there and self.cache.is_same(file.path, there):
+        if there not in (0, file.ino) and self.cache.is_same(file.path, there):
             self.subject.work.then(lambda: self.cache.remove(file.path))
             todo = "removed: an earlier repair was cut after the file got its name"
             yield self.subject.finding(Kind.STRAY, 0, found, expected, todo, file.path)

@@ -13,6 +13,7 @@ from hsmfs.cache.tier import CacheTier
 from hsmfs.daemon.catalog import put_extents, put_record
 from hsmfs.daemon.catalogcheck import CatalogCheck
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, ExtentRecord, VolumeRecord
+from hsmfs.errors import FsError
 from hsmfs.fsck.cachefiles import CacheFiles
 from hsmfs.fsck.findings import Finding, Summary
 from hsmfs.fsck.run import check
@@ -198,7 +199,10 @@ class Checked:
         for name, _, attr in engine.readdir(fh, 2, 1000):
             path = prefix + os.fsdecode(name)
             assert engine.lookup(ino, name).ino == attr.ino
-            found[path] = self._word(attr.ino, attr.mode, attr.size)
+            try:
+                found[path] = self._word(attr.ino, attr.mode, attr.size)
+            except FsError as error:
+                found[path] = str(error).encode()
             if stat.S_ISDIR(attr.mode):
                 self._walk(attr.ino, path + "/", found)
         engine.releasedir(fh)
