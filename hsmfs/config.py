@@ -54,7 +54,7 @@ class Fuse(Section, frozen=True):
     """The mount."""
 
     mount: str
-    session: Literal["pyfuse3", "native"] = "pyfuse3"
+    session: Literal["pyfuse3", "native"] = "native"
     options: list[str] = []
     """Further options of mount(8): ro, noatime, dev, suid, noexec, sync."""
     allow_other: bool = True
@@ -62,6 +62,8 @@ class Fuse(Section, frozen=True):
     """How long the kernel may use what it knows: nobody else changes the tree."""
     entry_timeout_s: Seconds = 86_400.0
     worker_threads_max: Positive = 16
+    spin_us: Annotated[int, Meta(ge=0, le=1000)] = 50
+    """How long the native session looks for the next request before it sleeps."""
 
 
 class Recall(Section, frozen=True):

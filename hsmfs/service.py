@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 
 from hsmfs import logs
+from hsmfs.cache.hands import RemoteHands
 from hsmfs.cache.tier import CacheTier
 from hsmfs.clock import SystemClock
 from hsmfs.config import Config
@@ -75,7 +76,8 @@ class Service:
     async def _native(self, store: LmdbStore) -> None:
         """The engine has a thread of its own."""
         bug = self.metrics.errors.labels(Kind.BUG.value).inc
-        loop = Loop(self.config.fuse.worker_threads_max, bug)
+        fuse = self.config.fuse
+        loop = Loop(fuse.worker_threads_max, bug, fuse.spin_us / 1e6)
         engine = self._make_engine(store, loop)
         try:
             await self._mounted(engine, NativeSession(engine, self._settings, self.metrics, loop))
@@ -133,7 +135,7 @@ class Service:
             journal_records_max=namespace.journal_records_max,
         )
         commits = GroupCommit(store, executor, namespace.commit_interval_ms / 1000, clock, SCANNED)
-        return Engine(commits, cache, clock, executor, settings)
+        return Engine(commits, cache, clock, executor, settings, RemoteHands(cache.root))
 
     # -- running -------------------------------------------------------------
 

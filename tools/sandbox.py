@@ -230,7 +230,7 @@ class Sandbox:
         text = CONFIG_TEXT.format(
             dir=self.dir,
             reserve_bytes=RESERVE_BYTES,
-            session=options.session or "pyfuse3",
+            session=options.session or "native",
             allow_other="true" if os.geteuid() == 0 else "false",
             magazine_slots=magazine_slots(options.slots or 24, options.pool_copies or 2),
             speed=options.speed or "instant",

@@ -43,7 +43,7 @@ def add(app: typer.Typer) -> None:
 
 def start(
     directory: DirArgument,
-    session: Annotated[Session | None, typer.Option(help="Default: pyfuse3.")] = None,
+    session: Annotated[Session | None, typer.Option(help="Default: native.")] = None,
     speed: Annotated[Speed | None, typer.Option(help="Default: instant.")] = None,
     drives: Annotated[int | None, typer.Option(min=1, max=36, help="Default: 2.")] = None,
     slots: Annotated[int | None, typer.Option(min=2, max=10_000, help="Default: 24.")] = None,

@@ -209,6 +209,29 @@ class CacheTier:
 
     # -- what a crash may leave -------------------------------------------------------
 
+    def take_from_strangers(self, ino: int) -> None:
+        """Programs with the file still open from an earlier mount keep the old one.
+
+        Through the kernel's passthrough they would go on writing to what
+        nobody watches any more.
+        """
+        try:
+            fd = os.open(self.path(ino), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            # A read lease is granted only where nobody writes (fcntl(2)).
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            return
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                return
+        finally:
+            os.close(fd)
+        self.copy_aside(ino)
+        self.adopt_copy(ino)
+
     def mark_open(self, ino: int) -> None:
         """Before a change that the namespace does not know durably yet.
 
@@ -242,17 +265,22 @@ class CacheTier:
             ino, _, version = name.partition(".")
             yield int(ino, 16), int(version)
 
-    def unborn(self, next_ino: int) -> Iterator[int]:
-        """Numbers of cache files that no committed inode ever had."""
-        first = next_ino
-        while True:
-            folder = os.path.dirname(self.path(first))
-            try:
-                names = os.listdir(folder)
-            except FileNotFoundError:
-                return
-            yield from (ino for ino in (int(name, 16) for name in names) if ino >= next_ino)
-            first = ((first >> FILES_BITS) + 1) << FILES_BITS
+    def unborn(self, first: int, stop: int, next_ino: int) -> Iterator[int]:
+        """Numbers of cache files that no committed inode ever had: the unused
+        of the block ``[first, stop)``, and all from ``next_ino`` on."""
+        for ino in self._in_folder(first):
+            if first <= ino < stop:
+                yield ino
+        while found := self._in_folder(next_ino):
+            yield from (ino for ino in found if ino >= next_ino)
+            next_ino = ((next_ino >> FILES_BITS) + 1) << FILES_BITS
+
+    def _in_folder(self, ino: int) -> list[int]:
+        """Numbers of the cache files beside an inode's."""
+        try:
+            return [int(name, 16) for name in os.listdir(os.path.dirname(self.path(ino)))]
+        except FileNotFoundError:
+            return []
 
     def _side(self, side: str) -> list[str]:
         return os.listdir(f"{self.root}/{side}")

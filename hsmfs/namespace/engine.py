@@ -12,10 +12,12 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from hsmfs.cache.hands import CacheHands, Hands
 from hsmfs.cache.tier import CacheTier
 from hsmfs.clock import Clock
 from hsmfs.deferred import Deferred, Executor
 from hsmfs.errors import FsError
+from hsmfs.namespace.births import Births
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.directories import Directories, Listed
 from hsmfs.namespace.fileops import FileOps
@@ -78,6 +80,7 @@ class Engine:
         clock: Clock,
         executor: Executor,
         settings: EngineSettings | None = None,
+        hands: CacheHands | None = None,
     ) -> None:
         settings = settings or EngineSettings()
         self.clock = clock
@@ -90,9 +93,11 @@ class Engine:
         self.tree = Tree(self.tables, self._removed)
         self.directories = Directories(self.tables, self.tree)
         self.xattrs = Xattrs(self.tables, self.stubs)
+        hands = hands or Hands(cache.root)
+        self.births = Births(self.tables, cache, executor, hands)
         self.marks = Marks(self.tables, cache, executor)
         self.removal = Removal(
-            self.tables, cache, self.files, self.stubs, self.claims, self.marks, executor
+            self.tables, cache, self.files, self.stubs, self.claims, self.marks, hands, executor
         )
         self.ops = FileOps(
             self.tables,
@@ -103,6 +108,7 @@ class Engine:
             self.claims,
             self.removal,
             self.marks,
+            self.births,
             executor,
         )
         self.files.writer_gone = self.ops.through.refresh
@@ -142,6 +148,13 @@ class Engine:
     def lookup(self, parent: int, name: bytes) -> Attr:
         """Attributes of a name; ``.`` and ``..`` too."""
         return self.tree.lookup(parent, name)
+
+    def lookup_or_none(self, parent: int, name: bytes) -> Attr | None:
+        """As ``lookup``; None for ENOENT, which is no error to a kernel that asks first."""
+        attr = self.tree.known(parent, name)
+        if attr is None and not self.tree.is_absent(parent, name):
+            return self.tree.lookup(parent, name)
+        return attr
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attr:
         """A file, FIFO, socket or device."""
@@ -447,8 +460,10 @@ class Engine:
 
     def close(self) -> None:
         """Commit everything and let go of all files."""
+        busy = self.files.written_by_programs()
         self.files.close_all()
-        self.marks.sync_now()
+        self.births.close()
+        self.marks.sync_now(busy)
         for recall in self.stubs.recalls.values():
             if recall.fd >= 0:
                 os.close(recall.fd)

@@ -13,6 +13,7 @@ from hsmfs.deferred import Deferred, Executor
 from hsmfs.errors import FsError
 from hsmfs.heat import heated
 from hsmfs.namespace import schema
+from hsmfs.namespace.births import Births
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.marks import Marks
 from hsmfs.namespace.model import SIZE_MAX, Caller, Io, Opened
@@ -48,6 +49,7 @@ class FileOps:
         claims: Claims,
         removal: Removal,
         marks: Marks,
+        births: Births,
         executor: Executor,
     ) -> None:
         self.tables = tables
@@ -58,6 +60,7 @@ class FileOps:
         self.claims = claims
         self.removal = removal
         self.marks = marks
+        self.births = births
         self.through = Through(tables, tier, claims)
         self.executor = executor
         self._copying: dict[int, Deferred[None]] = {}
@@ -116,7 +119,7 @@ class FileOps:
         if self.removal.forgets:
             self.removal.nameless[record.ino] = record
         try:
-            fd = self.tier.create(record.ino)
+            fd = self.births.open(record.ino)
         except FsError:
             self.removal.drop(record)
             raise
@@ -143,7 +146,7 @@ class FileOps:
         self.tier.reserve(0)
         record = self.tree.make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
         try:
-            return record, self.tier.create(record.ino)
+            return record, self.births.open(record.ino)
         except FsError:
             self.tree.unlink(parent, name)
             self.removal.forgotten(record.ino)

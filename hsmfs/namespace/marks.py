@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Collection
 from typing import Final
 
 import structlog
@@ -88,10 +89,11 @@ class Marks:
 
         self.executor.submit(lambda: sync_file_system(self.tier.root), synced)
 
-    def sync_now(self) -> None:
-        """At the end of the process, in this thread: a clean stop leaves no marks."""
+    def sync_now(self, busy: Collection[int]) -> None:
+        """At the end of the process, in this thread: a clean stop leaves no marks
+        but those of files that programs still have open for writing."""
         sync_file_system(self.tier.root)
-        for ino in [*self._closed, *self._marked]:
+        for ino in {*self._closed, *self._marked}.difference(busy):
             self.tables.unmark(ino)
         self._closed.clear()
         self._marked.clear()

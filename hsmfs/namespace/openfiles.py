@@ -121,6 +121,10 @@ class OpenFiles:
         elif handle.writes and file.writers == 0:
             self.writer_gone(file)
 
+    def written_by_programs(self) -> list[int]:
+        """Inodes whose cache file a program has open for writing."""
+        return [ino for ino, file in self._files.items() if file.watched and file.writers]
+
     def close_all(self) -> None:
         """At the end of the process."""
         for fh in list(self._handles):

@@ -64,7 +64,8 @@ def recover(tables: Tables, tier: CacheTier) -> int:
     """Work off all marks; how many there were."""
     marks = {schema.U64.unpack_from(key, 1)[0]: value for key, value in tables.kv.scan(b"O", b"P")}
     opened = tier.marked_open()
-    for ino in tier.unborn(tables.next_ino):
+    unborn = list(tier.unborn(tables.file_next, tables.file_stop, tables.next_ino))
+    for ino in unborn:
         tier.remove(ino)
     for ino in opened:
         marks.setdefault(ino, schema.MARK_WRITE)
@@ -101,6 +102,7 @@ def _settle(tables: Tables, tier: CacheTier, record: InodeRecord, kind: bytes) -
     if record.state in STUB_STATES:
         tier.truncate_to(record.ino, record.head_bytes)
     elif kind == schema.MARK_WRITE:
+        tier.take_from_strangers(record.ino)
         _reconcile_size(tables, tier, record)
     tables.unmark(record.ino)
 

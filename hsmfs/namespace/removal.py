@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from hsmfs.cache.hands import CacheHands
 from hsmfs.cache.tier import CacheTier
 from hsmfs.deferred import Executor
 from hsmfs.errors import FsError
@@ -35,6 +36,7 @@ class Removal:
         stubs: Stubs,
         claims: Claims,
         marks: Marks,
+        hands: CacheHands,
         executor: Executor,
     ) -> None:
         self.tables = tables
@@ -43,6 +45,7 @@ class Removal:
         self.stubs = stubs
         self.claims = claims
         self.marks = marks
+        self.hands = hands
         self.executor = executor
         self.forgets = False
         """Whether the session says when the kernel forgets an inode: until then
@@ -99,7 +102,7 @@ class Removal:
 
         def committed(error: object) -> None:
             if error is None:  # else the marks stay: the next start removes the data
-                self.executor.submit(lambda: self._remove(doomed), reaped)
+                self.executor.submit(lambda: self.hands.remove(doomed), reaped)
 
         def reaped(_value: None, error: BaseException | None) -> None:
             if error is not None:
@@ -109,7 +112,3 @@ class Removal:
                 self.tables.unmark(ino)
 
         self.tables.kv.flush(committed)
-
-    def _remove(self, inodes: list[int]) -> None:
-        for ino in inodes:
-            self.tier.remove(ino)

@@ -18,7 +18,8 @@ M       name                           meta: version, starts, next_ino, counters
 A cookie is where readdir(3) goes on after an entry; it comes from the same
 counter as inode numbers and is never used again, so that a position stays
 right while entries come and go, and after a restart. A rename within one
-directory keeps it.
+directory keeps it. ``Mnext_ino`` is three decimal numbers: the next number,
+and of the block of numbers that regular files get the next and the end.
 """
 
 from __future__ import annotations

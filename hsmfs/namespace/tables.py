@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hsmfs.cache.paths import FILES_BITS
 from hsmfs.clock import Clock
 from hsmfs.errors import FsError
 from hsmfs.namespace import schema
@@ -28,6 +29,7 @@ NEXT_INO_KEY: Final = b"Mnext_ino"
 JOURNAL_KEY: Final = b"Mjournal"
 STARTS_KEY: Final = b"Mstarts"
 STUBS: Final = (Residency.MIGRATED, Residency.RECALLING)
+BLOCK_FILES: Final = 1 << FILES_BITS
 TRIM_RECORDS: Final = 4096
 """Old journal records dropped in one commit."""
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -62,7 +64,9 @@ class Tables:
         """Blocks that a sparse cache file has; set by the engine."""
         counters = kv.get(COUNTERS_KEY)
         self.counters = msgspec.msgpack.decode(counters, type=Counters) if counters else Counters()
-        self._next_ino = int(kv.get(NEXT_INO_KEY) or schema.FIRST_INO)
+        numbers = [int(word) for word in (kv.get(NEXT_INO_KEY) or b"").split()]
+        self._next_ino = numbers[0] if numbers else schema.FIRST_INO
+        self.file_next, self.file_stop = numbers[1:3] if len(numbers) == 3 else (0, 0)
         self.generation = int(kv.get(STARTS_KEY) or b"1")
         first, following = (kv.get(JOURNAL_KEY) or b"1 1").split()
         self._journal_first, self._journal_next = int(first), int(following)
@@ -99,6 +103,15 @@ class Tables:
         self._next_ino = number + 1
         return number
 
+    def file_number(self) -> int:
+        """For a regular file: from a block of numbers that share a directory of the tier."""
+        if self.file_next >= self.file_stop:
+            self.file_next = -(-self._next_ino // BLOCK_FILES) * BLOCK_FILES
+            self.file_stop = self._next_ino = self.file_next + BLOCK_FILES
+        number = self.file_next
+        self.file_next = number + 1
+        return number
+
     @property
     def next_ino(self) -> int:
         """All numbers so far are smaller."""
@@ -107,7 +120,7 @@ class Tables:
     def new_inode(self, mode: int, uid: int, gid: int, rdev: int = 0) -> InodeRecord:
         """A fresh record; not saved yet."""
         now_ns = self.clock.now_ns()
-        ino = self.number()
+        ino = self.file_number() if stat.S_ISREG(mode) else self.number()
         record = InodeRecord(
             ino, self.generation, mode, uid, gid, 1, rdev, 0, now_ns, now_ns, now_ns, now_ns
         )
@@ -135,7 +148,7 @@ class Tables:
                 if facts != record.stored:
                     self._recount(record, facts)
         self._trim_journal()
-        put(NEXT_INO_KEY, b"%d" % self._next_ino)
+        put(NEXT_INO_KEY, b"%d %d %d" % (self._next_ino, self.file_next, self.file_stop))
         put(COUNTERS_KEY, _encode(self.counters))
         put(JOURNAL_KEY, b"%d %d" % (self._journal_first, self._journal_next))
         self.settled()

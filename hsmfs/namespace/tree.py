@@ -50,6 +50,17 @@ class Tree:
             raise FsError(errno.ENOTDIR)
         return record
 
+    def known(self, parent: int, name: bytes) -> Attr | None:
+        """Attributes of a name, or None where only a full lookup can tell why not."""
+        ino = self.tables.entry(parent, name)
+        return None if ino is None else self.tables.attr(self.tables.inode(ino))
+
+    def is_absent(self, parent: int, name: bytes) -> bool:
+        """Whether a name that is not known could be made there."""
+        folder = self.tables.inode(parent)
+        ordinary = len(name) <= NAME_BYTES_MAX and name not in (b".", b"..")
+        return ordinary and stat.S_ISDIR(folder.mode)
+
     def lookup(self, parent: int, name: bytes) -> Attr:
         """Attributes of a name; ENOENT."""
         return self.tables.attr(self.find(parent, name))

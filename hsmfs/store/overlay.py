@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
-from sortedcontainers import SortedSet
+from sortedcontainers import SortedList
 
 from hsmfs.clock import Clock
 from hsmfs.errors import HsmError
@@ -57,9 +57,11 @@ class GroupCommit:
         self._interval_s = interval_s
         self._active: Batch = {}
         self._frozen: Batch = {}
-        self._order: Any = SortedSet()
-        self._frozen_order: Any = SortedSet()
+        self._order: Any = SortedList()
+        self._frozen_order: Any = SortedList()
         """Keys of the tables that are scanned, in order."""
+        self._unordered: list[bytes] = []
+        """Keys that came since the last scan: most batches are never scanned."""
         self._scanned = frozenset(scanned)
         self.before_commit: Callable[[], None] = _nothing
         """Called before a batch is frozen: what is kept back is put now."""
@@ -105,6 +107,9 @@ class GroupCommit:
         To be finished in the same turn of the engine: a commit ends its view.
         """
         stored = self._view.scan(start, stop, reverse)
+        if self._unordered:
+            self._order.update(self._unordered)
+            self._unordered.clear()
         if start < stop and (self._order or self._frozen_order):
             merged = _merge(stored, self._pending(start, stop, reverse), reverse)
         else:
@@ -136,7 +141,7 @@ class GroupCommit:
         """Store or replace; seen at once."""
         active = self._active
         if key[0] in self._scanned and key not in active:
-            self._order.add(key)
+            self._unordered.append(key)
         active[key] = value
         if not self._timer:
             self._start_timer()
@@ -145,7 +150,7 @@ class GroupCommit:
         """Remove, whether it is there or not."""
         active = self._active
         if key[0] in self._scanned and key not in active:
-            self._order.add(key)
+            self._unordered.append(key)
         active[key] = None
         if not self._timer:
             self._start_timer()
@@ -212,7 +217,9 @@ class GroupCommit:
         self.before_commit()
         self._touched = False
         self._frozen, self._active = self._active, {}
-        self._frozen_order, self._order = self._order, SortedSet()
+        self._order.update(self._unordered)
+        self._unordered.clear()
+        self._frozen_order, self._order = self._order, SortedList()
 
     def _committed(self, _result: object, error: BaseException | None) -> None:
         self._busy = False
@@ -223,7 +230,7 @@ class GroupCommit:
             self._failed(error, sharing)
             return
         self._renew()
-        self._frozen, self._frozen_order = {}, SortedSet()
+        self._frozen, self._frozen_order = {}, SortedList()
         if self._waiters:
             self._commit_or_answer()
         for done in sharing:

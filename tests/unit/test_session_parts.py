@@ -178,7 +178,7 @@ def test_the_executor_tells_results_failures_and_time():
 def test_metrics_show_the_status_of_the_moment():
     metrics = FsMetrics()
     reply = StatusReply([StateCount("migrated", 3, 900)], [TierStatus("ssd", 10, 100, 90)], 2, 4, 1)
-    metrics.watch_status(lambda: reply)
+    metrics.show(reply)
     text = metrics.page().decode()
     for line in (
         'hsmfs_files{state="migrated"} 3.0',

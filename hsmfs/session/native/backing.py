@@ -22,6 +22,8 @@ class Backings:
         self.refused = False
         """The kernel will never do it here: said once, and not tried again."""
         self.count = 0
+        self.ended = False
+        """The device was given back, and all files with it."""
 
     def open(self, fd: int) -> int:
         """The number of a cache file, or 0."""
@@ -44,4 +46,5 @@ class Backings:
     def close(self, number: int) -> None:
         """Let it go."""
         self.count -= 1
-        fcntl.ioctl(self._device, p.BACKING_CLOSE, p.U32.pack(number))
+        if not self.ended:
+            fcntl.ioctl(self._device, p.BACKING_CLOSE, p.U32.pack(number))

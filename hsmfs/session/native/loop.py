@@ -42,7 +42,8 @@ class Timer:
 class Loop:
     """See ``hsmfs.deferred.Executor``; ``run`` is the thread's work."""
 
-    def __init__(self, threads_max: int, bug: Callable[[], None]) -> None:
+    def __init__(self, threads_max: int, bug: Callable[[], None], spin_s: float = 0.0) -> None:
+        self._spin_s = spin_s
         self._bug = bug
         self._pool = ThreadPoolExecutor(threads_max, thread_name_prefix="hsmfs-worker")
         self._calls: deque[Callable[[], None]] = deque()
@@ -101,9 +102,10 @@ class Loop:
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
+        poll = poller.poll
         try:
             while not self._stopping:
-                events = poller.poll(self._timeout_ms())
+                events = poll(0) or self._spin(poll) or poll(self._timeout_ms())
                 for ready, _ in events:
                     if ready == fd:
                         if not readable():
@@ -130,6 +132,20 @@ class Loop:
         """After ``run``: no more work."""
         self._pool.shutdown()
         self._run_calls()
+
+    def _spin(self, poll: Callable[[float], list[tuple[int, int]]]) -> list[tuple[int, int]]:
+        """Look for the next request for a little while before sleeping.
+
+        To wake a thread on another processor that sleeps costs as much as
+        several requests, most of all in a virtual machine.
+        """
+        end_s = time.perf_counter() + self._spin_s
+        while time.perf_counter() < end_s:
+            os.sched_yield()
+            events = poll(0)
+            if events:
+                return events
+        return []
 
     def _timeout_ms(self) -> float | None:
         if self._calls:

@@ -60,14 +60,13 @@ class NameRequests:
     def lookup(self, head: Head, body: memoryview) -> Answer:
         name = bytes(body[:-1])
         try:
-            return self.codec.entry(self.engine.lookup(head.node, name))
+            attr = self.engine.lookup_or_none(head.node, name)
         except FsError as error:
-            if error.errno != errno.ENOENT:
-                raise
-        if name in HERE:
-            # A file handle from an earlier mount whose inode is gone.
-            raise FsError(errno.ESTALE)
-        return self.codec.absent
+            if error.errno == errno.ENOENT and name in HERE:
+                # A file handle from an earlier mount whose inode is gone.
+                raise FsError(errno.ESTALE) from None
+            raise
+        return self.codec.absent if attr is None else self.codec.entry(attr)
 
     def forget(self, head: Head, _body: memoryview) -> Answer:
         self.engine.forget(head.node)
@@ -152,7 +151,7 @@ class NameRequests:
 
 def _changes(valid: int, fields: tuple[int, ...]) -> SetAttr:
     """What SETATTR asks for."""
-    _, _, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, uid, gid = fields
+    _, _, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, _, uid, gid = fields
     now_ns = time.time_ns() if valid & (p.FATTR_ATIME_NOW | p.FATTR_MTIME_NOW) else 0
     new_atime = new_mtime = None
     if valid & p.FATTR_ATIME:

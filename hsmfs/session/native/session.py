@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import threading
@@ -40,6 +41,7 @@ that a few waiting readers stop nobody."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long another Python thread may keep the engine's from running."""
 READAHEAD_BYTES: Final = 1 << 20
+GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
 class NativeSession:
@@ -55,6 +57,7 @@ class NativeSession:
         self._dispatch: Dispatch | None = None
         self._accepted = threading.Event()
         self._refused: str = ""
+        self._backings: Backings | None = None
         self._notifier = ThreadPoolExecutor(1, thread_name_prefix="hsmfs-notify")
         self._counted = [0] * p.OPCODES
         self._counted_errors: dict[tuple[int, int], int] = {}
@@ -67,6 +70,10 @@ class NativeSession:
     def mount(self) -> None:
         """Mount; raises ``LibraryError`` that says what is wrong."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        # What lives now lives on; a full collection in mid-request is felt.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         fd = device.mount(self.settings)
         dispatch = Dispatch(fd, self._bug)
         for requests in (self._names, self._files, self._directories):
@@ -92,7 +99,8 @@ class NativeSession:
         wanted = int(p.WANTED) & flags
         self._directories.setxattr_extended = bool(wanted & Init.SETXATTR_EXT)
         if wanted & Init.PASSTHROUGH and self._dispatch is not None:
-            self.engine.pass_through(Backings(self._dispatch.device))
+            self._backings = Backings(self._dispatch.device)
+            self.engine.pass_through(self._backings)
         elif not wanted & Init.PASSTHROUGH:
             log.warning("passthrough is off, the kernel does not offer it", fuse=f"{major}.{minor}")
         self._accepted.set()
@@ -177,6 +185,8 @@ class NativeSession:
             return
         dispatch, self._dispatch = self._dispatch, None
         dispatch.stop()
+        if self._backings is not None:
+            self._backings.ended = True
         self._notifier.shutdown()
         mounting.unmount(self.settings.mount, lazy=True)
         os.close(dispatch.device)
