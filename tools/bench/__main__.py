@@ -7,7 +7,6 @@ that rotates; the first round warms up and does not count.
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 import tempfile
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     finally:
         runner.stop()
-        shutil.rmtree(place, ignore_errors=True)
+        systems.remove_tree(place)
     if not results:
         print("bench: no system took part", file=sys.stderr)
         return EXIT_FAILED
