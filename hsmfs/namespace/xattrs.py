@@ -8,6 +8,7 @@ from typing import Final
 
 from hsmfs.errors import FsError
 from hsmfs.namespace import acl, schema
+from hsmfs.namespace.dosattrib import with_offline, without_offline
 from hsmfs.namespace.model import NAME_BYTES_MAX, XATTR_BYTES_MAX
 from hsmfs.namespace.stubs import Stubs
 from hsmfs.namespace.tables import Tables
@@ -23,8 +24,6 @@ STATE, COPIES, VOLUMES, PIN, RECALL = (
     HSM + name for name in (b"state", b"copies", b"volumes", b"pin", b"recall")
 )
 DOSATTRIB: Final = b"user.DOSATTRIB"
-DOS_OFFLINE: Final = b"0x1000"
-"""FILE_ATTRIBUTE_OFFLINE ([MS-FSCC] 2.6), in the text form that Samba reads."""
 LIST_BYTES_MAX: Final = 65_536
 
 
@@ -49,7 +48,7 @@ class Xattrs:
         if not stat.S_ISREG(record.mode):
             return None
         if name == DOSATTRIB and record.state in STUB_STATES:
-            return DOS_OFFLINE
+            return with_offline(self.tables.xattr(record, name))
         if not name.startswith(HSM):
             return None
         match name:
@@ -96,6 +95,8 @@ class Xattrs:
             raise FsError(errno.EEXIST)
         if flags & XATTR_REPLACE and not exists:
             raise FsError(errno.ENODATA)
+        if name == DOSATTRIB:
+            value = without_offline(value)
         if name == acl.ACCESS:
             self._set_access(record, value, kill_sgid)
         else:
