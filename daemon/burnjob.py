@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from hsmfs.cache.paths import open_claimed
+from hsmfs.cache.paths import claim_path, open_claimed
 from hsmfs.changer.burn import Burn
 from hsmfs.daemon.activevolume import ActiveVolume
 from hsmfs.daemon.catalog import put_extents, put_record
@@ -221,9 +221,10 @@ class BurnSession:
     def _open(self, source: FileSource) -> ClaimedSource:
         for root in self.core.cache_roots:
             try:
-                return ClaimedSource(open_claimed(root, source.ino, source.data_version))
+                fd = open_claimed(root, source.ino, source.data_version)
             except FileNotFoundError:
                 continue
+            return ClaimedSource(fd, claim_path(root, source.ino, source.data_version))
         raise FileNotFoundError(f"no cache file of inode {source.ino}")
 
     # -- after the last sector -----------------------------------------------------------

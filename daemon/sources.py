@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from types import TracebackType
 
 
 class ClaimedSource:
-    """A descriptor with the few methods of a binary file; closes itself."""
+    """A descriptor with the few methods of a binary file; closes itself.
 
-    def __init__(self, fd: int) -> None:
+    Where the file is changed while the kernel has it for others, the claimed
+    bytes get a copy under the claim's name, and what was opened changes in
+    place: the read at the end then fails, and the burn counts nothing of it.
+    """
+
+    def __init__(self, fd: int, claim: str) -> None:
         self._fd = fd
+        self._claim = claim
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
@@ -18,7 +25,17 @@ class ClaimedSource:
         return os.readv(self._fd, [buffer])
 
     def read(self, size: int) -> bytes:
-        return os.read(self._fd, size)
+        data = os.read(self._fd, size)
+        if not data and self._was_left_behind():
+            raise OSError(errno.ESTALE, "changed in mid-burn", self._claim)
+        return data
+
+    def _was_left_behind(self) -> bool:
+        try:
+            kept = os.stat(self._claim)
+        except FileNotFoundError:
+            return False
+        return kept.st_ino != os.fstat(self._fd).st_ino
 
     def pread(self, size: int, offset: int) -> bytes:
         return os.pread(self._fd, size, offset)
