@@ -71,6 +71,10 @@ class TransientError(HsmError):
     kind = Kind.TRANSIENT
 
 
+class StoreFullError(TransientError):
+    """The disk of a store is full: nothing was committed, it is tried again."""
+
+
 class MediumError(HsmError):
     """A disc cannot be written or read."""
 

@@ -52,12 +52,10 @@ def check_counters(subject: Subject) -> Iterator[Finding]:
     """Files and bytes by state, counted anew."""
     counted = _counted(subject)
     value = subject.work.get(COUNTERS_KEY)
-    stored = decoded(value)
-    if stored == counted or (value is None and counted == Counters()):
+    stored = decoded(value) if value is not None else Counters()
+    if stored == counted:
         return
     subject.work.put(COUNTERS_KEY, msgspec.msgpack.encode(counted))
-    if stored is None and value is None and not subject.is_delta_known:
-        return
     if stored is not None and (
         not subject.is_delta_known or _sum(stored, subject.delta) == counted
     ):

@@ -183,4 +183,6 @@ def _numbers(value: bytes | None) -> list[int]:
     """Next number and the block for new files; empty if they cannot be read."""
     words = [_number(word) for word in (value or b"").split()]
     known = [number for number in words if number is not None]
-    return known if len(known) == len(words) == 3 else []
+    if len(known) != len(words) or len(words) not in (1, 3):
+        return []
+    return [*known, 0, 0][:3]

@@ -320,6 +320,7 @@ class FileOps:
         record = self.current(file)
         size = offset + len(data)
         if size > record.size:
+            self.tables.check_commits()
             self.tier.reserve(size - record.size)
         self._dirty(file)
         if record.mode & SET_ID or record.flags & FLAG_XATTRS:

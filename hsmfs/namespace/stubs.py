@@ -12,7 +12,7 @@ import structlog
 
 from hsmfs.cache.tier import CacheTier
 from hsmfs.deferred import Deferred, Executor
-from hsmfs.errors import FsError
+from hsmfs.errors import FsError, StoreFullError
 from hsmfs.namespace import schema
 from hsmfs.namespace.openfiles import OpenFiles
 from hsmfs.namespace.tables import Tables
@@ -255,7 +255,8 @@ def flush_into(tables: Tables, answer: Deferred[Any], value: Any) -> None:
         if error is None:
             answer.set(value)
         else:
-            answer.fail(FsError(errno.EIO, f"commit failed: {error}"))
+            number = errno.ENOSPC if isinstance(error, StoreFullError) else errno.EIO
+            answer.fail(FsError(number, f"commit failed: {error}"))
 
     tables.kv.flush(done)
 

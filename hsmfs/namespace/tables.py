@@ -16,7 +16,7 @@ import msgspec
 
 from hsmfs.cache.paths import FILES_BITS
 from hsmfs.clock import Clock
-from hsmfs.errors import FsError
+from hsmfs.errors import FsError, StoreFullError
 from hsmfs.namespace import schema
 from hsmfs.namespace.model import Attr
 from hsmfs.records import FLAG_SPARSE, FLAG_XATTRS, InodeRecord
@@ -117,8 +117,19 @@ class Tables:
         """All numbers so far are smaller."""
         return self._next_ino
 
+    def check_commits(self) -> None:
+        """Before something is added: ENOSPC (or EIO) while commits fail.
+
+        Removing goes on: it makes room.
+        """
+        failing = self.kv.failing
+        if failing is not None:
+            full = isinstance(failing, StoreFullError)
+            raise FsError(errno.ENOSPC if full else errno.EIO, str(failing))
+
     def new_inode(self, mode: int, uid: int, gid: int, rdev: int = 0) -> InodeRecord:
         """A fresh record; not saved yet."""
+        self.check_commits()
         now_ns = self.clock.now_ns()
         ino = self.file_number() if stat.S_ISREG(mode) else self.number()
         record = InodeRecord(
@@ -266,6 +277,7 @@ class Tables:
 
     def put_xattr(self, record: InodeRecord, name: bytes, value: bytes) -> None:
         """Store or replace; the record is to be saved by the caller."""
+        self.check_commits()
         record.flags |= FLAG_XATTRS
         self.kv.put(schema.xattr_key(record.ino, name), value)
 

@@ -164,6 +164,7 @@ class Tree:
     def link(self, ino: int, parent: int, name: bytes) -> Attr:
         """One more name: EPERM for directories, EMLINK at the bound."""
         check_name(name)
+        self.tables.check_commits()
         record, folder = self.tables.inode(ino), self.directory(parent)
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EPERM)

@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from hsmfs.errors import HsmError
+from hsmfs.errors import HsmError, StoreFullError
 from hsmfs.store.lmdbstore import LmdbStore
 
 LENGTH: Final = struct.Struct("<I")
@@ -32,6 +32,8 @@ LOCK_WAIT_S: Final = 60.0
 """How long the committer of a run that was killed may take for its last batch."""
 LOCK_POLL_S: Final = 0.01
 READY: Final = b"ready"
+FULL: Final = b"full: "
+"""Begins the answer where the disk is full."""
 _decode: Final = msgspec.msgpack.Decoder(dict[bytes, bytes | None]).decode
 
 
@@ -73,8 +75,10 @@ def _lock(path: Path) -> int:
 def _commit(store: LmdbStore, batch: dict[bytes, bytes | None]) -> bytes:
     try:
         store.apply(batch)
+    except StoreFullError as error:
+        return FULL + str(error).encode()
     except Exception as error:  # told to hsmfs, which keeps the batch and tries again
-        return f"{type(error).__name__}: {error}".encode() or b"failed"
+        return f"{type(error).__name__}: {error}".encode()
     return b""
 
 

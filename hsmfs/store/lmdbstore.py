@@ -11,7 +11,7 @@ from typing import Any, Final
 import lmdb
 import structlog
 
-from hsmfs.errors import CallerError, TransientError
+from hsmfs.errors import CallerError, StoreFullError, TransientError
 from hsmfs.store.interface import Batch, Item, Reader, StoreStat, T, Writer, apply_to
 
 log = structlog.get_logger(__name__)
@@ -115,7 +115,7 @@ class LmdbStore:
                 except lmdb.MapFullError:
                     self._grow()
                 except lmdb.DiskError as error:
-                    raise TransientError(f"{self.path}: {error}; make room on its disk") from error
+                    raise StoreFullError(f"{self.path}: {error}; make room on its disk") from error
             raise TransientError(f"{self.path}: map full after {MAP_DOUBLINGS_MAX} doublings")
 
     def _grow(self) -> None:

@@ -66,6 +66,8 @@ class GroupCommit:
         self.before_commit: Callable[[], None] = _nothing
         """Called before a batch is frozen: what is kept back is put now."""
         self._busy = False
+        self.failing: HsmError | None = None
+        """Why the last commit failed; new changes had better be refused."""
         self._closed = False
         self._timer = False
         self._touched = False
@@ -229,6 +231,7 @@ class GroupCommit:
         if error is not None:
             self._failed(error, sharing)
             return
+        self.failing = None
         self._renew()
         self._frozen, self._frozen_order = {}, SortedList()
         if self._waiters:
@@ -248,6 +251,7 @@ class GroupCommit:
         """Nothing is lost: the batch stays and is tried again; all that wait are told,
         also for what came after it, as nothing overtakes it."""
         known = error if isinstance(error, HsmError) else HsmError(str(error))
+        self.failing = known
         log.error("commit failed, it is tried again", error=str(error))
         if not self._retrying:
             self._retrying = True

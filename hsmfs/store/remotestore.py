@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from hsmfs.errors import CallerError, TransientError
-from hsmfs.store.committer import READY, receive, send
+from hsmfs.errors import CallerError, StoreFullError, TransientError
+from hsmfs.store.committer import FULL, READY, receive, send
 from hsmfs.store.interface import Batch
 from hsmfs.store.lmdbstore import LmdbStore
 
@@ -74,6 +74,8 @@ class RemoteStore(LmdbStore):
             if answer is None:
                 self._end()
                 raise TransientError(f"{self._path}: the committer ended; it is started again")
+            if answer.startswith(FULL):
+                raise StoreFullError(answer[len(FULL) :].decode(errors="replace"))
             if answer:
                 raise TransientError(f"{self._path}: {answer.decode(errors='replace')}")
 
