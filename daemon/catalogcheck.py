@@ -1,8 +1,7 @@
 """The catalog against itself, and as the namespace's check asks it.
 
 Contents (Y) are made anew from extents (E). An extent itself has hashes that
-only its disc has too: what is lost there is told, and read back by
-``hsm volume verify`` or a rebuild.
+only its disc has too: what is lost there is told, and stays told.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ _RECORDS: Final[dict[bytes, tuple[type[Any], str]]] = {
     b"T": (TaskRecord, "task"),
 }
 _decode_extent: Final = msgspec.msgpack.Decoder(ExtentRecord).decode
-READ_BACK: Final = "its disc has it: hsm rebuild reads it back"
 SIZES_DIFFER: Final = -1
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json as jsonlib
+import os
+import signal
 import struct
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -18,7 +22,7 @@ import typer
 
 from hsmfs.config import Config
 from hsmfs.daemon.catalogcheck import CatalogCheck
-from hsmfs.errors import CallerError
+from hsmfs.errors import CallerError, HsmError
 from hsmfs.fsck.cachefiles import CacheFiles
 from hsmfs.fsck.findings import Copies, Finding, NoCopies, Summary
 from hsmfs.fsck.run import check
@@ -30,6 +34,7 @@ from hsmfs.tools.output import complain, say
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
 EXIT_FOUND: Final = 1
+FATAL: Final = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)
 EXIT_IN_PART: Final = 3
 DATA: Final = "data.mdb"
 LOCK: Final = "lock.mdb"
@@ -56,15 +61,45 @@ def fsck(
 ) -> None:
     """Prove namespace, cache and catalog against each other, on a stopped system."""
     system = open_system(ctx, config)
-    summary = Summary()
     with stopped(system.config):
-        report = _Report(json)
+        raise typer.Exit(_apart(lambda: _check(system.config, repair, backup, json)))
+
+
+def _check(config: Config, repair: bool, backup: Path | None, json: bool) -> int:
+    """Check and tell; the exit status."""
+    summary = Summary()
+    report = _Report(json)
+    try:
+        for finding in findings(config, repair, backup, summary):
+            report.show(finding)
+    except (HsmError, OSError) as error:
+        complain(str(error))
+        return EXIT_FOUND
+    finally:
+        report.end(summary)
+    return _status(summary)
+
+
+def _apart(work: Callable[[], int]) -> int:
+    """Do it in a child: pages of a cut LMDB file end the process that reads them."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = EXIT_FOUND
         try:
-            for finding in findings(system.config, repair, backup, summary):
-                report.show(finding)
+            status = work()
+            sys.stdout.flush()
+        except Exception:
+            traceback.print_exc()
         finally:
-            report.end(summary)
-    raise typer.Exit(_status(summary))
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if -status in FATAL:
+        raise CallerError(
+            f"found a store whose pages cannot be read ({signal.Signals(-status).name}), expected "
+            "whole LMDB files of namespace and catalog; restore them from a backup"
+        )
+    return status if status >= 0 else EXIT_FOUND
 
 
 def _status(summary: Summary) -> int:
@@ -180,6 +215,7 @@ def _backup_of(store: LmdbStore, path: Path, chosen: Path | None, summary: Summa
         target = path.with_name(f"{path.name}.before-fsck-{stamp}")
         if chosen is not None:
             target = chosen / target.name
+        target = next(place for place in _places(target) if not place.exists())
         try:
             store.backup(target)
         except (OSError, lmdb.Error) as error:
@@ -190,6 +226,11 @@ def _backup_of(store: LmdbStore, path: Path, chosen: Path | None, summary: Summa
         summary.backup = " ".join(filter(None, [summary.backup, str(target)]))
 
     return make
+
+
+def _places(first: Path) -> Iterator[Path]:
+    yield first
+    yield from (first.with_name(f"{first.name}.{number}") for number in count(1))
 
 
 # -- the report -----------------------------------------------------------------------------

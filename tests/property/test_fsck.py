@@ -33,6 +33,7 @@ class Work:
         self.checked = checked
         self.chance = chance
         self.open: list[int] = []
+        self.burned: set[FileVersion] = set()
 
     @property
     def engine(self):
@@ -116,7 +117,9 @@ class Work:
         self.do_open()
         file, size = self.version()
         if not self.engine.claim([file]).result()[0].refused:
-            self.checked.burned(file, size)
+            if file not in self.burned:
+                self.burned.add(file)
+                self.checked.burned(file, size)
             self.checked.count(file)
             self.engine.unclaim([file])
 
