@@ -62,7 +62,7 @@ class Fuse(Section, frozen=True):
     """How long the kernel may use what it knows: nobody else changes the tree."""
     entry_timeout_s: Seconds = 86_400.0
     worker_threads_max: Positive = 16
-    spin_us: Annotated[int, Meta(ge=0, le=1000)] = 50
+    spin_us: Annotated[int, Meta(ge=0, le=1000)] = 0
     """How long the native session looks for the next request before it sleeps."""
 
 

@@ -130,6 +130,12 @@ class CacheTier:
         """The data, for reading and writing."""
         return _open(self.path(ino), os.O_RDWR | os.O_CLOEXEC)
 
+    def open_for(self, ino: int, size: int) -> int:
+        """The data; an empty file that has none in the cache gets its file now."""
+        if size == 0 and not os.path.exists(self.path(ino)):
+            return self.create(ino)
+        return self.open(ino)
+
     def truncate_to(self, ino: int, size: int) -> None:
         """Cut what is longer; a missing file is as good as cut."""
         try:

@@ -302,7 +302,7 @@ class Engine:
         made = self.ops.create(parent, name, mode, flags, caller)
         if isinstance(made, Deferred):
             return made.map(lambda pair: (pair[0], self.tables.attr(pair[1])))
-        return made[0], self.tables.attr(made[1])
+        return made[0], self.tables.attr_of(made[1])
 
     def tmpfile(self, parent: int, mode: int, flags: int, caller: Caller) -> tuple[Opened, Attr]:
         """A file without a name and a handle on it."""

@@ -94,7 +94,7 @@ class OpenFiles:
     def fd(self, file: OpenFile) -> int:
         """The cache file's descriptor, opened when first needed."""
         if file.fd < 0:
-            file.fd = self.tier.open(file.record.ino)
+            file.fd = self.tier.open_for(file.record.ino, file.record.size)
         return file.fd
 
     def reopen(self, ino: int) -> None:

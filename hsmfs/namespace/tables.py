@@ -208,6 +208,10 @@ class Tables:
         """As stat(2) shows it; stubs show the space of their head."""
         if record.ino in self.live:
             self.live[record.ino]()
+        return self.attr_of(record)
+
+    def attr_of(self, record: InodeRecord) -> Attr:
+        """As the record has it, for one that nobody else can have changed."""
         size = record.size
         if record.state in STUBS:
             size = min(size, record.head_bytes)

@@ -99,7 +99,7 @@ class Through:
         record = file.record
         own = fd
         if own < 0:
-            own = self.tier.open(record.ino)
+            own = self.tier.open_for(record.ino, record.size)
         try:
             if not file.backing:
                 file.backing = self.backings.open(own)
