@@ -88,7 +88,7 @@ class Checked:
                 put_extents(label, [(file, extent)])(writer)
 
         self.catalog.transact(change)
-        self._offset += size
+        self._offset += size + 1
 
     def count(self, file: FileVersion) -> None:
         """hsmd tells of the burned copies."""
