@@ -6,12 +6,11 @@ import fcntl
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.exports import Ganesha, need, running
+from support.exports import Ganesha, need, running, wait_until
 from support.nfsclient import NfsClient
 
 PACKAGES = "nfs-ganesha nfs-ganesha-vfs libnfs-utils"
@@ -57,13 +56,6 @@ def make(path: Path, size: int = SIZE) -> bytes:
     data = os.urandom(size)
     path.write_bytes(data)
     return data
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end_s, "not true in time"
-        time.sleep(0.02)
 
 
 def residency(path: Path) -> bytes:
@@ -165,6 +157,7 @@ def test_a_written_file_is_closed_soon_so_that_it_can_migrate(own_nfs, fs, mount
     hsmd.make_stubs(path)
     assert residency(path) == b"migrated"
     assert mount(own_nfs).read("/written") == data
+    wait_until(lambda: residency(path) == b"premigrated")
     assert hsmd.loads == 1
 
 
@@ -219,6 +212,7 @@ def test_file_handles_are_the_same_after_restarts(own_nfs, fs, mount, play_hsmd)
     assert handles(client, "/stub", "/folder/other") == before
     assert client.read("/folder/other") == other
     assert client.read("/stub") == data
+    wait_until(lambda: residency(fs.mnt / "stub") == b"premigrated")
 
 
 def handles(client: NfsClient, *paths: str) -> list[bytes]:

@@ -6,12 +6,11 @@ import fcntl
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.exports import Samba, need, running
+from support.exports import Samba, need, running, wait_until
 from support.smbshell import SmbShell
 
 from hsmfs.namespace.dosattrib import OFFLINE, attributes
@@ -165,7 +164,7 @@ def test_attributes_that_samba_keeps_survive_release_and_recall(smb, shared_fs, 
     assert stored(path) == OFFLINE | ARCHIVE | HIDDEN
     smb.client(f'get kept "{tmp_path / "back"}"')
     assert (tmp_path / "back").read_bytes() == data
-    assert residency(path) == b"premigrated"
+    wait_until(lambda: residency(path) == b"premigrated")
     assert stored(path) == ARCHIVE | HIDDEN
     assert "attributes: HA (22)" in smb.client("allinfo kept")
 
@@ -186,7 +185,7 @@ def test_others_go_on_while_one_reads_a_stub(own_smb, fs, play_hsmd, tmp_path):
     get = own_smb.client_command("-c", f'get stub "{tmp_path / "stub"}"')
     reader = subprocess.Popen(get, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        wait_for_recall(robot, stub)
+        wait_until(lambda: robot.wanted_of(stub))
         own_smb.client(f'get other "{tmp_path / "other"}"', "mkdir new", "allinfo stub", "ls")
         assert (tmp_path / "other").read_bytes() == other
         assert reader.poll() is None
@@ -207,11 +206,3 @@ def test_a_restart_of_hsmfs_needs_none_of_samba(own_smb, fs, tmp_path):
     fs.start()
     own_smb.client(f'get file "{tmp_path / "back"}"', "mkdir new")
     assert (tmp_path / "back").read_bytes() == data
-
-
-def wait_for_recall(robot, file) -> None:
-    """Until hsmfs has asked for the file."""
-    end_s = time.monotonic() + 60
-    while not robot.wanted_of(file):
-        assert time.monotonic() < end_s, "nobody asked for the file"
-        time.sleep(0.02)

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 CLIENT_TIMEOUT_S = 120.0
+REQUEST_TIMEOUT_S = 100
 SAMPLE_PATH = "/archive"
 
 
@@ -35,6 +36,14 @@ def need(*programs: str, packages: str) -> None:
     why = f"needs root and {', '.join(missing or programs)}: apt-get install {packages}"
     assert not os.environ.get("CI"), why
     pytest.skip(why)
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    """Poll a condition; fail when it does not come true."""
+    end_s = time.monotonic() + CLIENT_TIMEOUT_S
+    while not true():
+        assert time.monotonic() < end_s, f"not true within {CLIENT_TIMEOUT_S} s"
+        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -145,7 +154,8 @@ class Samba(Server):
     def client_command(self, *options: str) -> list[str]:
         share = f"//{HOST}/archive"
         user = ("-U", f"root%{PASSWORD}")
-        return ["smbclient", share, "-p", str(self.port), *user, "-s", str(self.config), *options]
+        where = ("-p", str(self.port), "-t", str(REQUEST_TIMEOUT_S), "-s", str(self.config))
+        return ["smbclient", share, *where, *user, *options]
 
     def client(self, *commands: str, check: bool = True) -> str:
         """Run smbclient with these commands; what it printed."""
