@@ -50,6 +50,17 @@ class Tier(Section, frozen=True):
     """0: the whole file system that the directory is on."""
 
 
+class Quota(Section, frozen=True):
+    """What a directory tree may hold."""
+
+    path: str
+    """Of a directory, from the mount's root; made if it is not there."""
+    bytes_max: NotNegative = 0
+    """Sizes of regular files; 0: without bound."""
+    files_max: NotNegative = 0
+    """Inodes of every type; 0: without bound."""
+
+
 class Fuse(Section, frozen=True):
     """The mount."""
 
@@ -142,6 +153,7 @@ class Config(Section, frozen=True):
     run: Run
     recall: Recall = Recall()
     burn: Burn = Burn()
+    quota: list[Quota] = []
     log: Log = Log()
 
 

@@ -24,7 +24,7 @@ offset  type  field           meaning
 84      u32   head_bytes      bytes kept in the cache when migrated
 88      f32   heat            log2 of the forward-decayed count of opens
 92      u16   pool            number of the pool, 0: none
-94      u16   (zero)
+94      u16   project         number of the tree with a quota, 0: none
 ======  ====  ==============  =========================================
 
 Version 1 of the layout; the version is kept in the namespace's meta table.
@@ -38,7 +38,7 @@ from typing import Final
 
 import numpy as np
 
-RECORD: Final = struct.Struct("<Q6I Qqqqq I BBBx II f Hxx".replace(" ", ""))
+RECORD: Final = struct.Struct("<Q6I Qqqqq I BBBx II f HH".replace(" ", ""))
 RECORD_VERSION: Final = 1
 RECORD_BYTES: Final = 96
 assert RECORD.size == RECORD_BYTES
@@ -73,7 +73,7 @@ _FIELDS: Final = (
     ("head_bytes", "<u4"),
     ("heat", "<f4"),
     ("pool", "<u2"),
-    ("zero2", "<u2"),
+    ("project", "<u2"),
 )
 DTYPE: Final = np.dtype(list(_FIELDS))
 assert DTYPE.itemsize == RECORD_BYTES
@@ -103,6 +103,7 @@ class InodeRecord:
     head_bytes: int = 0
     heat: float = 0.0
     pool: int = 0
+    project: int = 0
     stored: tuple[int, int, float, int, int] | None = None
     """State, pool, heat, size and head as the store has them: what index and
     counters know of this inode. None: nothing yet."""
@@ -134,6 +135,7 @@ class InodeRecord:
             self.head_bytes,
             self.heat,
             self.pool,
+            self.project,
         )
 
     @classmethod

@@ -21,7 +21,7 @@ from hsmfs.deferred import Executor
 from hsmfs.errors import CallerError, Kind
 from hsmfs.metrics import FsMetrics, serve_page
 from hsmfs.namespace.engine import Engine, make_namespace
-from hsmfs.namespace.model import EngineSettings
+from hsmfs.namespace.model import EngineSettings, Limit
 from hsmfs.namespace.schema import SCANNED
 from hsmfs.residencycalls import ResidencyCalls
 from hsmfs.rpc.messages import Answer, Call, Event, Hello, StatusReply
@@ -133,6 +133,7 @@ class Service:
         settings = EngineSettings(
             recall_timeout_s=self.config.recall.recall_timeout_s,
             journal_records_max=namespace.journal_records_max,
+            quotas=tuple(Limit(q.path, q.bytes_max, q.files_max) for q in self.config.quota),
         )
         commits = GroupCommit(store, executor, namespace.commit_interval_ms / 1000, clock, SCANNED)
         return Engine(commits, cache, clock, executor, settings, RemoteHands(cache.root))

@@ -12,6 +12,7 @@ import numpy as np
 from hsmfs.fsck.findings import Finding, Kind
 from hsmfs.fsck.subject import Subject, decoded
 from hsmfs.namespace import schema
+from hsmfs.namespace.quotas import PROJECTS_MAX, QUOTAS_KEY, Usage
 from hsmfs.namespace.tables import COUNTERS_KEY, Counters
 from hsmfs.records import DTYPE
 from hsmfs.types import Residency
@@ -63,6 +64,42 @@ def check_counters(subject: Subject) -> Iterator[Finding]:
     yield subject.finding(
         Kind.COUNTERS, 0, _words(stored), _words(counted), "counted anew", "counters"
     )
+
+
+def check_quotas(subject: Subject) -> Iterator[Finding]:
+    """What trees with a quota hold, counted anew."""
+    value = subject.work.get(QUOTAS_KEY)
+    if value is None:
+        return
+    try:
+        stored = msgspec.msgpack.decode(value, type=dict[int, Usage])
+    except msgspec.MsgspecError:
+        # Records keep their numbers: no tree gets one that is in use.
+        stored = {number: Usage(0) for number in _held(subject)}
+    counted = {number: Usage(usage.ino) for number, usage in stored.items()}
+    for number, (size, files) in _held(subject).items():
+        if number in counted:
+            counted[number].bytes, counted[number].files = size, files
+    right = msgspec.msgpack.encode(counted)
+    if right == value:
+        return
+    subject.work.put(QUOTAS_KEY, right)
+    if not subject.summary.found:  # else repairs may have changed what there is
+        found, expected = f"usage {value!r}", f"{right!r}"
+        yield subject.finding(Kind.COUNTERS, 0, found, expected, "counted anew", "quotas")
+
+
+def _held(subject: Subject) -> dict[int, tuple[int, int]]:
+    """Bytes and inodes by number of the tree."""
+    sizes: Any = np.zeros(PROJECTS_MAX + 1, np.uint64)
+    files: Any = np.zeros(PROJECTS_MAX + 1, np.int64)
+    for items in subject.work.chunks(b"I", b"J"):
+        records = np.frombuffer(b"".join(value for _, value in items), dtype=DTYPE)
+        records = records[records["project"] > 0]
+        files += np.bincount(records["project"], minlength=PROJECTS_MAX + 1)
+        regular = records[records["mode"] & 0o170000 == stat.S_IFREG]
+        np.add.at(sizes, regular["project"], regular["size"])
+    return {int(number): (int(sizes[number]), int(files[number])) for number in files.nonzero()[0]}
 
 
 def _counted(subject: Subject) -> Counters:

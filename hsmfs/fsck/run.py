@@ -44,6 +44,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         check_copies,
         indexcheck.check_index,
         indexcheck.check_counters,
+        indexcheck.check_quotas,
     ]
     for step in early:
         yield from step(subject)

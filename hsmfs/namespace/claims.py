@@ -98,11 +98,11 @@ class Claims:
     def keep(self, record: InodeRecord) -> None:
         """The file is about to change: give the claimed bytes their own name."""
         self.tier.keep_claim(record.ino, record.data_version)
-        self.kept(record)
+        self.kept(FileVersion(record.ino, record.data_version))
 
-    def kept(self, record: InodeRecord) -> None:
+    def kept(self, file: FileVersion) -> None:
         """The claimed bytes have a name of their own."""
-        self._kept.add(FileVersion(record.ino, record.data_version))
+        self._kept.add(file)
 
     # -- copies --------------------------------------------------------------------
 

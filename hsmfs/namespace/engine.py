@@ -34,6 +34,7 @@ from hsmfs.namespace.model import (
     StatFs,
 )
 from hsmfs.namespace.openfiles import OpenFile, OpenFiles
+from hsmfs.namespace.quotas import Quotas
 from hsmfs.namespace.recovery import make_namespace, recover
 from hsmfs.namespace.removal import Removal
 from hsmfs.namespace.stubs import Stubs, flush_into
@@ -86,7 +87,9 @@ class Engine:
         self.clock = clock
         self.tier = cache
         self.tables = Tables(store, clock, settings.journal_records_max)
-        self.recovered = recover(self.tables, cache)
+        self.quotas = Quotas(self.tables)
+        self.tables.quotas_save = self.quotas.save
+        self.recovered = recover(self.tables, cache, self.quotas)
         self.files = OpenFiles(cache, self._closed)
         self.stubs = Stubs(self.tables, cache, self.files, executor, settings.recall_timeout_s)
         self.claims = Claims(self.tables, cache, self.files, executor)
@@ -94,10 +97,19 @@ class Engine:
         self.directories = Directories(self.tables, self.tree)
         self.xattrs = Xattrs(self.tables, self.stubs)
         hands = hands or Hands(cache.root)
+        self.tree.born = lambda record: self.quotas.add(record, 0, 1)
         self.births = Births(self.tables, cache, executor, hands)
         self.marks = Marks(self.tables, cache, executor)
         self.removal = Removal(
-            self.tables, cache, self.files, self.stubs, self.claims, self.marks, hands, executor
+            self.tables,
+            cache,
+            self.files,
+            self.stubs,
+            self.claims,
+            self.marks,
+            hands,
+            self.quotas,
+            executor,
         )
         self.ops = FileOps(
             self.tables,
@@ -109,6 +121,7 @@ class Engine:
             self.removal,
             self.marks,
             self.births,
+            self.quotas,
             executor,
         )
         self.files.writer_gone = self.ops.through.refresh
@@ -117,6 +130,7 @@ class Engine:
         self.tables.is_held = lambda ino: (
             self.files.get(ino) is not None or ino in self.stubs.recalls
         )
+        self.quotas.configure(self.tree, list(settings.quotas))
         self._account()
 
     def _removed(self, record: InodeRecord) -> None:

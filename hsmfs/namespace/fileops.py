@@ -18,6 +18,7 @@ from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.marks import Marks
 from hsmfs.namespace.model import SIZE_MAX, Caller, Io, Opened
 from hsmfs.namespace.openfiles import Handle, OpenFile, OpenFiles
+from hsmfs.namespace.quotas import Quotas
 from hsmfs.namespace.removal import Removal
 from hsmfs.namespace.stubs import Stubs, flush_into
 from hsmfs.namespace.tables import Tables
@@ -25,7 +26,7 @@ from hsmfs.namespace.through import SET_ID, Through, atime_is_stale
 from hsmfs.namespace.tree import Tree
 from hsmfs.records import FLAG_SEEN, FLAG_SPARSE, FLAG_XATTRS, InodeRecord
 from hsmfs.residency import STUB_STATES, Cause, after
-from hsmfs.types import Residency
+from hsmfs.types import FileVersion, Residency
 
 T = TypeVar("T")
 FALLOC_KEEP_SIZE: Final = 1
@@ -50,6 +51,7 @@ class FileOps:
         removal: Removal,
         marks: Marks,
         births: Births,
+        quotas: Quotas,
         executor: Executor,
     ) -> None:
         self.tables = tables
@@ -61,7 +63,8 @@ class FileOps:
         self.removal = removal
         self.marks = marks
         self.births = births
-        self.through = Through(tables, tier, claims)
+        self.quotas = quotas
+        self.through = Through(tables, tier, claims, quotas)
         self.executor = executor
         self._copying: dict[int, Deferred[None]] = {}
 
@@ -288,7 +291,7 @@ class FileOps:
                 if in_place:
                     # The kernel has the file for others: the burn gets the copy.
                     self.tier.copy_to_claim(ino, claimed)
-                    self.claims.kept(record)
+                    self.claims.kept(FileVersion(ino, claimed))
                 else:
                     self.claims.keep(record)
                     self.tier.adopt_copy(ino)
@@ -322,6 +325,7 @@ class FileOps:
         if size > record.size:
             self.tables.check_commits()
             self.tier.reserve(size - record.size)
+            self.quotas.add(record, size - record.size)
         self._dirty(file)
         if record.mode & SET_ID or record.flags & FLAG_XATTRS:
             self.drop_privileges(record)
@@ -331,6 +335,8 @@ class FileOps:
             raise FsError(error.errno or errno.EIO) from error
         if offset > record.size:
             record.flags |= FLAG_SPARSE
+        if size > record.size:
+            self.quotas.count(record, max(record.size, offset + count) - size)
         self._grown(record, offset + count)
         self._modified(record)
         return count
@@ -366,8 +372,7 @@ class FileOps:
         if not 0 <= size <= SIZE_MAX:
             raise FsError(errno.EFBIG)
         if size == 0 and not self._is_shared(record):
-            self._empty(record)
-            return None
+            return self._empty(record)
         pending = self.changing(record, pid)
         if pending is not None:
             return _chain(pending, lambda: self.truncate(record, size, pid))
@@ -379,17 +384,58 @@ class FileOps:
         file = self.files.get(record.ino)
         return file is not None and file.backing != 0 and self.claims.is_claimed(record)
 
-    def _empty(self, record: InodeRecord) -> None:
+    def _empty(self, record: InodeRecord) -> Deferred[Any] | None:
+        """Truncate to nothing; what copies hold is left behind durably first."""
+        copying = self._copying.get(record.ino)
+        if copying is not None:
+            return _chain(_following(copying), lambda: self._empty(record))
+        if not (record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT):
+            self._resize(record, 0)
+            return None
         self.stubs.drop(record, FsError(errno.ESTALE, "the file was truncated"))
-        if self.claims.is_claimed(record):
-            self.tier.empty_aside(record.ino)
-            self.claims.keep(record)
-            self.tier.adopt_copy(record.ino)
-            self.files.reopen(record.ino)
-        if record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT:
-            record.state = after(record.state, Cause.EMPTIED)
-            self._step_version(record)
-        self._resize(record, 0)
+        claimed = record.data_version if self.claims.is_claimed(record) else None
+        record.state = after(record.state, Cause.EMPTIED)
+        self._step_version(record)
+        self.quotas.count(record, -record.size)
+        record.size = 0
+        self._modified(record)
+        self.tables.mark(record.ino, schema.MARK_CUT)
+        emptied: Deferred[None] = Deferred()
+        self._copying[record.ino] = emptied
+        durable: Deferred[None] = Deferred()
+        flush_into(self.tables, durable, None)
+        durable.then(lambda done: self._cut_emptied(record, claimed, done, emptied))
+        return _following(emptied)
+
+    def _cut_emptied(
+        self,
+        record: InodeRecord,
+        claimed: int | None,
+        durable: Deferred[None],
+        emptied: Deferred[None],
+    ) -> None:
+        ino = record.ino
+        del self._copying[ino]
+        if durable.error is not None:
+            emptied.settle_like(durable)
+            return
+        try:
+            if claimed is not None:
+                self.tier.keep_claim(ino, claimed)
+                self.claims.kept(FileVersion(ino, claimed))
+                self.tier.empty_aside(ino)
+                self.tier.adopt_copy(ino)
+                self.files.reopen(ino)
+            else:
+                os.truncate(self.tier.path(ino), 0)
+        except (FsError, OSError) as error:
+            emptied.fail(_as_fs_error(error))
+            return
+        self.marks.renew(ino)
+        file = self.files.get(ino)
+        if file is not None:
+            self.through.touched(file)
+        emptied.set(None)
 
     def _resize(self, record: InodeRecord, size: int) -> None:
         file = self.files.get(record.ino)
@@ -399,6 +445,7 @@ class FileOps:
             self.marks.set(record)
         if record.mode & SET_ID or record.flags & FLAG_XATTRS:
             self.drop_privileges(record)
+        self.quotas.add(record, size - record.size)
         try:
             os.truncate(self.tier.path(record.ino), size)
         except OSError as error:
@@ -430,6 +477,7 @@ class FileOps:
         record = handle.file.record
         record.flags |= FLAG_SPARSE
         if not mode & FALLOC_KEEP_SIZE:
+            self.quotas.add(record, max(0, offset + length - record.size))
             self._grown(record, offset + length)
         self._modified(record)
         return None

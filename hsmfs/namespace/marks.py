@@ -2,7 +2,8 @@
 
 Mark ``w`` says: at a start after a crash take size and time from the cache
 file. It stays until the disk has surely written what was closed, so that a
-loss of power is covered too. Where the mark itself is not committed yet, an
+loss of power is covered too; so does the mark of a removed file, which the
+disk's journal could bring back. Where the mark itself is not committed yet, an
 empty file in the tier's ``open/`` stands for it, see ``cache/paths.py``.
 """
 
@@ -24,6 +25,8 @@ from hsmfs.records import InodeRecord
 log = structlog.get_logger(__name__)
 SYNC_S: Final = 30.0
 """How often the tier's file system is synced while closed files are marked."""
+REMOVED_MAX: Final = 50_000
+"""So many marks of removed files do not wait for it."""
 COMMIT_S: Final = 0.05
 """How long marks are gathered for one commit."""
 
@@ -37,7 +40,8 @@ class Marks:
         self.executor = executor
         self._marked: set[int] = set()
         self._uncommitted: list[int] = []
-        self._closed: list[int] = []
+        self._closed: dict[int, None] = {}
+        self._removed: list[int] = []
 
     def set(self, record: InodeRecord) -> None:
         """Before data of an inode changes."""
@@ -71,13 +75,27 @@ class Marks:
         if ino not in self._marked:
             return
         self._marked.discard(ino)
-        self._closed.append(ino)
-        if len(self._closed) == 1:
+        self._expect_sync()
+        self._closed[ino] = None
+
+    def data_removed(self, inodes: list[int]) -> None:
+        """Their cache files are unlinked."""
+        self._expect_sync()
+        before = len(self._removed)
+        self._removed += inodes
+        if before < REMOVED_MAX <= len(self._removed):
+            self.sync()
+
+    def _expect_sync(self) -> None:
+        if not self._closed and not self._removed:
             self.executor.call_later(SYNC_S, self.sync)
 
     def sync(self) -> None:
-        """Unmark what was closed, once the disk has it."""
-        closed, self._closed = self._closed, []
+        """Unmark what was closed or removed, once the disk has it."""
+        closed, self._closed = self._closed, {}
+        removed, self._removed = self._removed, []
+        if not closed and not removed:
+            return  # an earlier one came in between
 
         def synced(_value: None, error: BaseException | None) -> None:
             if error is not None:
@@ -85,7 +103,9 @@ class Marks:
                 return  # the marks stay: the next start looks at these files
             for ino in closed:
                 if ino not in self._marked:
-                    self.tables.unmark(ino)
+                    self._unmark(ino)
+            for ino in removed:
+                self.tables.unmark(ino)
 
         self.executor.submit(lambda: sync_file_system(self.tier.root), synced)
 
@@ -94,13 +114,29 @@ class Marks:
         but those of files that programs still have open for writing."""
         sync_file_system(self.tier.root)
         for ino in {*self._closed, *self._marked}.difference(busy):
+            self._unmark(ino)
+        for ino in self._removed:
             self.tables.unmark(ino)
+        self._removed.clear()
         self._closed.clear()
         self._marked.clear()
+
+    def _unmark(self, ino: int) -> None:
+        """Unless the mark says something else by now."""
+        if self.tables.marked(ino) == schema.MARK_WRITE:
+            self.tables.unmark(ino)
+
+    def renew(self, ino: int) -> None:
+        """After another mark has had its time."""
+        if ino in self._marked or ino in self._closed:
+            self.tables.mark(ino, schema.MARK_WRITE)
+        else:
+            self.tables.unmark(ino)
 
     def removed(self, ino: int) -> None:
         """The inode is no more."""
         self._marked.discard(ino)
+        self._closed.pop(ino, None)
 
 
 def sync_file_system(path: str) -> None:

@@ -93,9 +93,19 @@ class StatFs:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """What a tree may hold; 0: without bound."""
+
+    path: str
+    bytes_max: int = 0
+    files_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Choices of the administrator."""
 
     head_bytes: int = 65_536
     recall_timeout_s: float = 600.0
     journal_records_max: int = 1_000_000
+    quotas: tuple[Limit, ...] = ()

@@ -15,6 +15,8 @@ import structlog
 from hsmfs.cache.tier import CacheTier
 from hsmfs.errors import CallerError, FsError
 from hsmfs.namespace import schema
+from hsmfs.namespace.marks import sync_file_system
+from hsmfs.namespace.quotas import Quotas
 from hsmfs.namespace.tables import STARTS_KEY, Tables
 from hsmfs.records import InodeRecord
 from hsmfs.residency import STUB_STATES, Cause, after
@@ -60,7 +62,7 @@ def _check_version(found: int) -> None:
         )
 
 
-def recover(tables: Tables, tier: CacheTier) -> int:
+def recover(tables: Tables, tier: CacheTier, quotas: Quotas) -> int:
     """Work off all marks; how many there were."""
     marks = {schema.U64.unpack_from(key, 1)[0]: value for key, value in tables.kv.scan(b"O", b"P")}
     opened = tier.marked_open()
@@ -76,10 +78,11 @@ def recover(tables: Tables, tier: CacheTier) -> int:
             tier.remove(ino)
             tables.unmark(ino)
             continue
-        _settle(tables, tier, record, kind)
+        _settle(tables, tier, quotas, record, kind)
     for path in list(tier.leftovers()):
         os.unlink(path)
     if marks:
+        sync_file_system(tier.root)  # else a loss of power could undo it after the marks are gone
         log.info("interrupted work settled", marks=len(marks))
         tables.kv.flush(lambda error: _forget_open(tier, opened, error))
     return len(marks)
@@ -91,8 +94,11 @@ def _forget_open(tier: CacheTier, opened: list[int], error: object) -> None:
             tier.unmark_open(ino)
 
 
-def _settle(tables: Tables, tier: CacheTier, record: InodeRecord, kind: bytes) -> None:
+def _settle(
+    tables: Tables, tier: CacheTier, quotas: Quotas, record: InodeRecord, kind: bytes
+) -> None:
     if kind == schema.MARK_ORPHAN or record.nlink == 0:
+        quotas.count(record, -record.size if stat.S_ISREG(record.mode) else 0, -1)
         tables.drop_inode(record)
         tier.remove(record.ino)
         return
@@ -101,13 +107,15 @@ def _settle(tables: Tables, tier: CacheTier, record: InodeRecord, kind: bytes) -
         tables.save(record)
     if record.state in STUB_STATES:
         tier.truncate_to(record.ino, record.head_bytes)
+    elif kind == schema.MARK_CUT:
+        tier.truncate_to(record.ino, record.size)
     elif kind == schema.MARK_WRITE:
         tier.take_from_strangers(record.ino)
-        _reconcile_size(tables, tier, record)
+        _reconcile_size(tables, tier, quotas, record)
     tables.unmark(record.ino)
 
 
-def _reconcile_size(tables: Tables, tier: CacheTier, record: InodeRecord) -> None:
+def _reconcile_size(tables: Tables, tier: CacheTier, quotas: Quotas, record: InodeRecord) -> None:
     """The cache file is the truth of a file that was open for write."""
     try:
         facts = os.stat(tier.path(record.ino))
@@ -115,6 +123,7 @@ def _reconcile_size(tables: Tables, tier: CacheTier, record: InodeRecord) -> Non
         log.error("cache file is missing", ino=record.ino)
         return
     if facts.st_size != record.size:
+        quotas.count(record, facts.st_size - record.size)
         record.size = facts.st_size
         record.mtime_ns = max(record.mtime_ns, facts.st_mtime_ns)
         tables.save(record)

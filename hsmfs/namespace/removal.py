@@ -16,6 +16,7 @@ from hsmfs.namespace import schema
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.marks import Marks
 from hsmfs.namespace.openfiles import OpenFiles
+from hsmfs.namespace.quotas import Quotas
 from hsmfs.namespace.stubs import Stubs
 from hsmfs.namespace.tables import Tables, cached_bytes
 from hsmfs.records import InodeRecord
@@ -37,6 +38,7 @@ class Removal:
         claims: Claims,
         marks: Marks,
         hands: CacheHands,
+        quotas: Quotas,
         executor: Executor,
     ) -> None:
         self.tables = tables
@@ -46,6 +48,7 @@ class Removal:
         self.claims = claims
         self.marks = marks
         self.hands = hands
+        self.quotas = quotas
         self.executor = executor
         self.forgets = False
         """Whether the session says when the kernel forgets an inode: until then
@@ -84,6 +87,8 @@ class Removal:
             if self.claims.is_claimed(record):
                 self.claims.keep(record)
             self.tier.used_bytes -= cached_bytes(record)
+        size = record.size if stat.S_ISREG(record.mode) else 0
+        self.quotas.count(record, -size, -1)
         self.tables.drop_inode(record)
         self.marks.removed(record.ino)
         if stat.S_ISREG(record.mode):
@@ -108,7 +113,6 @@ class Removal:
             if error is not None:
                 log.warning("data of removed files stays", error=str(error))
                 return
-            for ino in doomed:
-                self.tables.unmark(ino)
+            self.marks.data_removed(doomed)
 
         self.tables.kv.flush(committed)

@@ -193,8 +193,35 @@ class Stubs:
             waiter.deferred.set(recall)
 
     def recalled(self, file: FileVersion) -> Deferred[None]:
-        """All is there and fsynced: put it in the stub's place."""
-        recall = self._known(file)
+        """All is there and fsynced: put it in the stub's place.
+
+        Only once its mark is durable: else a crash leaves a stub that nobody
+        looks at over a whole file.
+        """
+        self._known(file)
+        answer: Deferred[None] = Deferred()
+        marked: Deferred[None] = Deferred()
+        if self.tables.kv.is_pending(schema.mark_key(file.ino)):
+            flush_into(self.tables, marked, None)
+        else:
+            marked.set(None)
+        marked.then(lambda done: self._recalled(file, done, answer))
+        return answer
+
+    def _recalled(self, file: FileVersion, marked: Deferred[None], answer: Deferred[None]) -> None:
+        try:
+            marked.result()
+            recall = self._known(file)
+            self._adopt(recall)
+        except FsError as error:
+            answer.fail(error)
+            return
+        for waiter in recall.take_all():
+            waiter.deferred.set(recall)
+        flush_into(self.tables, answer, None)
+
+    def _adopt(self, recall: Recall) -> None:
+        file = recall.file
         record = self.tables.inode(file.ino)
         recall.landed.add(0, recall.size)
         for waiter in recall.take_ready():
@@ -205,11 +232,6 @@ class Stubs:
         self.tables.save(record)
         self.tables.unmark(file.ino)
         self._forget(recall)
-        for waiter in recall.take_all():
-            waiter.deferred.set(recall)
-        answer: Deferred[None] = Deferred()
-        flush_into(self.tables, answer, None)
-        return answer
 
     def failed(self, file: FileVersion, number: int, why: str) -> None:
         """Readers get the error; the file is a stub again."""

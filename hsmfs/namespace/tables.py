@@ -58,6 +58,8 @@ class Tables:
         self.live: dict[int, Callable[[], None]] = {}
         """Inodes whose cache file programs change directly, and what brings
         the record up to date."""
+        self.quotas_save: Callable[[], None] = lambda: None
+        """Puts the usage of quotas into the batch."""
         self.settled: Callable[[], None] = lambda: None
         """Told when the counters are right again."""
         self.blocks_of: Callable[[InodeRecord], int] = lambda record: record.size >> 9
@@ -159,6 +161,7 @@ class Tables:
                 if facts != record.stored:
                     self._recount(record, facts)
         self._trim_journal()
+        self.quotas_save()
         put(NEXT_INO_KEY, b"%d %d %d" % (self._next_ino, self.file_next, self.file_stop))
         put(COUNTERS_KEY, _encode(self.counters))
         put(JOURNAL_KEY, b"%d %d" % (self._journal_first, self._journal_next))
@@ -265,7 +268,9 @@ class Tables:
         self.kv.drop(schema.link_key(ino, parent, name))
         return cookie
 
-    def listed(self, parent: int, after: int, limit: int) -> Iterator[tuple[int, int, int, bytes]]:
+    def listed(
+        self, parent: int, after: int, limit: int | None
+    ) -> Iterator[tuple[int, int, int, bytes]]:
         """Cookie, inode, file type and name of the entries after a cookie."""
         for key, value in self.kv.scan(*schema.listed_range(parent, after), limit=limit):
             ino, kind = schema.LISTED.unpack_from(value)
@@ -315,6 +320,10 @@ class Tables:
     def mark(self, ino: int, kind: bytes) -> None:
         """Something is under way with this inode; see recovery.py."""
         self.kv.put(schema.mark_key(ino), kind)
+
+    def marked(self, ino: int) -> bytes | None:
+        """The mark of an inode."""
+        return self.kv.get(schema.mark_key(ino))
 
     def unmark(self, ino: int) -> None:
         self.kv.delete(schema.mark_key(ino))

@@ -23,6 +23,7 @@ from hsmfs.errors import FsError
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.model import Io, Opened
 from hsmfs.namespace.openfiles import OpenFile
+from hsmfs.namespace.quotas import Quotas
 from hsmfs.namespace.tables import Tables
 from hsmfs.records import FLAG_SEEN, FLAG_SPARSE, InodeRecord
 from hsmfs.residency import STUB_STATES
@@ -58,7 +59,8 @@ def atime_is_stale(record: InodeRecord, now_ns: int) -> bool:
 class Through:
     """Opens that pass, and what came of them."""
 
-    def __init__(self, tables: Tables, tier: CacheTier, claims: Claims) -> None:
+    def __init__(self, tables: Tables, tier: CacheTier, claims: Claims, quotas: Quotas) -> None:
+        self.quotas = quotas
         self.tables = tables
         self.tier = tier
         self.claims = claims
@@ -91,6 +93,7 @@ class Through:
             or record.state != Residency.RESIDENT
             or (record.mode & SET_ID and stat.S_ISREG(record.mode))
             or not self.tier.has_room(ROOM_BYTES)
+            or not self.quotas.has_room(record, ROOM_BYTES)
         )
 
     def _pass(self, file: OpenFile, flags: int, writes: bool, fd: int) -> bool:
@@ -152,6 +155,7 @@ class Through:
         if facts.st_size == record.size and facts.st_mtime_ns == file.base_mtime_ns:
             return False
         self.tier.used_bytes += facts.st_size - record.size
+        self.quotas.count(record, facts.st_size - record.size)
         record.size = facts.st_size
         file.base_mtime_ns = facts.st_mtime_ns
         # The disk's clock may be some milliseconds coarse.

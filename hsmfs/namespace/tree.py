@@ -39,6 +39,8 @@ class Tree:
 
     def __init__(self, tables: Tables, removed: Callable[[InodeRecord], None]) -> None:
         self.tables = tables
+        self.born: Callable[[InodeRecord], None] = lambda record: None
+        """Told of each new inode before it gets a name; may refuse it."""
         self._removed = removed
         self.linkable: set[int] = set()
         """Files made without a name, which may still get one."""
@@ -115,14 +117,25 @@ class Tree:
             default = tables.kv.get(schema.xattr_key(folder.ino, acl.DEFAULT)) or b""
         if not default:
             gid, mode = self._inherit(folder, mode & ~_umask(mode, caller), caller)
-            return tables.new_inode(mode, caller.uid, gid, rdev)
+            return self._born(folder, mode, caller.uid, gid, rdev)
         entries, mode = acl.inherit(acl.parse(default), mode)
         gid, mode = self._inherit(folder, mode, caller)
-        record = tables.new_inode(mode, caller.uid, gid, rdev)
+        record = self._born(folder, mode, caller.uid, gid, rdev)
         if not acl.is_trivial(entries):
             tables.put_xattr(record, acl.ACCESS, acl.build(entries))
         if stat.S_ISDIR(mode):
             tables.put_xattr(record, acl.DEFAULT, default)
+        return record
+
+    def _born(self, folder: InodeRecord, mode: int, uid: int, gid: int, rdev: int) -> InodeRecord:
+        record = self.tables.new_inode(mode, uid, gid, rdev)
+        if folder.project:
+            record.project = folder.project
+            try:
+                self.born(record)
+            except FsError:
+                self.tables.drop_inode(record)
+                raise
         return record
 
     def tmpfile(self, parent: int, mode: int, caller: Caller) -> InodeRecord:
@@ -174,6 +187,8 @@ class Tree:
             raise FsError(errno.EMLINK)
         if self.tables.entry(parent, name) is not None:
             raise FsError(errno.EEXIST)
+        if record.project != folder.project:
+            raise FsError(errno.EXDEV)
         if record.nlink == 0:
             self.linkable.discard(ino)
             self.tables.unmark(ino)
@@ -238,8 +253,8 @@ class Tree:
             raise FsError(errno.EINVAL)
         check_name(new_name)
         check_name(name)
-        self.directory(parent)
-        self.directory(new_parent)
+        if self.directory(parent).project != self.directory(new_parent).project:
+            raise FsError(errno.EXDEV)
         record = self.find(parent, name)
         self._check_cycle(record, new_parent)
         target_ino = self.tables.entry(new_parent, new_name)

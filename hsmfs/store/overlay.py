@@ -97,6 +97,10 @@ class GroupCommit:
                 return self._read(key)
         return value
 
+    def is_pending(self, key: bytes) -> bool:
+        """Whether a change of it is not durable yet."""
+        return key in self._active or key in self._frozen
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of the keys."""
         return [self.get(key) for key in keys]

@@ -10,6 +10,7 @@ from hsmfs.cache.tier import CacheTier
 from hsmfs.clock import ManualClock
 from hsmfs.deferred import Deferred, InlineExecutor
 from hsmfs.namespace.engine import Attr, Caller, Engine, EngineSettings, make_namespace
+from hsmfs.namespace.model import Limit
 from hsmfs.namespace.schema import SCANNED
 from hsmfs.rpc.messages import CopiedFile, Event
 from hsmfs.store.interface import KVStore
@@ -30,13 +31,20 @@ def now(value: T | Deferred[T]) -> T:
 class Bench:
     """An engine and what it stands on; ``reopen`` is a crash and a new start."""
 
-    def __init__(self, root: Path, capacity_bytes: int = 0, store: KVStore | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        capacity_bytes: int = 0,
+        store: KVStore | None = None,
+        quotas: tuple[Limit, ...] = (),
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
         self.store = store or MemoryStore()
         self.clock = ManualClock()
         self.executor = InlineExecutor()
         self.capacity_bytes = capacity_bytes
+        self.quotas = quotas
         self.events: list[Event] = []
         make_namespace(self.store, 0, 0, 0o755, self.clock.now_ns())
         self.reopen()
@@ -44,7 +52,7 @@ class Bench:
     def reopen(self) -> None:
         kv = GroupCommit(self.store, self.executor, 0.05, None, SCANNED)
         tier = CacheTier("t", self.root, 0, self.capacity_bytes)
-        settings = EngineSettings(head_bytes=HEAD, recall_timeout_s=60.0)
+        settings = EngineSettings(head_bytes=HEAD, recall_timeout_s=60.0, quotas=self.quotas)
         self.engine = Engine(kv, tier, self.clock, self.executor, settings)
         self.events.clear()
         self.engine.on_event = self.events.append
