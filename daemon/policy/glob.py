@@ -46,7 +46,8 @@ _Part = _Piece | _Star
 def path_matcher(pattern: str) -> Matcher:
     """A test of whole paths, with or without their leading slash."""
     check_path_pattern(pattern)
-    return _matcher("/?", pattern.removeprefix("/"))
+    # Possessive: a star is never the empty name before a leading slash.
+    return _matcher("/?+", pattern.removeprefix("/"))
 
 
 def name_matcher(pattern: str) -> Matcher:
