@@ -1,0 +1,95 @@
+"""Where the tests of file system behaviour run: ext4 as reference, hsmfs by each session."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from support.sides import User, acting
+
+SESSIONS: Final = ("native", "pyfuse3")
+REFERENCE: Final = "ext4"
+PLACES: Final = (REFERENCE, *SESSIONS)
+OK: Final = "OK"
+
+
+class Lack(NamedTuple):
+    """What a session cannot do: what a program gets, and why."""
+
+    outcome: str
+    reason: str
+
+
+LACKING: Final[dict[str, dict[str, Lack]]] = {
+    "ext4": {},
+    "native": {},
+    "pyfuse3": {
+        "fallocate": Lack("EOPNOTSUPP", "the binding has no handler for FALLOCATE"),
+        "tmpfile": Lack("EOPNOTSUPP", "the binding has no handler for TMPFILE"),
+    },
+}
+"""All differences between the sessions that the tests know; they are asserted, not skipped."""
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs more than one user")
+
+
+class Place(NamedTuple):
+    """A file system and a directory on it."""
+
+    name: str
+    root: str
+
+    @property
+    def is_reference(self) -> bool:
+        return self.name == REFERENCE
+
+    def lacks(self, feature: str) -> Lack | None:
+        return LACKING[self.name].get(feature)
+
+    def expected(self, feature: str, outcome: str) -> str:
+        """The outcome here of something that elsewhere has this one."""
+        lack = self.lacks(feature)
+        return lack.outcome if lack else outcome
+
+
+def outcome(call: Callable[..., Any], *arguments: Any, **named: Any) -> str:
+    """``OK`` or the name of the error."""
+    try:
+        call(*arguments, **named)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return OK
+
+
+def outcome_as(user: User, call: Callable[..., Any], *arguments: Any, umask: int = 0o022) -> str:
+    """The same, as somebody else."""
+    with acting(user, umask):
+        return outcome(call, *arguments)
+
+
+@contextlib.contextmanager
+def opened(path: str, flags: int = os.O_RDWR, mode: int = 0o644) -> Iterator[int]:
+    """A descriptor for a while."""
+    fd = os.open(path, flags | os.O_CLOEXEC, mode)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_file(path: str, data: bytes = b"", mode: int = 0o644) -> str:
+    """A regular file of exactly this mode."""
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
+        os.write(fd, data)
+        os.fchmod(fd, mode)
+    return path
+
+
+def content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
