@@ -195,7 +195,9 @@ class Side:
         count = os.pwrite(self._fd(slot), data, offset)
         return count, facts(os.fstat(self._fd(slot)))
 
-    def seek(self, slot: int, offset: int, whence: int) -> int:
+    def seek(self, slot: int, offset: int, whence: int) -> Any:
+        if stat.S_ISDIR(os.fstat(self._fd(slot)).st_mode):
+            return "positions in a directory are its own affair"
         return os.lseek(self._fd(slot), offset, whence)
 
     def ftruncate(self, slot: int, size: int) -> Any:
