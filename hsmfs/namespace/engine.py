@@ -278,9 +278,9 @@ class Engine:
         """Set one; ``user.hsm.pin`` forbids release."""
         self.xattrs.set(ino, name, value, flags, kill_sgid)
 
-    def listxattr(self, ino: int) -> list[bytes]:
-        """Names of the stored ones."""
-        return self.xattrs.list(ino)
+    def listxattr(self, ino: int, uid: int = 0) -> list[bytes]:
+        """Names of the stored ones that this user may know."""
+        return self.xattrs.list(ino, uid)
 
     def removexattr(self, ino: int, name: bytes) -> None:
         """Remove one; ENODATA."""

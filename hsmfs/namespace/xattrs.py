@@ -19,6 +19,7 @@ from hsmfs.types import Residency
 XATTR_CREATE: Final = 1
 XATTR_REPLACE: Final = 2
 NAMESPACES: Final = (b"user.", b"trusted.", b"security.", b"system.posix_acl_")
+TRUSTED: Final = b"trusted."
 HSM: Final = b"user.hsm."
 STATE, COPIES, VOLUMES, PIN, RECALL = (
     HSM + name for name in (b"state", b"copies", b"volumes", b"pin", b"recall")
@@ -65,13 +66,15 @@ class Xattrs:
                 return recall.note.encode() if recall else None
         return None
 
-    def list(self, ino: int) -> list[bytes]:
+    def list(self, ino: int, uid: int = 0) -> list[bytes]:
         """Names; those under user.hsm. are for who asks for them by name, so
-        that copies of a tree do not try to set them."""
+        that copies of a tree do not try to set them. Those under trusted. are
+        told to root only, xattr(7): the kernel leaves that to the server."""
         if not self.tables.inode(ino).flags & FLAG_XATTRS:
             return []
         names = [key[9:] for key, _ in self.tables.kv.scan(*schema.xattr_range(ino))]
-        return [name for name in names if name != schema.VOLUMES_XATTR]
+        hidden = () if uid == 0 else (TRUSTED,)
+        return [n for n in names if n != schema.VOLUMES_XATTR and not n.startswith(hidden)]
 
     def set(
         self, ino: int, name: bytes, value: bytes, flags: int = 0, kill_sgid: bool = False

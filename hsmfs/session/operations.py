@@ -175,7 +175,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return self.engine.listxattr(inode)
+        return self.engine.listxattr(inode, ctx.uid)
 
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:

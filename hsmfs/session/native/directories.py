@@ -96,7 +96,7 @@ class DirectoryRequests:
 
     def listxattr(self, head: Head, body: memoryview) -> Answer:
         size = p.GETXATTR_IN.unpack_from(body)[0]
-        names = self.engine.listxattr(head.node)
+        names = self.engine.listxattr(head.node, head.uid)
         value = b"".join(name + b"\0" for name in names)
         if len(value) > XATTR_SIZE_MAX:
             raise FsError(errno.E2BIG)
