@@ -79,6 +79,17 @@ DTYPE: Final = np.dtype(list(_FIELDS))
 assert DTYPE.itemsize == RECORD_BYTES
 
 
+TIME_NS_MIN: Final = -(1 << 63)
+TIME_NS_MAX: Final = (1 << 63) - 1
+"""21 September 1677 to 11 April 2262."""
+
+
+def within_time(time_ns: int) -> int:
+    """The nearest time that a record can hold, as every file system has to do with
+    what it cannot keep (the kernel's ``timestamp_truncate``)."""
+    return min(max(time_ns, TIME_NS_MIN), TIME_NS_MAX)
+
+
 @dataclass(slots=True)
 class InodeRecord:
     """One inode; mutable, written back by ``pack``."""

@@ -42,7 +42,7 @@ from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.through import Backings
 from hsmfs.namespace.tree import Tree
 from hsmfs.namespace.xattrs import Xattrs
-from hsmfs.records import InodeRecord
+from hsmfs.records import InodeRecord, within_time
 from hsmfs.rpc.messages import (
     CopiedFile,
     Event,
@@ -249,9 +249,9 @@ class Engine:
         if changes.uid is not None or changes.gid is not None:
             self._set_owner(record, changes)
         if changes.atime_ns is not None:
-            record.atime_ns = changes.atime_ns
+            record.atime_ns = within_time(changes.atime_ns)
         if changes.mtime_ns is not None:
-            record.mtime_ns = changes.mtime_ns
+            record.mtime_ns = within_time(changes.mtime_ns)
         record.ctime_ns = self.clock.now_ns()
         self.tables.save(record)
         self.tables.journal(
