@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
+from hsmfs import mountoptions
 from hsmfs.config import Config, did_you_mean
 from hsmfs.configplace import Pointer, dotted, line_of
 from hsmfs.errors import ConfigError
@@ -136,7 +137,13 @@ class _Loader:
             config = msgspec.convert(self._data, Config)
         except msgspec.ValidationError as error:
             raise self._invalid(root, str(error)) from None
-        for check in (self._unique_names, self._absolute, self._apart, self._binds):
+        for check in (
+            self._unique_names,
+            self._absolute,
+            self._apart,
+            self._binds,
+            self._mount_options,
+        ):
             check(config)
         return config
 
@@ -236,6 +243,12 @@ class _Loader:
                 raise self.error(("run", key), found, "a port of its own")
             seen[value] = key
 
+    def _mount_options(self, config: Config) -> None:
+        for number, word in enumerate(config.fuse.options):
+            wrong = mountoptions.problem(word)
+            if wrong is not None:
+                raise self.error(("fuse", "options", number), *wrong)
+
 
 def _paths(config: Config) -> Iterator[tuple[Pointer, str]]:
     yield from _owned_paths(config)
@@ -305,6 +318,8 @@ def _expected(kind: inspect.Type) -> str:
             return "a name of up to 64 letters, digits and . _ -"
         case inspect.StrType():
             return "a string between quotes"
+        case inspect.ListType() if isinstance(kind.item_type, inspect.StrType):
+            return "a list of strings"
         case inspect.ListType():
             return "at least one [[table]]" if kind.min_length else "tables written as [[table]]"
         case _:

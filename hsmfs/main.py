@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
-from hsmfs import logs
+from hsmfs import logs, mountoptions
 from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.configload import check_cache_paths, load
 from hsmfs.errors import CallerError, ConfigError, HsmError
@@ -26,6 +27,8 @@ EXIT_FAILED: Final = 1
 EXIT_WRONG_USE: Final = 2
 LOCK_WAIT_S: Final = 2.0
 """How long a run that was just killed may take to let go."""
+LOCK_WAIT_UNMOUNTED_S: Final = 60.0
+"""How long a run whose mount is gone may take to write what it has."""
 LOCK_POLL_S: Final = 0.05
 SOCKET_PATH_BYTES_MAX: Final = 107
 """``sun_path`` of unix(7), without its final zero."""
@@ -36,9 +39,9 @@ log = logs.get(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until unmounted or stopped; returns the exit status."""
-    path = _config_path(argv)
+    path, words = _arguments(argv)
     try:
-        config = load(path)
+        config = _with_options(load(path), words)
         check_cache_paths(config, path)
     except ConfigError as error:
         return _say(error, EXIT_WRONG_USE)
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _config_path(argv: Sequence[str] | None) -> Path:
+def _arguments(argv: Sequence[str] | None) -> tuple[Path, list[str]]:
     parser = argparse.ArgumentParser(
         prog="hsmfs", description="Mount a hierarchical file system; runs in the foreground."
     )
@@ -67,12 +70,34 @@ def _config_path(argv: Sequence[str] | None) -> Path:
     parser.add_argument(
         "--config", type=Path, default=default, help="configuration file (default: %(default)s)"
     )
-    found: Path = parser.parse_args(argv).config.absolute()
-    return found
+    parser.add_argument(
+        "-o",
+        dest="options",
+        metavar="OPTIONS",
+        action="append",
+        default=[],
+        help="options of mount(8), with commas; they win over fuse.options of the configuration",
+    )
+    found = parser.parse_args(argv)
+    path: Path = found.config.absolute()
+    return path, [word for text in found.options for word in mountoptions.split(text)]
+
+
+def _with_options(config: Config, words: list[str]) -> Config:
+    for word in words:
+        wrong = mountoptions.problem(word)
+        if wrong is not None:
+            raise ConfigError("-o", *wrong)
+    options = [*config.fuse.options, *words]
+    return msgspec.structs.replace(
+        config, fuse=msgspec.structs.replace(config.fuse, options=options)
+    )
 
 
 def _say(error: BaseException, status: int) -> int:
+    """On the terminal, and to who started us."""
     print(f"hsmfs: {error}", file=sys.stderr, flush=True)
+    notify_systemd("STATUS=" + " ".join(str(error).split("\n")))
     return status
 
 
@@ -90,8 +115,8 @@ def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException | No
 def _run(config: Config) -> None:
     run = Path(config.run.path)
     _make_run_directory(run)
-    with _only_one(run):
-        mount = Path(config.fuse.mount)
+    mount = Path(config.fuse.mount)
+    with _only_one(run, mount):
         mounting.check_device()
         mounting.check_mount_point(mount)
         os.chdir("/")
@@ -115,11 +140,17 @@ def _make_run_directory(run: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(run: Path) -> Iterator[None]:
+def _only_one(run: Path, mount: Path) -> Iterator[None]:
     """Hold the lock of a run directory, with our process id in ``hsmfs.pid``."""
     pid_file = run / "hsmfs.pid"
-    with open(run / "hsmfs.lock", "w", encoding="ascii") as lock:
-        if not _lock(lock.fileno()):
+    try:
+        lock = open(run / "hsmfs.lock", "w", encoding="ascii")  # noqa: SIM115
+    except OSError as error:
+        raise CallerError(
+            f"{run / 'hsmfs.lock'}: {error.strerror}; remove it if another user left it there"
+        ) from None
+    with lock:
+        if not _lock(lock.fileno(), mount):
             other = pid_file.read_text().split()[:1] if pid_file.exists() else ["unknown"]
             raise CallerError(
                 f"run.path: {run}: in use, hsmfs runs already with process id "
@@ -132,14 +163,17 @@ def _only_one(run: Path) -> Iterator[None]:
             pid_file.unlink(missing_ok=True)
 
 
-def _lock(descriptor: int) -> bool:
-    deadline_s = time.monotonic() + LOCK_WAIT_S
+def _lock(descriptor: int, mount: Path) -> bool:
+    start_s = time.monotonic()
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() >= deadline_s:
+            # After umount(8) the other one still writes what it has.
+            mounted = mounting.mounted_at(mount) is not None
+            wait_s = LOCK_WAIT_S if mounted else LOCK_WAIT_UNMOUNTED_S
+            if time.monotonic() - start_s >= wait_s:
                 return False
             time.sleep(LOCK_POLL_S)
 

@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 from hsmfs.config import Fuse
 from hsmfs.deferred import Deferred
+from hsmfs.mountoptions import MountOptions, resolve
 
 T = TypeVar("T")
 
@@ -22,23 +23,23 @@ class SessionSettings:
 
     mount: Path
     source: str
-    """First column of the mount table: the site's name."""
+    """First column of the mount table: the site's name, or what ``fsname=`` says."""
     allow_other: bool
     attr_timeout_s: float
     entry_timeout_s: float
-    options: tuple[str, ...] = ()
-    """As for mount(8): ``ro``, ``noatime``, ``dev``…"""
+    options: MountOptions
 
     @classmethod
     def of(cls, fuse: Fuse, site: str) -> SessionSettings:
         """Settings from the configuration's ``[fuse]`` table."""
+        options = resolve(fuse.options)
         return cls(
             mount=Path(fuse.mount),
-            source=site,
-            allow_other=fuse.allow_other,
+            source=options.source or site,
+            allow_other=fuse.allow_other or options.allow_other,
             attr_timeout_s=fuse.attr_timeout_s,
             entry_timeout_s=fuse.entry_timeout_s,
-            options=tuple(fuse.options),
+            options=options,
         )
 
 

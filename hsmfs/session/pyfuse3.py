@@ -65,7 +65,7 @@ class Pyfuse3Session:
         options = {f"fsname={source}", f"subtype={FS_TYPE}", "default_permissions"}
         if self.settings.allow_other:
             options.add("allow_other")
-        options.update(self.settings.options)
+        options.update(self.settings.options.helper)
         return options
 
     async def serve(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import inspect
 
-from hsmfs import configload
+from hsmfs import configload, mountoptions
 from hsmfs.config import Config
 from hsmfs.configload import check_cache_paths, check_mount, check_paths, load, read_text
 from hsmfs.configplace import dotted, line_of
@@ -77,6 +77,11 @@ TABLE = [
      "tier[1].reserve_bytes: found 1.5, expected an integer of at least 0"),
     ('mount = "/d/mnt"', 'mount = "/d/mnt"\nattr_timeout_s = nan', 23,
      "fuse.attr_timeout_s: found nan, expected a number of at least 0"),
+    ('mount = "/d/mnt"', 'mount = "/d/mnt"\noptions = ["ro", "noatme"]', 23,
+     "fuse.options[1]: found unknown option 'noatme', expected one of allow_other, fsname=NAME, "
+     f"{', '.join(mountoptions.FLAGS)}; did you mean 'noatime'?"),
+    ('mount = "/d/mnt"', 'mount = "/d/mnt"\noptions = "ro"', 23,
+     'fuse.options: found "ro", expected a list of strings'),
     ('mount = "/d/mnt"', 'mount = "/d/mnt"\nallow_other = "yes"', 23,
      'fuse.allow_other: found "yes", expected true or false'),
     ('mount = "/d/mnt"', 'mount = "/d/mnt"\nsession = "fuse"', 23,

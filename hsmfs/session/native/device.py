@@ -15,26 +15,6 @@ from hsmfs.session.interface import FS_TYPE, SessionSettings
 from hsmfs.session.mounting import DEVICE
 from hsmfs.session.native import protocol as p
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS = 1, 2, 4, 8, 16
-MS_DIRSYNC, MS_NOATIME, MS_NODIRATIME, MS_RELATIME = 128, 1024, 2048, 1 << 21
-FLAGS: Final = {
-    "ro": (MS_RDONLY, 0),
-    "rw": (0, MS_RDONLY),
-    "nosuid": (MS_NOSUID, 0),
-    "suid": (0, MS_NOSUID),
-    "nodev": (MS_NODEV, 0),
-    "dev": (0, MS_NODEV),
-    "noexec": (MS_NOEXEC, 0),
-    "exec": (0, MS_NOEXEC),
-    "sync": (MS_SYNCHRONOUS, 0),
-    "async": (0, MS_SYNCHRONOUS),
-    "dirsync": (MS_DIRSYNC, 0),
-    "noatime": (MS_NOATIME, 0),
-    "atime": (0, MS_NOATIME),
-    "nodiratime": (MS_NODIRATIME, 0),
-    "relatime": (MS_RELATIME, 0),
-}
-"""Options of mount(8) that are flags of mount(2): bits to set and to clear."""
 FUSERMOUNT: Final = "fusermount3"
 FUSERMOUNT_TIMEOUT_S: Final = 30.0
 
@@ -51,10 +31,6 @@ def mount(settings: SessionSettings) -> int:
 
 def _mount(settings: SessionSettings) -> int:
     fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    flags = MS_NOSUID | MS_NODEV
-    for option in settings.options:
-        add, remove = FLAGS.get(option, (0, 0))
-        flags = flags & ~remove | add
     data = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
     data += f",max_read={p.MAX_WRITE_BYTES},default_permissions"
     if settings.allow_other:
@@ -64,7 +40,7 @@ def _mount(settings: SessionSettings) -> int:
         settings.source.encode(),
         os.fsencode(settings.mount),
         f"fuse.{FS_TYPE}".encode(),
-        ctypes.c_ulong(flags),
+        ctypes.c_ulong(settings.options.flags),
         data.encode(),
     )
     if done != 0:
@@ -82,7 +58,7 @@ def _fusermount(settings: SessionSettings) -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     options = [f"fsname={settings.source.replace(',', '_')}", f"subtype={FS_TYPE}"]
     options += ["default_permissions", f"max_read={p.MAX_WRITE_BYTES}"]
-    options += [option for option in settings.options if option in FLAGS]
+    options += settings.options.helper
     if settings.allow_other:
         options.append("allow_other")
     command = [FUSERMOUNT, "-o", ",".join(options), "--", str(settings.mount)]
