@@ -47,6 +47,7 @@ from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
 from hsmfs.daemon.supervise import supervise
 from hsmfs.errors import CallerError, ConfigError, HsmError
+from hsmfs.runlock import only_one
 from hsmfs.store.lmdbstore import LmdbStore
 
 log = structlog.get_logger(__name__)
@@ -70,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "run one hsmd per library",
             )
         logs.set_up(config.log.level, config.log.json, "hsmd")
-        trio.run(_run, config)
+        run = Path(config.run.path)
+        run.mkdir(parents=True, exist_ok=True)
+        with only_one(run, "hsmd"):
+            trio.run(_run, config)
     except HsmError as error:
         print(f"hsmd: {error}", file=sys.stderr)
         return 1
@@ -81,9 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(config: Config) -> None:
-    run_dir = Path(config.run.path)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "hsmd.pid").write_text(f"{os.getpid()}\n")
     catalog_dir = Path(config.catalog.path)
     catalog_dir.mkdir(parents=True, exist_ok=True)
     store = LmdbStore(catalog_dir, map_bytes=config.catalog.map_bytes)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import os
 import socket
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 
-from hsmfs import logs, mountoptions
+from hsmfs import logs, mountoptions, runlock
 from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.configload import check_cache_paths, load
 from hsmfs.errors import CallerError, ConfigError, HsmError
@@ -25,11 +22,8 @@ from hsmfs.session import mounting
 
 EXIT_FAILED: Final = 1
 EXIT_WRONG_USE: Final = 2
-LOCK_WAIT_S: Final = 2.0
-"""How long a run that was just killed may take to let go."""
 LOCK_WAIT_UNMOUNTED_S: Final = 60.0
 """How long a run whose mount is gone may take to write what it has."""
-LOCK_POLL_S: Final = 0.05
 SOCKET_PATH_BYTES_MAX: Final = 107
 """``sun_path`` of unix(7), without its final zero."""
 LONGEST_SOCKET: Final = "hsmfs-metrics.sock"
@@ -116,7 +110,7 @@ def _run(config: Config) -> None:
     run = Path(config.run.path)
     _make_run_directory(run)
     mount = Path(config.fuse.mount)
-    with _only_one(run, mount):
+    with runlock.only_one(run, "hsmfs", lambda: _lock_wait_s(run, mount)):
         mounting.check_device()
         mounting.check_mount_point(mount)
         os.chdir("/")
@@ -139,43 +133,10 @@ def _make_run_directory(run: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _only_one(run: Path, mount: Path) -> Iterator[None]:
-    """Hold the lock of a run directory, with our process id in ``hsmfs.pid``."""
-    pid_file = run / "hsmfs.pid"
-    try:
-        lock = open(run / "hsmfs.lock", "w", encoding="ascii")  # noqa: SIM115
-    except OSError as error:
-        raise CallerError(
-            f"{run / 'hsmfs.lock'}: {error.strerror}; remove it if another user left it there"
-        ) from None
-    with lock:
-        if not _lock(lock.fileno(), mount):
-            other = pid_file.read_text().split()[:1] if pid_file.exists() else ["unknown"]
-            raise CallerError(
-                f"run.path: {run}: in use, hsmfs runs already with process id "
-                f"{' '.join(other)}; stop it first, or give each system a run.path of its own"
-            )
-        pid_file.write_text(f"{os.getpid()}\n")
-        try:
-            yield
-        finally:
-            pid_file.unlink(missing_ok=True)
-
-
-def _lock(descriptor: int, mount: Path) -> bool:
-    start_s = time.monotonic()
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            # After umount(8) the other one still writes what it has.
-            mounted = mounting.mounted_at(mount) is not None
-            wait_s = LOCK_WAIT_S if mounted else LOCK_WAIT_UNMOUNTED_S
-            if time.monotonic() - start_s >= wait_s:
-                return False
-            time.sleep(LOCK_POLL_S)
+def _lock_wait_s(run: Path, mount: Path) -> float:
+    """After umount(8) the other one still writes what it has."""
+    ending = runlock.holder(run, "hsmfs") and mounting.mounted_at(mount) is None
+    return LOCK_WAIT_UNMOUNTED_S if ending else runlock.LOCK_WAIT_S
 
 
 def _announce(mount: Path) -> None:

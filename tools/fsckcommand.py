@@ -29,6 +29,7 @@ from hsmfs.fsck.run import check
 from hsmfs.fsck.subject import Subject
 from hsmfs.fsck.workspace import Workspace
 from hsmfs.namespace.marks import sync_file_system
+from hsmfs.runlock import at_rest
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.output import complain, say
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
@@ -113,16 +114,10 @@ def _status(summary: Summary) -> int:
 
 @contextmanager
 def stopped(config: Config) -> Iterator[None]:
-    """Nobody else has the stores, and no hsmfs starts meanwhile; else CallerError."""
+    """Nobody else has the stores, and neither program starts meanwhile; else CallerError."""
     run = Path(config.run.path)
     run.mkdir(parents=True, exist_ok=True)
-    with open(run / "hsmfs.lock", "a", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CallerError(
-                f"{run}: hsmfs runs, or another hsm fsck; stop it, fsck wants a system at rest"
-            ) from None
+    with at_rest(run, "hsmfs"), at_rest(run, "hsmd"):
         for name, path in (("namespace", config.namespace.path), ("catalog", config.catalog.path)):
             user = user_of(Path(path))
             if user:

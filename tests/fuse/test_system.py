@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.sandboxes import Sandbox, differing, write_files
+from support.sandboxes import BIN, Sandbox, differing, write_files
 
 pytestmark = pytest.mark.fuse
 DISC = "20000000"
@@ -229,6 +229,20 @@ def test_killed_while_it_works_it_goes_on_by_itself(box: Sandbox, program: str) 
     images = {d["barcode"] for d in box.discs() if d["state"] == "verified"}
     counted = {v for f in box.files() for v in f["volumes"]}
     assert all(d["volume"] in counted for d in box.discs() if d["barcode"] in images)
+
+
+def test_a_second_hsmd_is_refused(box: Sandbox) -> None:
+    command = [str(BIN / "hsmd"), "--config", str(box.root / "hsmfs.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"hsmd runs already with process id {box.pid('hsmd')}" in done.stderr
+    assert done.stderr.count("\n") == 1
+    made = write_files(box.mnt / "s", 3, 300_000)
+    box.migrate_and_release()
+    assert not differing(made)
+    box.kill("hsmd")
+    box.start()
+    assert box.hsm("status")["hsmfs"]["connected"]
 
 
 def test_a_robot_that_fails_now_and_then_is_worked_around(box: Sandbox) -> None:

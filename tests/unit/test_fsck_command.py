@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from hsmfs.configload import load
 from hsmfs.namespace.recovery import make_namespace
 from hsmfs.store.lmdbstore import LmdbStore
+from hsmfs.tools import fsckcommand
 from hsmfs.tools.sandbox import CONFIG_TEXT
 
 DATA = b"what nobody has"
@@ -115,12 +117,24 @@ def test_part_of_it_repaired(system):
     assert "not all is well" in done.stderr
 
 
-def test_refused_while_hsmfs_runs(system):
-    with open(system / "run" / "hsmfs.lock", "w", encoding="ascii") as lock:
+@pytest.mark.parametrize("program", ["hsmfs", "hsmd"])
+def test_refused_while_a_program_runs(system, program):
+    with open(system / "run" / f"{program}.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
         done = fsck(system)
     assert done.returncode == 1
-    assert "hsmfs runs" in done.stderr
+    assert f"{program} runs" in done.stderr
+
+
+def test_while_it_works_neither_program_starts(system):
+    config = load(system / "hsmfs.toml")
+    with fsckcommand.stopped(config):
+        for module, name in (("hsmfs.main", "hsmfs"), ("hsmfs.daemon.main", "hsmd")):
+            command = [sys.executable, "-m", module, "--config", str(system / "hsmfs.toml")]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            assert done.returncode == 1
+            assert "in use, hsm fsck works" in done.stderr, name
+            assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["namespace", "catalog"])
