@@ -228,7 +228,7 @@ class Engine:
             return self._set_plain(record, changes, caller)
         if fh is not None and not self.files.handle(fh).writes:
             raise FsError(errno.EINVAL)
-        waiting = self.ops.truncate(record, changes.size, caller.pid)
+        waiting = self.ops.truncate(record, changes.size, caller)
         if waiting is None:
             return self._set_plain(record, changes, caller)
         answer: Deferred[Attr] = Deferred(on_cancel=waiting.cancel)
@@ -266,7 +266,7 @@ class Engine:
         if changes.gid is not None:
             record.gid = changes.gid
         if changes.mode is None and not stat.S_ISDIR(record.mode):
-            self.ops.drop_privileges(record)
+            self.ops.drop_privileges(record, fsetid=False)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """One extended attribute; ENODATA."""
@@ -327,9 +327,11 @@ class Engine:
         """Bytes of a file; of a stub, when they have landed."""
         return self.ops.read(fh, offset, size)
 
-    def write(self, fh: int, offset: int, data: bytes | memoryview) -> int | Deferred[int]:
+    def write(
+        self, fh: int, offset: int, data: bytes | memoryview, fsetid: bool = False
+    ) -> int | Deferred[int]:
         """Write all of ``data``."""
-        return self.ops.write(fh, offset, data)
+        return self.ops.write(fh, offset, data, fsetid)
 
     def flush(self, fh: int) -> None:
         """One descriptor of the handle was closed: nothing is kept back here."""
@@ -343,19 +345,27 @@ class Engine:
         """Close a handle."""
         self.ops.release(fh)
 
-    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> object:
+    def fallocate(
+        self, fh: int, mode: int, offset: int, length: int, fsetid: bool = False
+    ) -> object:
         """Allocate, punch or zero."""
-        return self.ops.fallocate(fh, mode, offset, length)
+        return self.ops.fallocate(fh, mode, offset, length, fsetid)
 
     def lseek(self, fh: int, offset: int, whence: int) -> int:
         """SEEK_DATA and SEEK_HOLE."""
         return self.ops.lseek(fh, offset, whence)
 
     def copy_file_range(
-        self, fh_in: int, offset_in: int, fh_out: int, offset_out: int, length: int
+        self,
+        fh_in: int,
+        offset_in: int,
+        fh_out: int,
+        offset_out: int,
+        length: int,
+        fsetid: bool = False,
     ) -> int | Deferred[int]:
         """Copy within the file system."""
-        return self.ops.copy_file_range(fh_in, offset_in, fh_out, offset_out, length)
+        return self.ops.copy_file_range(fh_in, offset_in, fh_out, offset_out, length, fsetid)
 
     def forget(self, ino: int) -> None:
         """The kernel has no more use for an inode: without a name it ends."""

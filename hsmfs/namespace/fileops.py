@@ -75,9 +75,9 @@ class FileOps:
         record = self.tables.inode(ino)
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EISDIR)
-        if flags & os.O_TRUNC and flags & os.O_ACCMODE != os.O_RDONLY:
+        if flags & os.O_TRUNC and stat.S_ISREG(record.mode):
             return _chain(
-                self.truncate(record, 0, caller.pid), lambda: self._opened(record, flags, caller)
+                self.truncate(record, 0, caller), lambda: self._opened(record, flags, caller)
             )
         return self._opened(record, flags, caller)
 
@@ -305,8 +305,13 @@ class FileOps:
         self.executor.submit(copy, done)
         return _following(copying)
 
-    def write(self, fh: int, offset: int, data: bytes | memoryview) -> int | Deferred[int]:
-        """All of ``data``, or an error; ENOSPC before the tier is full."""
+    def write(
+        self, fh: int, offset: int, data: bytes | memoryview, fsetid: bool = False
+    ) -> int | Deferred[int]:
+        """All of ``data``, or an error; ENOSPC before the tier is full.
+
+        ``fsetid``: whether set-id bits survive it.
+        """
         handle = self.files.handle(fh)
         if not handle.writes:
             raise FsError(errno.EBADF)
@@ -314,21 +319,19 @@ class FileOps:
             raise FsError(errno.EFBIG)
         pending = self.changing(handle.file.record, handle.pid)
         if pending is None:
-            return self._write(handle, offset, data)
+            return self._write(handle, offset, data, fsetid)
         kept = bytes(data)
-        return _chain(pending, lambda: self.write(fh, offset, kept))
+        return _chain(pending, lambda: self.write(fh, offset, kept, fsetid))
 
-    def _write(self, handle: Handle, offset: int, data: bytes | memoryview) -> int:
+    def _write(self, handle: Handle, offset: int, data: bytes | memoryview, fsetid: bool) -> int:
         file = handle.file
         record = self.current(file)
         size = offset + len(data)
         if size > record.size:
             self.tables.check_commits()
-            self.tier.reserve(size - record.size)
+            self.tier.reserve(min(size - record.size, len(data)))  # a hole needs no room
             self.quotas.add(record, size - record.size)
         self._dirty(file)
-        if record.mode & SET_ID or record.flags & FLAG_XATTRS:
-            self.drop_privileges(record)
         try:
             count = os.pwrite(self.files.fd(file), data, offset)
         except OSError as error:
@@ -338,6 +341,7 @@ class FileOps:
         if size > record.size:
             self.quotas.count(record, max(record.size, offset + count) - size)
         self._grown(record, offset + count)
+        self.drop_privileges(record, fsetid)
         self._modified(record)
         return count
 
@@ -351,12 +355,18 @@ class FileOps:
             file.dirty = True
             self.marks.set(file.record)
 
-    def drop_privileges(self, record: InodeRecord) -> None:
-        """What a write, truncate or chown takes from a program (chown(2), write(2))."""
-        record.mode &= ~stat.S_ISUID
-        if record.mode & stat.S_IXGRP:
-            record.mode &= ~stat.S_ISGID
-        self.tables.drop_xattr(record, CAPABILITY)
+    def drop_privileges(self, record: InodeRecord, fsetid: bool) -> None:
+        """What a change of data or owner takes from a program (chown(2), write(2)).
+
+        Linux, fs/attr.c, ``dentry_needs_remove_privs``: who has CAP_FSETID
+        leaves the set-id bits; capabilities of the file go in any case.
+        """
+        if record.mode & SET_ID and not fsetid:
+            record.mode &= ~stat.S_ISUID
+            if record.mode & stat.S_IXGRP:
+                record.mode &= ~stat.S_ISGID
+        if record.flags & FLAG_XATTRS:
+            self.tables.drop_xattr(record, CAPABILITY)
 
     def _modified(self, record: InodeRecord) -> None:
         record.mtime_ns = record.ctime_ns = self.tables.clock.now_ns()
@@ -365,18 +375,18 @@ class FileOps:
         if file is not None and file.watched:
             self.through.touched(file)
 
-    def truncate(self, record: InodeRecord, size: int, pid: int) -> Deferred[Any] | None:
+    def truncate(self, record: InodeRecord, size: int, caller: Caller) -> Deferred[Any] | None:
         """Set the size; to nothing needs no recall of a stub."""
         if not stat.S_ISREG(record.mode):
             raise FsError(errno.EISDIR if stat.S_ISDIR(record.mode) else errno.EINVAL)
         if not 0 <= size <= SIZE_MAX:
             raise FsError(errno.EFBIG)
         if size == 0 and not self._is_shared(record):
-            return self._empty(record)
-        pending = self.changing(record, pid)
+            return self._empty(record, caller)
+        pending = self.changing(record, caller.pid)
         if pending is not None:
-            return _chain(pending, lambda: self.truncate(record, size, pid))
-        self._resize(record, size)
+            return _chain(pending, lambda: self.truncate(record, size, caller))
+        self._resize(record, size, caller)
         return None
 
     def _is_shared(self, record: InodeRecord) -> bool:
@@ -384,17 +394,18 @@ class FileOps:
         file = self.files.get(record.ino)
         return file is not None and file.backing != 0 and self.claims.is_claimed(record)
 
-    def _empty(self, record: InodeRecord) -> Deferred[Any] | None:
+    def _empty(self, record: InodeRecord, caller: Caller) -> Deferred[Any] | None:
         """Truncate to nothing; what copies hold is left behind durably first."""
         copying = self._copying.get(record.ino)
         if copying is not None:
-            return _chain(_following(copying), lambda: self._empty(record))
+            return _chain(_following(copying), lambda: self._empty(record, caller))
         if not (record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT):
-            self._resize(record, 0)
+            self._resize(record, 0, caller)
             return None
         self.stubs.drop(record, FsError(errno.ESTALE, "the file was truncated"))
         claimed = record.data_version if self.claims.is_claimed(record) else None
         record.state = after(record.state, Cause.EMPTIED)
+        self.drop_privileges(record, caller.fsetid)
         self._step_version(record)
         self.quotas.count(record, -record.size)
         record.size = 0
@@ -437,14 +448,12 @@ class FileOps:
             self.through.touched(file)
         emptied.set(None)
 
-    def _resize(self, record: InodeRecord, size: int) -> None:
+    def _resize(self, record: InodeRecord, size: int, caller: Caller) -> None:
         file = self.files.get(record.ino)
         if file is not None:
             self._dirty(file)
         else:
             self.marks.set(record)
-        if record.mode & SET_ID or record.flags & FLAG_XATTRS:
-            self.drop_privileges(record)
         self.quotas.add(record, size - record.size)
         try:
             os.truncate(self.tier.path(record.ino), size)
@@ -454,11 +463,14 @@ class FileOps:
             record.flags |= FLAG_SPARSE
         self.tier.used_bytes += size - record.size
         record.size = size
+        self.drop_privileges(record, caller.fsetid)
         self._modified(record)
         if file is None:
             self.marks.closed(record.ino)
 
-    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> Deferred[Any] | None:
+    def fallocate(
+        self, fh: int, mode: int, offset: int, length: int, fsetid: bool = False
+    ) -> Deferred[Any] | None:
         """Allocate, punch, zero: modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE."""
         handle = self.files.handle(fh)
         if mode & ~FALLOC_KNOWN:
@@ -469,12 +481,13 @@ class FileOps:
             raise FsError(errno.EINVAL)
         pending = self.changing(handle.file.record, handle.pid)
         if pending is not None:
-            return _chain(pending, lambda: self.fallocate(fh, mode, offset, length))
+            return _chain(pending, lambda: self.fallocate(fh, mode, offset, length, fsetid))
         if not mode & FALLOC_PUNCH_HOLE:
             self.tier.reserve(length)
         self._dirty(handle.file)
         _fallocate(self.files.fd(handle.file), mode, offset, length)
         record = handle.file.record
+        self.drop_privileges(record, fsetid)
         record.flags |= FLAG_SPARSE
         if not mode & FALLOC_KEEP_SIZE:
             self.quotas.add(record, max(0, offset + length - record.size))
@@ -496,15 +509,21 @@ class FileOps:
             raise FsError(error.errno or errno.EINVAL) from error
 
     def copy_file_range(
-        self, fh_in: int, offset_in: int, fh_out: int, offset_out: int, length: int
+        self,
+        fh_in: int,
+        offset_in: int,
+        fh_out: int,
+        offset_out: int,
+        length: int,
+        fsetid: bool = False,
     ) -> int | Deferred[int]:
         """Bytes copied; fewer than asked is allowed (copy_file_range(2))."""
         size = min(length, COPY_INLINE_BYTES)
         data = self.read(fh_in, offset_in, size)
         if not isinstance(data, Deferred):
-            return self.write(fh_out, offset_out, data) if data else 0
+            return self.write(fh_out, offset_out, data, fsetid) if data else 0
         reading = data
-        return _chain(reading, lambda: self.write(fh_out, offset_out, reading.result()))
+        return _chain(reading, lambda: self.write(fh_out, offset_out, reading.result(), fsetid))
 
     # -- durability ------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ class Caller(NamedTuple):
     gid: int
     pid: int = 0
     umask: int = 0
+    fsetid: bool = False
+    """CAP_FSETID: set-id bits survive its writes and truncates."""
 
 
 class Attr(NamedTuple):

@@ -36,8 +36,9 @@ class Xattrs:
         self.stubs = stubs
 
     def get(self, ino: int, name: bytes) -> bytes:
-        """The value; ENODATA."""
+        """The value; ENODATA; EOPNOTSUPP outside the name spaces of xattr(7)."""
         record = self.tables.inode(ino)
+        _check_namespace(name)
         value = self._virtual(record, name)
         if value is None:
             value = self.tables.xattr(record, name)
@@ -86,8 +87,7 @@ class Xattrs:
         record = self.tables.inode(ino)
         if not name or len(name) > NAME_BYTES_MAX:
             raise FsError(errno.ERANGE)
-        if not name.startswith(NAMESPACES):
-            raise FsError(errno.EOPNOTSUPP)
+        _check_namespace(name)
         if len(value) > XATTR_BYTES_MAX:
             raise FsError(errno.E2BIG)
         if name.startswith(HSM):
@@ -139,6 +139,7 @@ class Xattrs:
     def remove(self, ino: int, name: bytes) -> None:
         """ENODATA if there is none."""
         record = self.tables.inode(ino)
+        _check_namespace(name)
         if name == PIN:
             self._set_virtual(record, name, b"0")
             return
@@ -150,3 +151,10 @@ class Xattrs:
     def _changed(self, record: InodeRecord) -> None:
         record.ctime_ns = self.tables.clock.now_ns()
         self.tables.save(record)
+
+
+def _check_namespace(name: bytes) -> None:
+    if not name.startswith(NAMESPACES):
+        raise FsError(errno.EOPNOTSUPP)
+    if name in NAMESPACES:
+        raise FsError(errno.EINVAL)

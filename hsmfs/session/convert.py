@@ -71,7 +71,7 @@ def handler(method: Method[S, P, R]) -> Method[S, P, R]:
 
 def caller(ctx: pyfuse3.RequestContext) -> Caller:
     """Who asks."""
-    return Caller(uid=ctx.uid, gid=ctx.gid, pid=ctx.pid, umask=ctx.umask)
+    return Caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask, fsetid=ctx.uid == 0)
 
 
 def changes(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> SetAttr:

@@ -22,6 +22,10 @@ SLOTS = 3
 """Files that are kept open, on both sides at once."""
 
 
+PLAIN_WRITES = ("write", "pwrite", "copy_range")
+"""Of these the packaged binding does not tell who asks."""
+
+
 class User(NamedTuple):
     """In whose name an operation runs."""
 
@@ -57,8 +61,10 @@ def acting(user: User, umask: int) -> Iterator[None]:
 class Side:
     """Operations relative to a directory, and the files that they keep open."""
 
-    def __init__(self, directory: int) -> None:
+    def __init__(self, directory: int, writes_take_set_id: bool = False) -> None:
         self.directory = directory
+        self.writes_take_set_id = writes_take_set_id
+        """Root's writes too: see ``PLAIN_WRITES``."""
         self.open_files: dict[int, int] = {}
 
     def do(self, user: User, umask: int, operation: str, *arguments: Any) -> Any:
@@ -66,13 +72,18 @@ class Side:
         home = os.open(".", os.O_PATH | os.O_DIRECTORY)
         os.fchdir(self.directory)
         try:
-            with acting(user, umask):
+            with acting(user, umask), self._rights(operation):
                 return getattr(self, operation)(*arguments)
         except OSError as error:
             return errno.errorcode.get(error.errno or 0, str(error))
         finally:
             os.fchdir(home)
             os.close(home)
+
+    def _rights(self, operation: str) -> contextlib.AbstractContextManager[None]:
+        if self.writes_take_set_id and operation in PLAIN_WRITES:
+            return syscalls.without_fsetid()
+        return contextlib.nullcontext()
 
     def close_all(self) -> None:
         for fd in self.open_files.values():

@@ -51,14 +51,16 @@ class FileRequests:
         }
 
     def open(self, head: Head, body: memoryview) -> Answer:
-        flags = p.OPEN_IN.unpack_from(body)[0]
-        opened = self.engine.open(head.node, flags, head.caller())
+        flags, more = p.OPEN_IN.unpack_from(body)
+        who = head.caller(0, more & p.OPEN_KILL_SUIDGID)
+        opened = self.engine.open(head.node, flags, who)
         return opened.map(opened_out) if isinstance(opened, Deferred) else opened_out(opened)
 
     def create(self, head: Head, body: memoryview) -> Answer:
-        flags, mode, umask, _ = p.CREATE_IN.unpack_from(body)
+        flags, mode, umask, more = p.CREATE_IN.unpack_from(body)
         name = one_name(body, p.CREATE_IN.size)
-        made = self.engine.create(head.node, name, mode, flags, head.caller(umask))
+        who = head.caller(umask, more & p.OPEN_KILL_SUIDGID)
+        made = self.engine.create(head.node, name, mode, flags, who)
         return made.map(self._made) if isinstance(made, Deferred) else self._made(made)
 
     def _made(self, made: tuple[Opened, Attr]) -> bytes:
@@ -73,9 +75,10 @@ class FileRequests:
         return self.engine.read(fh, offset, size)
 
     def write(self, _head: Head, body: memoryview) -> Answer:
-        fh, offset, size = p.WRITE_IN.unpack_from(body)[:3]
+        fh, offset, size, flags = p.WRITE_IN.unpack_from(body)[:4]
         start = p.WRITE_IN.size
-        count = self.engine.write(fh, offset, body[start : start + size])
+        data = body[start : start + size]
+        count = self.engine.write(fh, offset, data, not flags & p.WRITE_KILL_SUIDGID)
         return count.map(_written) if isinstance(count, Deferred) else _written(count)
 
     def flush(self, _head: Head, _body: memoryview) -> Answer:
@@ -89,17 +92,19 @@ class FileRequests:
         fh, flags = p.FSYNC_IN.unpack_from(body)
         return empty_after(self.engine.fsync(fh, bool(flags & p.FSYNC_FDATASYNC)))
 
-    def fallocate(self, _head: Head, body: memoryview) -> Answer:
+    def fallocate(self, head: Head, body: memoryview) -> Answer:
         fh, offset, length, mode, _ = p.FALLOCATE_IN.unpack_from(body)
-        return empty_after(self.engine.fallocate(fh, mode, offset, length))
+        return empty_after(self.engine.fallocate(fh, mode, offset, length, head.uid == 0))
 
     def lseek(self, _head: Head, body: memoryview) -> Answer:
         fh, offset, whence, _ = p.LSEEK_IN.unpack_from(body)
         return p.U64.pack(self.engine.lseek(fh, offset, whence))
 
-    def copy_file_range(self, _head: Head, body: memoryview) -> Answer:
+    def copy_file_range(self, head: Head, body: memoryview) -> Answer:
         fh_in, offset_in, _, fh_out, offset_out, length, _ = p.COPY_IN.unpack_from(body)
-        count = self.engine.copy_file_range(fh_in, offset_in, fh_out, offset_out, length)
+        count = self.engine.copy_file_range(
+            fh_in, offset_in, fh_out, offset_out, length, head.uid == 0
+        )
         return count.map(_written) if isinstance(count, Deferred) else _written(count)
 
 

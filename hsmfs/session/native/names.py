@@ -89,7 +89,8 @@ class NameRequests:
         fields = p.SETATTR_IN.unpack_from(body)
         valid, fh = fields[0], fields[1]
         handle = fh if valid & p.FATTR_FH else None
-        answer = self.engine.setattr(head.node, _changes(valid, fields), handle, head.caller())
+        who = head.caller(0, valid & p.FATTR_KILL_SUIDGID)
+        answer = self.engine.setattr(head.node, _changes(valid, fields), handle, who)
         if isinstance(answer, Deferred):
             return answer.map(self.codec.attributes)
         return self.codec.attributes(answer)

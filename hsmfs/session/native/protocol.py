@@ -138,6 +138,8 @@ GETATTR_FH: Final = 1 << 0
 FSYNC_FDATASYNC: Final = 1 << 0
 SETXATTR_ACL_KILL_SGID: Final = 1 << 0
 WRITE_KILL_SUIDGID: Final = 1 << 2
+OPEN_KILL_SUIDGID: Final = 1 << 0
+"""The last two: whoever asks has no CAP_FSETID; only with HANDLE_KILLPRIV_V2."""
 
 NOTIFY_INVAL_INODE: Final = 2
 NOTIFY_INVAL_ENTRY: Final = 3

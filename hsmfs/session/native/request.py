@@ -17,9 +17,10 @@ class Head:
     def __init__(self) -> None:
         self.unique = self.node = self.uid = self.gid = self.pid = 0
 
-    def caller(self, umask: int = 0) -> Caller:
-        """The process that asks."""
-        return Caller(self.uid, self.gid, self.pid, umask)
+    def caller(self, umask: int = 0, kill: int | None = None) -> Caller:
+        """The process that asks; ``kill``: what the kernel says of set-id bits."""
+        fsetid = self.uid == 0 if kill is None else not kill
+        return Caller(self.uid, self.gid, self.pid, umask, fsetid)
 
 
 Answer: TypeAlias = bytes | Deferred[Any] | None
