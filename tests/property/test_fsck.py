@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from support.checked import Checked
 from support.engines import HEAD, ME
 
-from hsmfs.deferred import InlineExecutor
+from hsmfs.deferred import Deferred, InlineExecutor
 from hsmfs.errors import FsError
 from hsmfs.fsck.findings import NEVER_REPAIRED
 from hsmfs.namespace.engine import RENAME_EXCHANGE
+from hsmfs.namespace.model import Opened
 from hsmfs.types import FileVersion
 
 NAMES: Final = [b"a", b"b", b"c", b"d"]
@@ -98,7 +99,14 @@ class Work:
     def do_truncate(self) -> None:
         ino = self.file()
         opened = self.engine.open(ino, os.O_RDWR | os.O_TRUNC, ME)
-        self.open.append(opened.fh)
+        if isinstance(opened, Deferred):
+            opened.then(self.opened_later)  # the next commit makes its new version durable
+        else:
+            self.open.append(opened.fh)
+
+    def opened_later(self, done: Deferred[Opened]) -> None:
+        if done.error is None:
+            self.open.append(done.result().fh)
 
     def do_xattr(self) -> None:
         self.engine.setxattr(self.file(), b"user.x", b"y")
