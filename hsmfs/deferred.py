@@ -102,7 +102,12 @@ class Deferred(Generic[T]):
             if done.error is not None:
                 answer.settle_like(done)
             elif not answer.done:
-                answer.set(change(done.result()))
+                try:
+                    value = change(done.result())
+                except BaseException:
+                    answer.fail(FsError(errno.EIO))  # else who waits would wait for ever
+                    raise
+                answer.set(value)
 
         self.then(go_on)
         return answer
@@ -162,3 +167,48 @@ class InlineExecutor:
             if not first.cancelled:
                 first.fn()
         self.now_s = end_s
+
+
+def as_fs_error(error: BaseException) -> FsError:
+    """What an operation answers when its work failed."""
+    if isinstance(error, FsError):
+        return error
+    if isinstance(error, OSError):
+        return FsError(error.errno or errno.EIO, str(error))
+    return FsError(errno.EIO, f"{type(error).__name__}: {error}")
+
+
+def following(first: Deferred[Any]) -> Deferred[Any]:
+    """A deferred of one's own that ends as ``first`` does; cancelling it harms nobody."""
+    answer: Deferred[Any] = Deferred()
+    first.then(lambda done: answer.settle_like(done) if done.error else answer.set(None))
+    return answer
+
+
+def chain(first: Deferred[Any] | Any, then: Callable[[], T | Deferred[T]]) -> T | Deferred[T]:
+    """``then`` after ``first``, whichever of them must wait."""
+    if not isinstance(first, Deferred):
+        return then()
+    answer: Deferred[T] = Deferred(on_cancel=first.cancel)
+
+    def go_on(done: Deferred[Any]) -> None:
+        if answer.done:
+            return
+        if done.error is not None:
+            answer.settle_like(done)
+            return
+        try:
+            value = then()
+        except FsError as error:
+            answer.fail(error)
+            return
+        if isinstance(value, Deferred):
+            answer.on_cancel = value.cancel
+            value.then(
+                lambda last: answer.settle_like(last) if last.error else answer.set(last.result())
+            )
+        else:
+            answer.set(value)
+
+    first.then(go_on)
+    return answer

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from hsmfs.cache.tier import CacheTier
-from hsmfs.deferred import Deferred, Executor
+from hsmfs.deferred import Deferred, Executor, as_fs_error, chain
 from hsmfs.errors import FsError
 from hsmfs.heat import heated
-from hsmfs.namespace import schema
 from hsmfs.namespace.births import Births
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.marks import Marks
@@ -24,9 +23,9 @@ from hsmfs.namespace.stubs import Stubs, flush_into
 from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.through import SET_ID, Through, atime_is_stale
 from hsmfs.namespace.tree import Tree
-from hsmfs.records import FLAG_SEEN, FLAG_SPARSE, FLAG_XATTRS, InodeRecord
-from hsmfs.residency import STUB_STATES, Cause, after
-from hsmfs.types import FileVersion, Residency
+from hsmfs.namespace.versions import Versions, is_seen
+from hsmfs.records import FLAG_SPARSE, FLAG_XATTRS, InodeRecord
+from hsmfs.residency import STUB_STATES, Cause
 
 T = TypeVar("T")
 FALLOC_KEEP_SIZE: Final = 1
@@ -66,7 +65,7 @@ class FileOps:
         self.quotas = quotas
         self.through = Through(tables, tier, claims, quotas)
         self.executor = executor
-        self._copying: dict[int, Deferred[None]] = {}
+        self.versions = Versions(tables, tier, files, stubs, claims, marks, self.through, executor)
 
     # -- handles ---------------------------------------------------------------
 
@@ -76,7 +75,7 @@ class FileOps:
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EISDIR)
         if flags & os.O_TRUNC and stat.S_ISREG(record.mode):
-            return _chain(
+            return chain(
                 self.truncate(record, 0, caller), lambda: self._opened(record, flags, caller)
             )
         return self._opened(record, flags, caller)
@@ -110,7 +109,7 @@ class FileOps:
                 raise FsError(errno.EEXIST)
             record = self.tables.inode(there)
             opened = self.open(there, flags, caller)
-            return _chain(opened, lambda: (_value(opened), record))
+            return chain(opened, lambda: (_value(opened), record))
         return self._handled(*self._make_file(parent, name, mode, caller), flags, caller)
 
     def tmpfile(
@@ -227,83 +226,12 @@ class FileOps:
             if error is None:
                 answer.set(value)  # type: ignore[arg-type]
             else:
-                answer.fail(_as_fs_error(error))
+                answer.fail(as_fs_error(error))
 
         self.executor.submit(run, done)
         return answer
 
     # -- changing -----------------------------------------------------------------
-
-    def changing(self, record: InodeRecord, pid: int) -> Deferred[Any] | None:
-        """Before any change of data: None when it may go on at once.
-
-        A stub comes back first; claimed bytes get a file of their own; a
-        version that a copy may have seen is left behind for a new one.
-        """
-        if record.state in STUB_STATES:
-            return self.stubs.whole(record, pid)
-        copying = self._copying.get(record.ino)
-        if copying is not None:
-            return _following(copying)
-        if self.claims.is_claimed(record):
-            return self._copy_claimed(record)
-        if not self._new_version(record):
-            return None
-        # Durable before the first changed byte: else a crash leaves changed
-        # data under a version that is said to be on discs.
-        stepped: Deferred[Any] = Deferred()
-        flush_into(self.tables, stepped, None)
-        return stepped
-
-    def _new_version(self, record: InodeRecord) -> bool:
-        """Leave a version that a copy may have seen; whether that was needed."""
-        seen = record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT
-        if seen:
-            record.state = after(record.state, Cause.CHANGED)
-            self._step_version(record)
-        return bool(seen)
-
-    def _step_version(self, record: InodeRecord) -> None:
-        record.data_version += 1
-        record.flags &= ~FLAG_SEEN
-        record.copies = 0
-        self.tables.drop_xattr(record, schema.VOLUMES_XATTR)
-        self.tables.save(record)
-
-    def _copy_claimed(self, record: InodeRecord) -> Deferred[Any]:
-        ino = record.ino
-        copying: Deferred[None] = Deferred()
-        self._copying[ino] = copying
-
-        file = self.files.get(ino)
-        in_place = file is not None and file.backing != 0
-        claimed = record.data_version
-
-        def copy() -> None:
-            self.tier.reserve(record.size)
-            self.tier.copy_aside(ino)
-
-        def done(_value: None, error: BaseException | None) -> None:
-            del self._copying[ino]
-            try:
-                if error is not None:
-                    raise error
-                if in_place:
-                    # The kernel has the file for others: the burn gets the copy.
-                    self.tier.copy_to_claim(ino, claimed)
-                    self.claims.kept(FileVersion(ino, claimed))
-                else:
-                    self.claims.keep(record)
-                    self.tier.adopt_copy(ino)
-                    self.files.reopen(ino)
-                self._new_version(record)
-            except (FsError, OSError) as failure:
-                copying.fail(_as_fs_error(failure))
-            else:
-                flush_into(self.tables, copying, None)
-
-        self.executor.submit(copy, done)
-        return _following(copying)
 
     def write(
         self, fh: int, offset: int, data: bytes | memoryview, fsetid: bool = False
@@ -317,11 +245,11 @@ class FileOps:
             raise FsError(errno.EBADF)
         if offset + len(data) > SIZE_MAX:
             raise FsError(errno.EFBIG)
-        pending = self.changing(handle.file.record, handle.pid)
+        pending = self.versions.changing(handle.file.record, handle.pid)
         if pending is None:
             return self._write(handle, offset, data, fsetid)
         kept = bytes(data)
-        return _chain(pending, lambda: self.write(fh, offset, kept, fsetid))
+        return chain(pending, lambda: self.write(fh, offset, kept, fsetid))
 
     def _write(self, handle: Handle, offset: int, data: bytes | memoryview, fsetid: bool) -> int:
         file = handle.file
@@ -381,72 +309,30 @@ class FileOps:
             raise FsError(errno.EISDIR if stat.S_ISDIR(record.mode) else errno.EINVAL)
         if not 0 <= size <= SIZE_MAX:
             raise FsError(errno.EFBIG)
-        if size == 0 and not self._is_shared(record):
+        if size == 0 and not self.versions.is_shared(record):
             return self._empty(record, caller)
-        pending = self.changing(record, caller.pid)
+        pending = self.versions.changing(record, caller.pid)
         if pending is not None:
-            return _chain(pending, lambda: self.truncate(record, size, caller))
+            return chain(pending, lambda: self.truncate(record, size, caller))
         self._resize(record, size, caller)
         return None
 
-    def _is_shared(self, record: InodeRecord) -> bool:
-        """Claimed by a burn, and in the kernel's hands: neither can be replaced."""
-        file = self.files.get(record.ino)
-        return file is not None and file.backing != 0 and self.claims.is_claimed(record)
-
     def _empty(self, record: InodeRecord, caller: Caller) -> Deferred[Any] | None:
         """Truncate to nothing; what copies hold is left behind durably first."""
-        copying = self._copying.get(record.ino)
+        copying = self.versions.leaving(record)
         if copying is not None:
-            return _chain(_following(copying), lambda: self._empty(record, caller))
-        if not (record.flags & FLAG_SEEN or record.copies or record.state != Residency.RESIDENT):
+            return chain(copying, lambda: self._empty(record, caller))
+        if not is_seen(record):
             self._resize(record, 0, caller)
             return None
         self.stubs.drop(record, FsError(errno.ESTALE, "the file was truncated"))
         claimed = record.data_version if self.claims.is_claimed(record) else None
-        record.state = after(record.state, Cause.EMPTIED)
-        self.drop_privileges(record, caller.fsetid)
-        self._step_version(record)
+        self.versions.step(record, Cause.EMPTIED)
         self.quotas.count(record, -record.size)
         record.size = 0
+        self.drop_privileges(record, caller.fsetid)
         self._modified(record)
-        self.tables.mark(record.ino, schema.MARK_CUT)
-        emptied: Deferred[None] = Deferred()
-        self._copying[record.ino] = emptied
-        durable: Deferred[None] = Deferred()
-        flush_into(self.tables, durable, None)
-        durable.then(lambda done: self._cut_emptied(record, claimed, done, emptied))
-        return _following(emptied)
-
-    def _cut_emptied(
-        self,
-        record: InodeRecord,
-        claimed: int | None,
-        durable: Deferred[None],
-        emptied: Deferred[None],
-    ) -> None:
-        ino = record.ino
-        del self._copying[ino]
-        if durable.error is not None:
-            emptied.settle_like(durable)
-            return
-        try:
-            if claimed is not None:
-                self.tier.keep_claim(ino, claimed)
-                self.claims.kept(FileVersion(ino, claimed))
-                self.tier.empty_aside(ino)
-                self.tier.adopt_copy(ino)
-                self.files.reopen(ino)
-            else:
-                os.truncate(self.tier.path(ino), 0)
-        except (FsError, OSError) as error:
-            emptied.fail(_as_fs_error(error))
-            return
-        self.marks.renew(ino)
-        file = self.files.get(ino)
-        if file is not None:
-            self.through.touched(file)
-        emptied.set(None)
+        return self.versions.cut(record, claimed)
 
     def _resize(self, record: InodeRecord, size: int, caller: Caller) -> None:
         file = self.files.get(record.ino)
@@ -479,9 +365,9 @@ class FileOps:
             raise FsError(errno.EBADF)
         if offset < 0 or length <= 0:
             raise FsError(errno.EINVAL)
-        pending = self.changing(handle.file.record, handle.pid)
+        pending = self.versions.changing(handle.file.record, handle.pid)
         if pending is not None:
-            return _chain(pending, lambda: self.fallocate(fh, mode, offset, length, fsetid))
+            return chain(pending, lambda: self.fallocate(fh, mode, offset, length, fsetid))
         if not mode & FALLOC_PUNCH_HOLE:
             self.tier.reserve(length)
         self._dirty(handle.file)
@@ -523,7 +409,7 @@ class FileOps:
         if not isinstance(data, Deferred):
             return self.write(fh_out, offset_out, data, fsetid) if data else 0
         reading = data
-        return _chain(reading, lambda: self.write(fh_out, offset_out, reading.result(), fsetid))
+        return chain(reading, lambda: self.write(fh_out, offset_out, reading.result(), fsetid))
 
     # -- durability ------------------------------------------------------------------
 
@@ -568,47 +454,3 @@ def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     off = ctypes.c_int64
     if libc.fallocate64(fd, mode, off(offset), off(length)) != 0:
         raise FsError(ctypes.get_errno())
-
-
-def _as_fs_error(error: BaseException) -> FsError:
-    if isinstance(error, FsError):
-        return error
-    if isinstance(error, OSError):
-        return FsError(error.errno or errno.EIO, str(error))
-    return FsError(errno.EIO, f"{type(error).__name__}: {error}")
-
-
-def _following(first: Deferred[Any]) -> Deferred[Any]:
-    """A deferred of one's own that ends as ``first`` does; cancelling it harms nobody."""
-    answer: Deferred[Any] = Deferred()
-    first.then(lambda done: answer.settle_like(done) if done.error else answer.set(None))
-    return answer
-
-
-def _chain(first: Deferred[Any] | Any, then: Callable[[], T | Deferred[T]]) -> T | Deferred[T]:
-    """``then`` after ``first``, whichever of them must wait."""
-    if not isinstance(first, Deferred):
-        return then()
-    answer: Deferred[T] = Deferred(on_cancel=first.cancel)
-
-    def go_on(done: Deferred[Any]) -> None:
-        if answer.done:
-            return
-        if done.error is not None:
-            answer.settle_like(done)
-            return
-        try:
-            value = then()
-        except FsError as error:
-            answer.fail(error)
-            return
-        if isinstance(value, Deferred):
-            answer.on_cancel = value.cancel
-            value.then(
-                lambda last: answer.settle_like(last) if last.error else answer.set(last.result())
-            )
-        else:
-            answer.set(value)
-
-    first.then(go_on)
-    return answer
