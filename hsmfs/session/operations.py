@@ -25,6 +25,7 @@ from pyfuse3 import (
 from hsmfs import logs
 from hsmfs.errors import FsError
 from hsmfs.metrics import FsMetrics
+from hsmfs.namespace import acl
 from hsmfs.namespace.engine import Engine
 from hsmfs.namespace.model import Io, Opened
 from hsmfs.session.convert import Entries, caller, changes, handler
@@ -171,7 +172,19 @@ class Operations(pyfuse3.Operations):
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         # The binding has checked XATTR_CREATE and XATTR_REPLACE.
-        self.engine.setxattr(inode, name, value)
+        kill_sgid = name == acl.ACCESS and self._is_outsider(inode, ctx)
+        self.engine.setxattr(inode, name, value, 0, kill_sgid)
+
+    def _is_outsider(self, inode: int, ctx: RequestContext) -> bool:
+        """Not in the file's group; the kernel tells it only in a form that the
+        binding does not ask for (FUSE_SETXATTR_EXT)."""
+        gid = self.engine.getattr(inode).gid
+        if ctx.uid == 0 or ctx.gid == gid:
+            return False
+        try:
+            return gid not in pyfuse3.get_sup_groups(ctx.pid)
+        except OSError:
+            return True  # the process is gone
 
     @handler
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
