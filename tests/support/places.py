@@ -36,6 +36,10 @@ LACKING: Final[dict[str, dict[str, Lack]]] = {
         "fallocate": Lack("EOPNOTSUPP", "the binding has no handler for FALLOCATE"),
         "atime_of_cached_reads": Lack("unchanged", "what the page cache has is not asked for"),
         "set_id_for_root": Lack("cleared", "a WRITE does not tell; POSIX allows it (write)"),
+        "create_and_replace": Lack("OK", "the binding looks at XATTR_CREATE alone then"),
+        "default_acl_instead_of_umask": Lack(
+            "the umask is taken off too", "the binding does not ask for FUSE_DONT_MASK"
+        ),
         "holes": Lack("one piece of data", "the binding has no handler for LSEEK"),
         "tmpfile": Lack("EOPNOTSUPP", "the binding has no handler for TMPFILE"),
     },
