@@ -26,6 +26,7 @@ class Lack(NamedTuple):
 
 
 BOTH: Final = {
+    "blocks_beyond_end": Lack("not counted", "st_blocks is at most what the size needs"),
     "set_gid_without_x": Lack("kept", "the protocol (FUSE_HANDLE_KILLPRIV_V2) says so"),
 }
 LACKING: Final[dict[str, dict[str, Lack]]] = {
