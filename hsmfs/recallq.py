@@ -64,6 +64,8 @@ class Recall:
     fd: int = -1
     """The recall file; -1 until hsmd begins."""
     path: str = ""
+    placed: bool = False
+    """The recall file has the data's place, which is not durable yet."""
     note: str = "asked for"
     progress_s: float = 0.0
 

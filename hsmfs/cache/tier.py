@@ -179,6 +179,14 @@ class CacheTier:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         os.close(_open(copy_path(self.root, ino), flags))
 
+    def sync_place(self, ino: int) -> None:
+        """What was renamed to the data's place stays there, whatever comes."""
+        fd = os.open(os.path.dirname(self.path(ino)), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def adopt_copy(self, ino: int) -> None:
         """``.copy`` becomes the data."""
         os.rename(copy_path(self.root, ino), self.path(ino))

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from hsmfs.cache.tier import CacheTier
-from hsmfs.deferred import Deferred, Executor
+from hsmfs.deferred import Deferred, Executor, as_fs_error
 from hsmfs.errors import FsError, StoreFullError
 from hsmfs.namespace import schema
 from hsmfs.namespace.openfiles import OpenFiles
@@ -196,7 +196,8 @@ class Stubs:
         """All is there and fsynced: put it in the stub's place.
 
         Only once its mark is durable: else a crash leaves a stub that nobody
-        looks at over a whole file.
+        looks at over a whole file. And resident only once the rename is
+        durable: else a loss of power leaves a head that is taken for it all.
         """
         self._known(file)
         answer: Deferred[None] = Deferred()
@@ -212,10 +213,36 @@ class Stubs:
         try:
             marked.result()
             recall = self._known(file)
-            self._adopt(recall)
+            self._place(recall)
         except FsError as error:
             answer.fail(error)
             return
+        self.executor.submit(
+            lambda: self.tier.sync_place(file.ino),
+            lambda _, error: self._placed(file, error, answer),
+        )
+
+    def _place(self, recall: Recall) -> None:
+        file = recall.file
+        recall.landed.add(0, recall.size)
+        for waiter in recall.take_ready():
+            waiter.deferred.set(recall)
+        if not recall.placed:
+            self.tier.adopt_recall(file.ino, file.data_version)
+            recall.placed = True
+            self.files.reopen(file.ino)
+
+    def _placed(
+        self, file: FileVersion, error: BaseException | None, answer: Deferred[None]
+    ) -> None:
+        try:
+            if error is not None:
+                raise as_fs_error(error)
+            recall = self._known(file)
+        except FsError as failure:
+            answer.fail(failure)
+            return
+        self._adopt(recall)
         for waiter in recall.take_all():
             waiter.deferred.set(recall)
         flush_into(self.tables, answer, None)
@@ -223,11 +250,6 @@ class Stubs:
     def _adopt(self, recall: Recall) -> None:
         file = recall.file
         record = self.tables.inode(file.ino)
-        recall.landed.add(0, recall.size)
-        for waiter in recall.take_ready():
-            waiter.deferred.set(recall)
-        self.tier.adopt_recall(file.ino, file.data_version)
-        self.files.reopen(file.ino)
         record.state = after(record.state, Cause.COMPLETE)
         self.tables.save(record)
         self.tables.unmark(file.ino)
@@ -254,7 +276,11 @@ class Stubs:
         self.tables.save(record)
         self.tables.unmark(recall.file.ino)
         self._forget(recall)
-        self.tier.drop_recall(recall.file.ino, recall.file.data_version)
+        if recall.placed:
+            self.tier.truncate_to(record.ino, record.head_bytes)
+            self.files.reopen(record.ino)
+        else:
+            self.tier.drop_recall(recall.file.ino, recall.file.data_version)
 
     def _forget(self, recall: Recall) -> None:
         self.recalls.pop(recall.file.ino, None)

@@ -106,8 +106,7 @@ class Versions:
             self.tier.reserve(record.size)
             self.tier.copy_aside(ino)
 
-        def done(_value: None, error: BaseException | None) -> None:
-            del self._leaving[ino]
+        def copied(_value: None, error: BaseException | None) -> None:
             try:
                 if error is not None:
                     raise error
@@ -115,17 +114,24 @@ class Versions:
                     # The kernel has the file for others: the burn gets the copy.
                     self.tier.copy_to_claim(ino, claimed)
                     self.claims.kept(FileVersion(ino, claimed))
+                    placed(None, None)
                 else:
                     self.claims.keep(record)
                     self.tier.adopt_copy(ino)
                     self.files.reopen(ino)
-                self._new_version(record)
+                    self.executor.submit(lambda: self.tier.sync_place(ino), placed)
             except (FsError, OSError) as failure:
-                copying.fail(as_fs_error(failure))
-            else:
-                flush_into(self.tables, copying, None)
+                placed(None, failure)
 
-        self.executor.submit(copy, done)
+        def placed(_value: None, error: BaseException | None) -> None:
+            del self._leaving[ino]
+            if error is not None:
+                copying.fail(as_fs_error(error))
+                return
+            self._new_version(record)
+            flush_into(self.tables, copying, None)
+
+        self.executor.submit(copy, copied)
         return following(copying)
 
     def is_shared(self, record: InodeRecord) -> bool:
@@ -151,20 +157,28 @@ class Versions:
         emptied: Deferred[None],
     ) -> None:
         ino = record.ino
-        del self._leaving[ino]
-        if durable.error is not None:
-            emptied.settle_like(durable)
-            return
         try:
+            durable.result()
             if claimed is not None:
                 self.tier.keep_claim(ino, claimed)
                 self.claims.kept(FileVersion(ino, claimed))
                 self.tier.empty_aside(ino)
                 self.tier.adopt_copy(ino)
                 self.files.reopen(ino)
-            else:
-                os.truncate(self.tier.path(ino), 0)
+                self.executor.submit(
+                    lambda: self.tier.sync_place(ino),
+                    lambda _, error: self._placed(ino, error, emptied),
+                )
+                return
+            os.truncate(self.tier.path(ino), 0)
         except (FsError, OSError) as error:
+            self._placed(ino, error, emptied)
+        else:
+            self._placed(ino, None, emptied)
+
+    def _placed(self, ino: int, error: BaseException | None, emptied: Deferred[None]) -> None:
+        del self._leaving[ino]
+        if error is not None:
             emptied.fail(as_fs_error(error))
             return
         self.marks.renew(ino)
