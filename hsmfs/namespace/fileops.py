@@ -365,6 +365,8 @@ class FileOps:
             raise FsError(errno.EBADF)
         if offset < 0 or length <= 0:
             raise FsError(errno.EINVAL)
+        if mode & FALLOC_PUNCH_HOLE and offset >= self.current(handle.file).size:
+            return None  # nothing is there, nothing changes (as ext4)
         pending = self.versions.changing(handle.file.record, handle.pid)
         if pending is not None:
             return chain(pending, lambda: self.fallocate(fh, mode, offset, length, fsetid))
