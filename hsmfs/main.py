@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -141,7 +142,8 @@ def _lock_wait_s(run: Path, mount: Path) -> float:
 
 def _announce(mount: Path) -> None:
     """Tell a person and systemd that the mount works."""
-    print(f"hsmfs: ready, {mount} is mounted, process id {os.getpid()}", flush=True)
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(f"hsmfs: ready, {mount} is mounted, process id {os.getpid()}", flush=True)
     notify_systemd("READY=1")
 
 

@@ -105,14 +105,18 @@ class DirectoryRequests:
     def setxattr(self, head: Head, body: memoryview) -> Answer:
         kill_sgid = False
         if self.setxattr_extended:
+            if len(body) < p.SETXATTR_IN.size:
+                raise FsError(errno.EINVAL)
             size, flags, more, _ = p.SETXATTR_IN.unpack_from(body)
             kill_sgid = bool(more & p.SETXATTR_ACL_KILL_SGID)
             start = p.SETXATTR_IN.size
         else:
             size, flags = p.SETXATTR_IN_SHORT.unpack_from(body)
             start = p.SETXATTR_IN_SHORT.size
-        name, _, rest = bytes(body[start:]).partition(b"\0")
-        self.engine.setxattr(head.node, name, rest[:size], flags, kill_sgid)
+        name, _, value = bytes(body[start:]).partition(b"\0")
+        if len(value) != size:
+            raise FsError(errno.EINVAL)
+        self.engine.setxattr(head.node, name, value, flags, kill_sgid)
         return b""
 
     def removexattr(self, head: Head, body: memoryview) -> Answer:

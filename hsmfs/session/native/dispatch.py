@@ -14,6 +14,7 @@ from hsmfs.errors import FsError
 from hsmfs.session.native import protocol as p
 from hsmfs.session.native.protocol import Op
 from hsmfs.session.native.request import Handler, Head
+from hsmfs.session.native.shapes import UNANSWERED, is_sound
 
 log = logs.get(__name__)
 
@@ -24,6 +25,8 @@ JOIN_BYTES: Final = 16_384
 WAITING_MAX: Final = 60_000
 """Requests that may wait at once; more get EAGAIN."""
 LOG_INTERVAL_S: Final = 10.0
+UNREAD_MAX: Final = 100
+"""Reads of the device that fail in a row, before the session gives up."""
 
 
 class Dispatch:
@@ -39,6 +42,7 @@ class Dispatch:
         """How long requests waited, since somebody last took the list."""
         self.interrupted = 0
         self.stopping = False
+        self._unread_count = 0
         self._bug = bug
         self._last_log_s = -LOG_INTERVAL_S
         self._handlers: list[Handler | None] = [None] * p.OPCODES
@@ -76,10 +80,19 @@ class Dispatch:
                 return True  # the request was withdrawn
             if error.errno == errno.ENODEV:
                 return False
-            raise
-        if length < p.HEADER_BYTES:
-            return False
-        self._serve(length)
+            return self._unread(error)
+        self._unread_count = 0
+        if length >= p.HEADER_BYTES:
+            self._serve(length)
+        return length > 0
+
+    def _unread(self, error: OSError) -> bool:
+        """Another request may be read; but not for ever."""
+        self._unread_count += 1
+        self._bug()
+        log.error("bug: a request could not be read", error=str(error))
+        if self._unread_count >= UNREAD_MAX:
+            raise error
         return True
 
     def _serve(self, length: int) -> None:
@@ -93,9 +106,12 @@ class Dispatch:
             self.counts[opcode] += 1
             handler = self._handlers[opcode]
         try:
-            if handler is None or size != length:
-                raise FsError(errno.ENOSYS if handler is None else errno.EIO)
-            answer = handler(head, self._view[p.HEADER_BYTES : length])
+            if handler is None:
+                raise FsError(errno.ENOSYS)
+            body = self._view[p.HEADER_BYTES : length]
+            if size != length or not is_sound(opcode, body):
+                raise FsError(errno.EINVAL)
+            answer = handler(head, body)
         except FsError as error:
             self._refuse(unique, opcode, error.errno)
         except Exception:
@@ -130,6 +146,8 @@ class Dispatch:
     def _refuse(self, unique: int, opcode: int, number: int) -> None:
         key = (opcode, number)
         self.errors[key] = self.errors.get(key, 0) + 1
+        if opcode in UNANSWERED:
+            return
         try:
             os.write(self.device, p.OUT_HEADER.pack(16, -number, unique))
         except OSError as error:

@@ -168,9 +168,11 @@ class Loop:
 
     def _drain(self) -> None:
         """Nothing new comes; what workers do ends by itself."""
+        poller = select.poll()  # select(2) knows descriptors below 1024 only
+        poller.register(self._wake, select.POLLIN)
         while self.working or self._calls:
             if not self._calls:
-                select.select([self._wake], [], [])
+                poller.poll()
                 os.eventfd_read(self._wake)
             self._run_calls()
 

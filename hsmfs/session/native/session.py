@@ -29,18 +29,15 @@ from hsmfs.session.native.dispatch import Dispatch, op_name
 from hsmfs.session.native.files import FileRequests
 from hsmfs.session.native.loop import Loop
 from hsmfs.session.native.names import NameRequests
+from hsmfs.session.native.negotiation import Agreement, agree
 from hsmfs.session.native.protocol import Init, Op
 from hsmfs.session.native.request import Answer, Head
 
 log = logs.get(__name__)
 
 T = TypeVar("T")
-BACKGROUND_MAX: Final = 4096
-"""Read-ahead and release requests under way; more than the kernel's 12, so
-that a few waiting readers stop nobody."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long another Python thread may keep the engine's from running."""
-READAHEAD_BYTES: Final = 1 << 20
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
@@ -74,7 +71,10 @@ class NativeSession:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        fd = device.mount(self.settings)
+        self.attach(device.mount(self.settings))
+
+    def attach(self, fd: int) -> None:
+        """Serve this device, which does not block."""
         dispatch = Dispatch(fd, self._bug)
         for requests in (self._names, self._files, self._directories):
             dispatch.add(requests.table())
@@ -87,48 +87,45 @@ class NativeSession:
     # -- the first request ---------------------------------------------------------
 
     def _init(self, _head: Head, body: memoryview) -> Answer:
-        major, minor, readahead, flags = p.INIT_IN_SHORT.unpack_from(body)
-        if len(body) >= p.INIT_IN.size and flags & Init.INIT_EXT:
-            flags |= p.INIT_IN.unpack_from(body)[4] << 32
-        if major != p.MAJOR or minor < p.MINOR_MIN:
-            self._refused = (
-                f"the kernel speaks FUSE {major}.{minor}, expected {p.MAJOR}.{p.MINOR_MIN} "
-                "or later (Linux 5.2)"
-            )
-            raise FsError(errno.EPROTO)
-        wanted = int(p.WANTED) & flags
-        self._directories.setxattr_extended = bool(wanted & Init.SETXATTR_EXT)
-        if wanted & Init.PASSTHROUGH and self._dispatch is not None:
+        try:
+            agreed = agree(body)
+        except LibraryError as error:
+            self._refused = str(error)
+            raise FsError(errno.EPROTO) from None
+        if agreed.settled and not self._accepted.is_set():
+            self._directories.setxattr_extended = agreed.has(Init.SETXATTR_EXT)
+            self._pass_through(agreed)
+            self._accepted.set()
+        return agreed.reply
+
+    def _pass_through(self, agreed: Agreement) -> None:
+        if agreed.has(Init.PASSTHROUGH) and self._dispatch is not None:
             self._backings = Backings(self._dispatch.device)
             self.engine.pass_through(self._backings)
-        elif not wanted & Init.PASSTHROUGH:
-            log.warning("passthrough is off, the kernel does not offer it", fuse=f"{major}.{minor}")
-        self._accepted.set()
-        return p.INIT_OUT.pack(
-            p.MAJOR,
-            min(minor, p.MINOR),
-            max(readahead, READAHEAD_BYTES),
-            wanted & 0xFFFFFFFF,
-            BACKGROUND_MAX,
-            BACKGROUND_MAX * 3 // 4,
-            p.MAX_WRITE_BYTES,
-            1,
-            p.MAX_WRITE_BYTES // 4096,
-            0,
-            wanted >> 32,
-            1 if wanted & Init.PASSTHROUGH else 0,
-            0,
-        )
+        else:
+            log.warning("passthrough is off, the kernel does not offer it", fuse=agreed.version)
 
     # -- running -----------------------------------------------------------------
 
     async def serve(self) -> None:
         """Answer requests until the file system is unmounted or stopped."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_when_cancelled)
+            await trio.to_thread.run_sync(self.run, limiter=trio.CapacityLimiter(1))
+            nursery.cancel_scope.cancel()
+
+    def run(self) -> None:
+        """The work of the engine's thread."""
         dispatch = self._dispatch
         assert dispatch is not None
-        await trio.to_thread.run_sync(
-            self.loop.run, dispatch.device, dispatch.readable, limiter=trio.CapacityLimiter(1)
-        )
+        self.loop.run(dispatch.device, dispatch.readable)
+
+    async def _stop_when_cancelled(self) -> None:
+        """A thread is not cancelled by itself."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.loop.stop()
 
     async def wait_ready(self) -> None:
         """Return when the kernel has accepted the session."""
