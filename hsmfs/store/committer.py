@@ -12,6 +12,7 @@ whole. The process ends when its socket is closed, after the batch that it has.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+import lmdb
 import msgspec
 
 from hsmfs.errors import HsmError, StoreFullError
@@ -48,8 +50,9 @@ def main() -> int:
         send(channel, str(error).encode())
         return 1
     send(channel, READY)
-    while (batch := receive(channel)) is not None:
-        send(channel, _commit(store, _decode(batch)))
+    with contextlib.suppress(lmdb.PanicError):  # only a new process helps; it is started again
+        while (batch := receive(channel)) is not None:
+            send(channel, _commit(store, _decode(batch)))
     store.close()
     os.close(lock)
     return 0
@@ -77,6 +80,8 @@ def _commit(store: LmdbStore, batch: dict[bytes, bytes | None]) -> bytes:
         store.apply(batch)
     except StoreFullError as error:
         return FULL + str(error).encode()
+    except lmdb.PanicError:
+        raise
     except Exception as error:  # told to hsmfs, which keeps the batch and tries again
         return f"{type(error).__name__}: {error}".encode()
     return b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,9 @@ from hsmfs.store.interface import Batch, Item, Reader, StoreStat, T, Writer, app
 log = structlog.get_logger(__name__)
 MAP_DOUBLINGS_MAX: Final = 8
 READERS_MAX: Final = 126
+FULL_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
+PROBE_BYTES: Final = 1 << 20
+"""More than LMDB writes at once."""
 
 
 class _View:
@@ -114,9 +119,28 @@ class LmdbStore:
                         return fn(_View(txn))
                 except lmdb.MapFullError:
                     self._grow()
-                except lmdb.DiskError as error:
-                    raise StoreFullError(f"{self.path}: {error}; make room on its disk") from error
+                except lmdb.Error as error:
+                    # A write that was cut for want of room is EIO, which has no class.
+                    cut = type(error) is lmdb.Error and self._disk_is_full()
+                    if cut or isinstance(error, lmdb.DiskError):
+                        why = f"{self.path}: {error}; make room on its disk"
+                        raise StoreFullError(why) from error
+                    raise
             raise TransientError(f"{self.path}: map full after {MAP_DOUBLINGS_MAX} doublings")
+
+    def _disk_is_full(self) -> bool:
+        """Asks the disk: LMDB itself does not tell."""
+        try:
+            probe = os.open(self.path, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC)
+        except OSError as error:
+            return error.errno in FULL_ERRORS
+        try:
+            os.posix_fallocate(probe, 0, PROBE_BYTES)
+        except OSError as error:
+            return error.errno in FULL_ERRORS
+        finally:
+            os.close(probe)
+        return False
 
     def _grow(self) -> None:
         size = self._env.info()["map_size"] * 2

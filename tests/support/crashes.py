@@ -218,12 +218,12 @@ def stopped(pids: list[int]) -> Iterator[Cut]:
 class Disk:
     """An ext4 image, mounted."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, size_bytes: int = DISK_BYTES) -> None:
         self.image = directory / "disk.img"
         self.path = directory / "disk"
         self.path.mkdir()
         with self.image.open("wb") as file:
-            file.truncate(DISK_BYTES)
+            file.truncate(size_bytes)
         subprocess.run(["mkfs.ext4", "-q", "-F", str(self.image)], check=True)
         self._mount()
 
@@ -255,8 +255,8 @@ class Disk:
 
 
 @contextlib.contextmanager
-def disk(directory: Path) -> Iterator[Disk]:
-    made = Disk(directory)
+def disk(directory: Path, size_bytes: int = DISK_BYTES) -> Iterator[Disk]:
+    made = Disk(directory, size_bytes)
     try:
         yield made
     finally:
