@@ -75,6 +75,12 @@ class StoreFullError(TransientError):
     """The disk of a store is full: nothing was committed, it is tried again."""
 
 
+class StoreDamagedError(HsmError):
+    """Pages of a store cannot be read: restore it from a backup."""
+
+    kind = Kind.MEDIUM
+
+
 class MediumError(HsmError):
     """A disc cannot be written or read."""
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import lmdb
 import msgspec
 import trio
 
 from hsmfs import logs, mountoptions, runlock
 from hsmfs.config import DEFAULT_PATH, Config
-from hsmfs.configload import check_cache_paths, load
+from hsmfs.configload import check_cache_paths, load, read_text
+from hsmfs.configplace import line_of
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.service import Service
 from hsmfs.session import mounting
+from hsmfs.store.lmdbstore import damaged
 
 EXIT_FAILED: Final = 1
 EXIT_WRONG_USE: Final = 2
+_KEY: Final = re.compile(r"((?:fuse|run|namespace)\.[a-z_]+): ")
 LOCK_WAIT_UNMOUNTED_S: Final = 60.0
 """How long a run whose mount is gone may take to write what it has."""
 SOCKET_PATH_BYTES_MAX: Final = 107
@@ -43,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.set_up(config.log.level, config.log.json, "hsmfs")
     try:
         _run(config)
-    except HsmError as error:
-        return _say(error, EXIT_FAILED)
+    except (HsmError, lmdb.Error) as error:
+        return _say(_placed(error, config, path), EXIT_FAILED)
     except BaseExceptionGroup as group:
         known = _first_known(group)
         if known is not None:
-            return _say(known, EXIT_FAILED)
+            return _say(_placed(known, config, path), EXIT_FAILED)
         log.exception("bug: hsmfs ends")
         return EXIT_FAILED
     except Exception:
@@ -96,9 +101,23 @@ def _say(error: BaseException, status: int) -> int:
     return status
 
 
+def _placed(error: BaseException, config: Config, path: Path) -> BaseException:
+    """With file and line, if it is about a key of the configuration."""
+    if isinstance(error, lmdb.Error):
+        error = damaged(Path(config.namespace.path), str(error))  # while it was written
+    text = str(error)
+    if text.startswith(config.namespace.path):
+        text = f"namespace.path: {text}"
+    key = _KEY.match(text)
+    if key is None:
+        return error
+    line = line_of(read_text(path), tuple(key[1].split(".")))
+    return CallerError(f"{path}:{line}: {text}" if line else text)
+
+
 def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
     """The error that says what is wrong, if all of the group are of that sort."""
-    known, rest = group.split((HsmError, OSError))
+    known, rest = group.split((HsmError, OSError, lmdb.Error))
     if rest is not None or known is None:
         return None
     error: BaseException = known

@@ -22,6 +22,7 @@ from hsmfs.errors import CallerError, Kind
 from hsmfs.metrics import FsMetrics, serve_page
 from hsmfs.namespace.engine import Engine, make_namespace
 from hsmfs.namespace.model import EngineSettings, Limit
+from hsmfs.namespace.recovery import VERSION_KEY
 from hsmfs.namespace.schema import SCANNED
 from hsmfs.residencycalls import ResidencyCalls
 from hsmfs.rpc.messages import Answer, Call, Event, Hello, StatusReply
@@ -119,6 +120,15 @@ class Service:
     def _open_store(self) -> LmdbStore:
         namespace = self.config.namespace
         store = RemoteStore(Path(namespace.path), namespace.map_bytes)
+        with store.snapshot() as view:
+            new = view.get(VERSION_KEY) is None
+        left = _a_file_in(Path(self.config.tier[0].path)) if new else None
+        if left is not None:
+            store.close()
+            raise CallerError(
+                f"namespace.path: {namespace.path}: found no namespace, expected the one of the "
+                f"files in the cache tier ({left}); restore it from a backup, or empty the tier"
+            )
         made = make_namespace(store, os.geteuid(), os.getegid(), ROOT_MODE, SystemClock().now_ns())
         if made:
             log.info("an empty file system was made", path=namespace.path)
@@ -239,6 +249,16 @@ class Service:
         if self._hsmd is not None and not self._hsmd.notify(event):
             self.metrics.errors.labels(Kind.TRANSIENT.value).inc()
             log.error("hsmd does not take notices; it gets them when it connects again")
+
+
+def _a_file_in(tier: Path) -> Path | None:
+    """Some data in the tier, if there is any."""
+    for folder, folders, files in os.walk(tier):
+        if "lost+found" in folders:
+            folders.remove("lost+found")  # of the disk's own file system
+        if files:
+            return Path(folder) / files[0]
+    return None
 
 
 class _Started:

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 import pyfuse3
 
 from hsmfs import logs
-from hsmfs.errors import FsError, Kind
+from hsmfs.errors import FsError, Kind, StoreDamagedError
 from hsmfs.metrics import FsMetrics
 from hsmfs.namespace.model import Attr, Caller, SetAttr
 
@@ -55,6 +55,9 @@ def handler(method: Method[S, P, R]) -> Method[S, P, R]:
             number = error.errno
         except pyfuse3.FUSEError as error:
             number = error.errno
+        except StoreDamagedError as error:
+            number = errno.EIO
+            log.error("a request was answered with EIO", why=str(error))
         except Exception:
             number = errno.EIO
             nonlocal last_log_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,11 @@ def check_device(device: Path = DEVICE) -> None:
             f"{device}: not found, expected the kernel's FUSE device; load it with "
             "'modprobe fuse' (in a container: start it with --device /dev/fuse)"
         )
+    if not stat.S_ISCHR(os.stat(device).st_mode):
+        raise LibraryError(
+            f"{device}: found no character device, expected the kernel's FUSE device; "
+            f"remove it and make it anew: 'mknod -m 666 {device} c 10 229'"
+        )
     if not os.access(device, os.R_OK | os.W_OK):
         raise LibraryError(
             f"{device}: not readable and writable for user {os.geteuid()}; "
@@ -86,7 +92,9 @@ def check_mount_point(mount: Path) -> None:
             f"fuse.mount: {mount}: no such directory; create it with 'mkdir -p {mount}'"
         ) from None
     except NotADirectoryError:
-        raise CallerError(f"fuse.mount: {mount}: not a directory; name another one") from None
+        raise CallerError(
+            f"fuse.mount: {mount}: found a file, expected a directory; name another one"
+        ) from None
     except OSError as error:
         raise CallerError(f"fuse.mount: {mount}: {error.strerror}") from None
     there = mounted_at(mount)

@@ -46,6 +46,7 @@ def main() -> int:
     try:
         lock = _lock(path)
         store = LmdbStore(path, map_bytes)
+        store.prove()
     except (HsmError, OSError) as error:
         send(channel, str(error).encode())
         return 1

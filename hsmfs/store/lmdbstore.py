@@ -13,30 +13,45 @@ from typing import Any, Final
 import lmdb
 import structlog
 
-from hsmfs.errors import CallerError, StoreFullError, TransientError
+from hsmfs.errors import CallerError, StoreDamagedError, StoreFullError, TransientError
 from hsmfs.store.interface import Batch, Item, Reader, StoreStat, T, Writer, apply_to
 
 log = structlog.get_logger(__name__)
 MAP_DOUBLINGS_MAX: Final = 8
 READERS_MAX: Final = 126
 FULL_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
+MAX_KEY_BYTES: Final = 511
+START_TABLES: Final = (b"M", b"O")
+"""Tables of the namespace that each start reads in full."""
+PROBE_VALUE_BYTES: Final = 1 << 16
 PROBE_BYTES: Final = 1 << 20
 """More than LMDB writes at once."""
+
+
+def damaged(path: Path, why: str) -> StoreDamagedError:
+    """What a user is told of a store whose pages cannot be read."""
+    return StoreDamagedError(
+        f"{path}: found a damaged LMDB file ({why}), expected one whose pages can be read; "
+        "restore it from a backup"
+    )
 
 
 class _View:
     """Reads and writes inside one transaction."""
 
-    def __init__(self, txn: Any) -> None:
+    def __init__(self, txn: Any, path: Path) -> None:
         self._txn = txn
+        self._path = path
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._txn.get(key)
+        try:
+            value: bytes | None = self._txn.get(key)
+        except lmdb.Error as error:
+            raise damaged(self._path, str(error)) from error
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        get = self._txn.get
-        return [get(key) for key in keys]
+        return [self.get(key) for key in keys]
 
     def scan(
         self, start: bytes, stop: bytes, reverse: bool = False, limit: int | None = None
@@ -45,11 +60,14 @@ class _View:
             return
         left = -1 if limit is None else limit
         with self._txn.cursor() as cursor:
-            for key, value in _walk(cursor, start, stop, reverse):
-                if left == 0:
-                    return
-                left -= 1
-                yield key, value
+            try:
+                for item in _walk(cursor, start, stop, reverse):
+                    if left == 0:
+                        return
+                    left -= 1
+                    yield item
+            except lmdb.Error as error:
+                raise damaged(self._path, str(error)) from error
 
     def put(self, key: bytes, value: bytes) -> None:
         self._txn.put(key, value)
@@ -108,7 +126,7 @@ class LmdbStore:
             self._env.set_mapsize(0)
             txn = self._env.begin()
         with txn:
-            yield _View(txn)
+            yield _View(txn, self.path)
 
     def transact(self, fn: Callable[[Writer], T]) -> T:
         """One write transaction; a full map is doubled and ``fn`` run again."""
@@ -116,7 +134,7 @@ class LmdbStore:
             for _ in range(MAP_DOUBLINGS_MAX):
                 try:
                     with self._env.begin(write=True) as txn:
-                        return fn(_View(txn))
+                        return fn(_View(txn, self.path))
                 except lmdb.MapFullError:
                     self._grow()
                 except lmdb.Error as error:
@@ -127,6 +145,35 @@ class LmdbStore:
                         raise StoreFullError(why) from error
                     raise
             raise TransientError(f"{self.path}: map full after {MAP_DOUBLINGS_MAX} doublings")
+
+    def prove(self) -> None:
+        """Touch what a start will touch; CallerError where the file is damaged.
+
+        To be done in a process of its own: reading pages beyond the end of a
+        file that was cut ends the process.
+        """
+        try:
+            with self.snapshot() as view:
+                if self._seems_cut():
+                    log.info("a store is shorter than its pages: it is read", path=str(self.path))
+                    for _ in view.scan(b"", b"\xff" * MAX_KEY_BYTES):
+                        pass
+                for prefix in START_TABLES:
+                    for _ in view.scan(prefix, prefix[:-1] + bytes([prefix[-1] + 1])):
+                        pass
+            with self._env.begin(write=True) as txn:
+                txn.put(b"~probe", bytes(PROBE_VALUE_BYTES))  # takes pages from the free list
+                txn.abort()
+        except lmdb.DiskError:
+            return
+        except lmdb.Error as error:
+            raise damaged(self.path, str(error)) from error
+
+    def _seems_cut(self) -> bool:
+        """Pages at the end that were never written are no fault, but worth a look at all."""
+        pages = self._env.info()["last_pgno"] + 1
+        size = os.stat(self.path / "data.mdb").st_size
+        return bool(size < pages * self._env.stat()["psize"])
 
     def _disk_is_full(self) -> bool:
         """Asks the disk: LMDB itself does not tell."""

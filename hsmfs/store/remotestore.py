@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from typing import Final
 
 import msgspec
 
-from hsmfs.errors import CallerError, StoreFullError, TransientError
+from hsmfs.errors import CallerError, HsmError, StoreFullError, TransientError
 from hsmfs.store.committer import FULL, READY, receive, send
 from hsmfs.store.interface import Batch
-from hsmfs.store.lmdbstore import LmdbStore
+from hsmfs.store.lmdbstore import LmdbStore, damaged
 
+FATAL: Final = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)
 END_TIMEOUT_S: Final = 60.0
 """How long the committer may take for its last batch."""
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -55,9 +57,17 @@ class RemoteStore(LmdbStore):
         answer = receive(ours)
         if answer != READY:
             ours.close()
-            self._process.wait()
-            raise CallerError((answer or b"the committer of the namespace ended").decode())
+            raise self._not_started(answer, self._process.wait())
         self._channel = ours
+
+    def _not_started(self, answer: bytes | None, status: int) -> HsmError:
+        if answer:
+            return CallerError(answer.decode(errors="replace"))
+        if -status in FATAL:
+            return damaged(self._path, f"{signal.Signals(-status).name} when its pages were read")
+        return CallerError(
+            f"{self._path}: the committer ended with exit status {status}; see above"
+        )
 
     def apply(self, batch: Batch) -> None:
         """Durable when it returns; TransientError where it could not be done."""

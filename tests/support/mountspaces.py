@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 TIMEOUT_S = 120.0
 UNSHARE = ("unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child")
 NOBODY = 65534
+FUSE_DEVICE = os.makedev(10, 229)
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
@@ -54,7 +56,7 @@ class Space:
         return done.stdout.strip()
 
     def let_users_run_python(self) -> None:
-        """The interpreter may be in root's home; and let users open /dev/fuse."""
+        """The interpreter may be in root's home."""
         home = Path("/root")
         real = Path(sys.executable).resolve()
         if home in real.parents:
@@ -65,10 +67,22 @@ class Space:
             self.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", home)
             self.run("mkdir", part)
             self.run("mount", "--bind", kept, part)
+
+    def put_device(self, kind: int = stat.S_IFCHR, number: int = FUSE_DEVICE) -> None:
+        """Another /dev/fuse, open to all."""
         device = self.scratch / "fuse"
-        os.mknod(device, 0o20666, os.makedev(10, 229))
+        os.mknod(device, kind | 0o666, number)
         device.chmod(0o666)
         self.run("mount", "--bind", device, "/dev/fuse")
+
+    def drop_device(self) -> None:
+        """A /dev without it."""
+        folder = self.scratch / "dev"
+        folder.mkdir()
+        self.run("mount", "-t", "tmpfs", "tmpfs", folder)
+        for name, number in (("null", 3), ("zero", 5), ("urandom", 9)):
+            self.run("mknod", "-m", "666", folder / name, "c", 1, number)
+        self.run("mount", "--move", folder, "/dev")
 
     def add_mount_helper(self) -> None:
         """``mount -t hsmfs``: the program beside this Python, as if it were installed."""

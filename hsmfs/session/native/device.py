@@ -22,15 +22,24 @@ FUSERMOUNT_TIMEOUT_S: Final = 30.0
 def mount(settings: SessionSettings) -> int:
     """Mount and return the device's descriptor, which does not block.
 
-    As root by mount(2), else by fusermount3. Raises ``LibraryError``.
+    By mount(2) with CAP_SYS_ADMIN, else by fusermount3. Raises ``LibraryError``.
     """
-    fd = _mount(settings) if os.geteuid() == 0 else _fusermount(settings)
+    fd = _mount(settings) if os.geteuid() == 0 else None
+    if fd is None:
+        fd = _fusermount(settings)
     os.set_blocking(fd, False)
     return fd
 
 
-def _mount(settings: SessionSettings) -> int:
-    fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+def _mount(settings: SessionSettings) -> int | None:
+    """None: we may not, somebody else might."""
+    try:
+        fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise LibraryError(
+            f"{DEVICE}: {error.strerror}, expected the kernel's FUSE device; "
+            "load it with 'modprobe fuse'"
+        ) from None
     data = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
     data += f",max_read={p.MAX_WRITE_BYTES},default_permissions"
     if settings.allow_other:
@@ -46,10 +55,11 @@ def _mount(settings: SessionSettings) -> int:
     if done != 0:
         number = ctypes.get_errno()
         os.close(fd)
+        if number == errno.EPERM:
+            return None
         raise LibraryError(
             f"fuse.mount: {settings.mount}: the kernel refused the mount "
             f"({os.strerror(number)}); see 'dmesg'"
-            + ("; CAP_SYS_ADMIN is needed" if number == errno.EPERM else "")
         )
     return fd
 
@@ -74,18 +84,24 @@ def _fusermount(settings: SessionSettings) -> int:
                 check=False,
             )
             if done.returncode != 0:
-                raise LibraryError(_refused(settings, done.stderr.strip()))
+                raise LibraryError(
+                    _refused(settings, "; ".join(done.stderr.split("\n")).strip("; "))
+                )
             return _received(ours)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LibraryError(_refused(settings, str(error))) from error
 
 
 def _refused(settings: SessionSettings, why: str) -> str:
-    return (
-        f"fuse.mount: {settings.mount}: {FUSERMOUNT} refused the mount ({why}); install the "
-        "package fuse3, and put user_allow_other into /etc/fuse.conf or set fuse.allow_other "
-        "to false"
-    )
+    if "allow_other" in why:
+        todo = "put user_allow_other into /etc/fuse.conf or set fuse.allow_other to false"
+    elif os.geteuid() == 0:
+        todo = "CAP_SYS_ADMIN is needed (in a container: --cap-add SYS_ADMIN)"
+    elif FUSERMOUNT in why and "No such file" in why:
+        todo = "install the package fuse3"
+    else:
+        todo = "the user must own the directory and be allowed to mount; or run as root"
+    return f"fuse.mount: {settings.mount}: {FUSERMOUNT} refused the mount ({why}); {todo}"
 
 
 def _received(channel: socket.socket) -> int:

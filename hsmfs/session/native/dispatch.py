@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hsmfs import logs
 from hsmfs.deferred import Deferred
-from hsmfs.errors import FsError
+from hsmfs.errors import FsError, StoreDamagedError
 from hsmfs.session.native import protocol as p
 from hsmfs.session.native.protocol import Op
 from hsmfs.session.native.request import Handler, Head
@@ -114,6 +114,9 @@ class Dispatch:
             answer = handler(head, body)
         except FsError as error:
             self._refuse(unique, opcode, error.errno)
+        except StoreDamagedError as error:
+            self._damaged(error)
+            self._refuse(unique, opcode, errno.EIO)
         except Exception:
             self._failed(opcode)
             self._refuse(unique, opcode, errno.EIO)
@@ -125,9 +128,20 @@ class Dispatch:
 
     def _failed(self, opcode: int) -> None:
         self._bug()
-        if time.monotonic() - self._last_log_s >= LOG_INTERVAL_S:
-            self._last_log_s = time.monotonic()
+        if self._may_log():
             log.exception("bug: a request was answered with EIO", op=op_name(opcode))
+
+    def _damaged(self, error: StoreDamagedError) -> None:
+        if self._may_log():
+            log.error("a request was answered with EIO", why=str(error))
+
+    def _may_log(self) -> bool:
+        """One line is enough for a while."""
+        now_s = time.monotonic()
+        if now_s - self._last_log_s < LOG_INTERVAL_S:
+            return False
+        self._last_log_s = now_s
+        return True
 
     # -- answers ---------------------------------------------------------------------
 
