@@ -44,6 +44,9 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 30.0
 HEAD_BYTES = 65536
+SESSIONS = ("native", "pyfuse3")
+BOTH = ("test_session_recall", "test_session_main", "test_session_posix", "test_system")
+"""Modules whose tests run with each session."""
 CONFIG = """
 [site]
 id = "test"
@@ -83,8 +86,9 @@ def wait_until(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
 class System:
     """One hsmfs with its directories."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, session: str = "native") -> None:
         self.dir = directory
+        self.session = session
         self.mnt = directory / "mnt"
         self.run_dir = directory / "run"
         self.config = directory / "hsmfs.toml"
@@ -97,6 +101,8 @@ class System:
 
     def configure(self, recall: str = "", fuse: str = "") -> None:
         """Write the configuration file."""
+        if "session =" not in fuse:
+            fuse = f'session = "{self.session}"\n{fuse}'
         self.config.write_text(CONFIG.format(dir=self.dir, recall=recall, fuse=fuse))
 
     def launch(self) -> subprocess.Popen[str]:
@@ -155,9 +161,9 @@ class System:
 
 
 @contextlib.contextmanager
-def made_system(directory: Path) -> Iterator[System]:
+def made_system(directory: Path, session: str = "native") -> Iterator[System]:
     """A configured hsmfs; at the end no process, no mount, no data, no bug."""
-    made = System(directory)
+    made = System(directory, session)
     try:
         yield made
     finally:
@@ -168,17 +174,30 @@ def made_system(directory: Path) -> Iterator[System]:
     assert "bug:" not in text, text
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Both sessions for the modules that are named above."""
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if module in BOTH and "session" in metafunc.fixturenames:
+        metafunc.parametrize("session", SESSIONS, scope="module")
+
+
+@pytest.fixture(scope="module")
+def session() -> str:
+    """The session of tests that do not run with each."""
+    return "native"
+
+
 @pytest.fixture
-def system(tmp_path: Path) -> Iterator[System]:
+def system(tmp_path: Path, session: str) -> Iterator[System]:
     """A configured hsmfs that is not running."""
-    with made_system(tmp_path) as made:
+    with made_system(tmp_path, session) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def shared_fs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def shared_fs(tmp_path_factory: pytest.TempPathFactory, session: str) -> Iterator[System]:
     """A mounted hsmfs for all tests of a module that leave it running."""
-    with made_system(tmp_path_factory.mktemp("shared")) as made:
+    with made_system(tmp_path_factory.mktemp("shared"), session) as made:
         made.start()
         yield made
 
