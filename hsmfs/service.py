@@ -20,6 +20,7 @@ from hsmfs.config import Config
 from hsmfs.deferred import Executor
 from hsmfs.errors import CallerError, Kind
 from hsmfs.metrics import FsMetrics, serve_page
+from hsmfs.mountoptions import MS_NOATIME, resolve
 from hsmfs.namespace.engine import Engine, make_namespace
 from hsmfs.namespace.model import EngineSettings, Limit
 from hsmfs.namespace.recovery import VERSION_KEY
@@ -144,6 +145,7 @@ class Service:
             recall_timeout_s=self.config.recall.recall_timeout_s,
             journal_records_max=namespace.journal_records_max,
             quotas=tuple(Limit(q.path, q.bytes_max, q.files_max) for q in self.config.quota),
+            noatime=bool(resolve(self.config.fuse.options).flags & MS_NOATIME),
         )
         commits = GroupCommit(store, executor, namespace.commit_interval_ms / 1000, clock, SCANNED)
         return Engine(commits, cache, clock, executor, settings, RemoteHands(cache.root))

@@ -124,6 +124,8 @@ class Engine:
             self.quotas,
             executor,
         )
+        if settings.noatime:
+            self.ops.always = os.O_NOATIME
         self.files.writer_gone = self.ops.through.refresh
         self.tables.blocks_of = self._blocks_of
         self.tables.settled = self._account

@@ -65,6 +65,9 @@ class FileOps:
         self.quotas = quotas
         self.through = Through(tables, tier, claims, quotas)
         self.executor = executor
+        self.always = 0
+        """Flags of every open: O_NOATIME where the mount has ``noatime``, which
+        the kernel leaves to the server."""
         self.versions = Versions(tables, tier, files, stubs, claims, marks, self.through, executor)
 
     # -- handles ---------------------------------------------------------------
@@ -72,6 +75,7 @@ class FileOps:
     def open(self, ino: int, flags: int, caller: Caller) -> Opened | Deferred[Opened]:
         """A handle; with O_TRUNC the file is emptied first."""
         record = self.tables.inode(ino)
+        flags |= self.always
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EISDIR)
         if flags & os.O_TRUNC and stat.S_ISREG(record.mode):
@@ -130,6 +134,7 @@ class FileOps:
     def _handled(
         self, record: InodeRecord, fd: int, flags: int, caller: Caller
     ) -> tuple[Opened, InodeRecord]:
+        flags |= self.always
         try:
             fh = self.files.open(record, flags, caller.pid)
             return self._io(fh, flags, fd), record

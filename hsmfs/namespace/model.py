@@ -111,3 +111,5 @@ class EngineSettings:
     recall_timeout_s: float = 600.0
     journal_records_max: int = 1_000_000
     quotas: tuple[Limit, ...] = ()
+    noatime: bool = False
+    """Reads leave the access time, as with the option of mount(8)."""

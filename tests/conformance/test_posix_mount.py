@@ -11,9 +11,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from fuse.conftest import made_system
 from support import syscalls
 from support.pathcalls import ALL, PathCall, libc
-from support.places import OK, content, make_file, needs_root, opened, outcome
+from support.places import OK, SESSIONS, content, make_file, needs_root, opened, outcome
 
 FUSE_SUPER_MAGIC = 0x65735546
 RENAME_WHITEOUT = 4
@@ -227,6 +228,29 @@ def test_the_mount_table(here):
     assert line[line.index("-") + 1] == "fuse.hsmfs"
     assert {"nosuid", "nodev"} <= set(line[5].split(","))
     assert "default_permissions" in line[-1].split(",")
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("option", ["noatime", "relatime"])
+@pytest.mark.parametrize("session", SESSIONS)
+def test_the_option_of_access_times(tmp_path, session, option):
+    """The kernel leaves access times to the server (fuse_iget: S_NOATIME)."""
+    with made_system(tmp_path) as system:
+        system.configure(fuse=f'session = "{session}"\noptions = ["{option}"]')
+        system.start()
+        old, new = str(system.mnt / "old"), str(system.mnt / "new")
+        make_file(old, b"123")
+        os.utime(old, (1, 1))
+        for flags in (os.O_RDWR, os.O_RDONLY):
+            with opened(old, flags) as fd:
+                assert os.read(fd, 3) == b"123"
+        with opened(new, os.O_RDWR | os.O_CREAT) as fd:
+            os.pwrite(fd, b"123", 0)
+            os.utime(new, (1, 1))
+            assert os.pread(fd, 3, 0) == b"123"
+        moved = [os.stat(path).st_atime != 1 for path in (old, new)]
+    # With pyfuse3 the page cache may answer the second file's read.
+    assert not any(moved) if option == "noatime" else moved[0]
 
 
 def test_content_is_there_after_syncfs(here):
