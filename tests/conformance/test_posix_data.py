@@ -293,11 +293,11 @@ def test_fallocates_that_are_refused(here, mode, offset, length, wanted):
     assert content("x") == b"123"
 
 
-@pytest.mark.parametrize("mode", [COLLAPSE, INSERT])
-def test_collapse_and_insert_are_not_for_fuse(here, mode):
+@pytest.mark.parametrize("mode", [COLLAPSE, INSERT, UNSHARE])
+def test_modes_that_are_not_for_fuse(here, mode):
     make_file("x", pattern(8 * BLOCK))
     with opened("x") as fd:
-        wanted = OK if here.is_reference else "EOPNOTSUPP"
+        wanted = OK if here.is_reference and mode != UNSHARE else "EOPNOTSUPP"
         assert outcome(syscalls.fallocate, fd, mode, BLOCK, BLOCK) == wanted
 
 
