@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.layout import FileSource, Layout, VolumeHeader, plan_volume
 
 PLAN_VERSION: Final = 1
+_OWN_SUFFIX: Final = ".own"
 
 
 class StoredPlan(msgspec.Struct, kw_only=True):
@@ -40,6 +42,8 @@ class ActiveVolume:
     hold: str = ""
     """Why it cannot be burned now, in words."""
     void: set[FileVersion] = field(default_factory=set)
+    own: Path = Path()
+    """Directory of the volume's own files."""
 
     @property
     def bytes(self) -> int:
@@ -64,12 +68,19 @@ class PlanStore:
     def _path(self, label: str) -> Path:
         return self._root / f"{label}.plan"
 
+    def own(self, label: str) -> Path:
+        """Directory of the bytes of the volume's own files (``kind="own"``)."""
+        return self._root / f"{label}{_OWN_SUFFIX}"
+
     async def save(self, label: str, plan: StoredPlan) -> None:
-        """Durable when it returns."""
+        """Durable when it returns, with the own files that were put there."""
         await trio.to_thread.run_sync(self._save, label, plan)
 
     def _save(self, label: str, plan: StoredPlan) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
+        for entry in plan.entries:
+            if entry.kind == "own":
+                _sync(self.own(label) / os.fsdecode(entry.path), self._root)
         path = self._path(label)
         temporary = path.with_suffix(".new")
         with temporary.open("wb") as file:
@@ -77,11 +88,7 @@ class PlanStore:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        fd = os.open(self._root, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _fsync(self._root)
 
     def load(self, label: str) -> StoredPlan | None:
         """None where there is no plan file."""
@@ -92,19 +99,39 @@ class PlanStore:
 
     def drop(self, label: str) -> None:
         self._path(label).unlink(missing_ok=True)
+        shutil.rmtree(self.own(label), ignore_errors=True)
 
     def drop_others(self, labels: set[str]) -> None:
         """Remove plans of volumes that are finished."""
         if self._root.is_dir():
             for path in self._root.iterdir():
-                if path.suffix != ".plan" or path.stem not in labels:
+                if path.stem in labels and path.suffix in (".plan", _OWN_SUFFIX):
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
                     path.unlink()
 
 
-def activate(record: VolumeRecord, plan: StoredPlan, since_s: float) -> ActiveVolume:
-    """The same layout again, from the same plan."""
+def _sync(path: Path, root: Path) -> None:
+    """A file and the directories above it, up to ``root``."""
+    while path != root:
+        _fsync(path)
+        path = path.parent
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def activate(record: VolumeRecord, plan: StoredPlan, since_s: float, own: Path) -> ActiveVolume:
+    """The same layout again, from the same plan; ``own`` is ``PlanStore.own``."""
     layout = plan_volume(plan.header, plan.entries, plan.capacity_sectors)
-    return ActiveVolume(record, layout, versions_of(plan.entries), since_s)
+    return ActiveVolume(record, layout, versions_of(plan.entries), since_s, own=own)
 
 
 COUNTED: Final = frozenset({DiscState.BURNED, DiscState.VERIFIED})

@@ -8,6 +8,7 @@ in the same transaction; what is cut in between is found at start and becomes
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ from hsmfs.daemon.sources import ClaimedSource
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.layout import FileSource
-from hsmfs.volume.writer import VolumeWriter
+from hsmfs.volume.manifest import FileResult
+from hsmfs.volume.writer import Source, VolumeWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,7 +220,9 @@ class BurnSession:
             self._cut()
             raise
 
-    def _open(self, source: FileSource) -> ClaimedSource:
+    def _open(self, source: FileSource) -> Source:
+        if source.kind == "own":
+            return (self.active.own / os.fsdecode(source.path)).open("rb", buffering=0)
         for root in self.core.cache_roots:
             try:
                 fd = open_claimed(root, source.ino, source.data_version)
@@ -251,7 +255,11 @@ class BurnSession:
     def _extents(self) -> list[tuple[FileVersion, ExtentRecord]]:
         assert self._writer is not None
         extents = []
-        for result in self._writer.results:
+        entries = (entry for entry in self.active.layout.entries if entry.has_data)
+        for entry, result in zip(entries, self._writer.results, strict=True):
+            if entry.kind == "own":
+                self._check_own(entry, result)
+                continue
             file = FileVersion(result.ino, result.data_version)
             if result.void:
                 self.active.void.add(file)
@@ -267,6 +275,11 @@ class BurnSession:
             )
             extents.append((file, extent))
         return extents
+
+    def _check_own(self, entry: FileSource, result: FileResult) -> None:
+        if result.void:
+            label, path = self.active.record.label, os.fsdecode(entry.path)
+            self.core.alarms.raise_("void-file", f"volume {label}: own file {path} is void")
 
     async def _settle_failed(self, lane: _Lane, error: HsmError) -> None:
         record, disc = self.active.record, lane.disc

@@ -194,7 +194,7 @@ class Migrator:
             label=label, pool=pool.name, copies=pool.copies, created_ns=header.created_ns
         )
         plan = StoredPlan(header=header, capacity_sectors=capacity, entries=chosen)
-        active = activate(record, plan, self.core.clock.monotonic_s())
+        active = activate(record, plan, self.core.clock.monotonic_s(), self.plans.own(label))
         record.files = len(active.files)
         record.bytes = sum(source.size for source in active.files.values())
         record.total_sectors = active.layout.total_sectors
@@ -401,7 +401,8 @@ class Migrator:
         if plan is None:
             await self._abandon(record)
             return
-        active = activate(record, plan, self.core.clock.monotonic_s())
+        now_s = self.core.clock.monotonic_s()
+        active = activate(record, plan, now_s, self.plans.own(record.label))
         results = await self.core.link.claim(list(active.files))
         stale = [result for result in results if result.refused]
         active.claimed = not stale

@@ -15,10 +15,10 @@ from hsmfs.errors import CallerError
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.geometry import Geometry, sectors_of
 from hsmfs.volume.manifest import MANIFEST_NAME
-from hsmfs.volume.names import OWN_DIRECTORY, disc_name, encode_cs0
+from hsmfs.volume.names import disc_name, encode_cs0
 from hsmfs.volume.readme import README_NAME, readme
 from hsmfs.volume.sequence import VolumeIdentity
-from hsmfs.volume.source import FileSource, VolumeHeader
+from hsmfs.volume.source import OWN_DIRECTORY, FileSource, VolumeHeader
 from hsmfs.volume.tally import FID_BYTES, FILE_SET_BLOCKS, PARENT_FID_BYTES, Tally
 
 __all__ = ["FileSource", "Layout", "VolumeHeader", "plan_volume"]
@@ -96,7 +96,11 @@ class Layout:
     @property
     def extents(self) -> dict[int, int]:
         """Byte offset of each file's data, by inode."""
-        return {node.entry.ino: node.sector * SECTOR_BYTES for node in self.files[1:-1]}
+        return {
+            node.entry.ino: node.sector * SECTOR_BYTES
+            for node in self.files[1:-1]
+            if node.entry.kind == "file"
+        }
 
     def directories(self) -> Iterator[DirectoryNode]:
         """Depth first from the root, the order of the metadata."""
@@ -119,6 +123,7 @@ class _Tree:
         self.files: list[FileNode] = []
         self.own = self._attach(self.root, self._default(b"", 0o40755, "dir"))
         self._name(self.root, OWN_DIRECTORY.decode(), self.own, is_first=True)
+        self.directories[OWN_DIRECTORY + b"/"] = self.own
 
     def _default(self, path: bytes, mode: int, kind: str, size: int = 0) -> FileSource:
         when = self.header.created_ns
@@ -175,16 +180,16 @@ class _Tree:
         if entry.kind == "dir":
             self._directory(entry.path).entry = entry
             return
-        parent = self._directory(entry.path.rpartition(b"/")[0])
+        parent = self._directory(entry.key.rpartition(b"/")[0])
         if entry.kind == "symlink":
             return
         if entry.link_of is not None:
             node = self.by_path[entry.link_of]
             node.links += 1
         else:
-            node = self.by_path[entry.path] = FileNode(entry, self._take_id())
+            node = self.by_path[entry.key] = FileNode(entry, self._take_id())
             self.files.append(node)
-        self._name(parent, self._disc_name(entry.path), node, is_first=entry.link_of is None)
+        self._name(parent, self._disc_name(entry.key), node, is_first=entry.link_of is None)
 
 
 def plan_volume(

@@ -16,7 +16,7 @@ import msgspec
 
 from hsmfs.types import CHUNK_BYTES
 from hsmfs.volume.names import disc_path
-from hsmfs.volume.source import FORMAT_VERSION, FileSource, VolumeHeader
+from hsmfs.volume.source import FORMAT_VERSION, OWN_DIRECTORY, FileSource, VolumeHeader
 
 MANIFEST_PATH: Final = "/.hsm/manifest.jsonl"
 MANIFEST_NAME: Final = "manifest.jsonl"
@@ -78,15 +78,18 @@ def _text_field(fields: dict[str, Any], key: str, value: bytes) -> None:
 def _fields(entry: FileSource) -> dict[str, Any]:
     """What is known before the burn."""
     fields: dict[str, Any] = {"kind": "link" if entry.link_of is not None else entry.kind}
-    _text_field(fields, "path", entry.path)
-    on_disc = disc_path(entry.path) if entry.path and entry.kind != "symlink" else ""
+    is_own = entry.kind == "own"
+    _text_field(fields, "path", OWN_DIRECTORY + b"/" + entry.path if is_own else entry.path)
+    on_disc = "" if is_own or entry.kind == "symlink" or not entry.path else disc_path(entry.path)
     if on_disc and on_disc != fields.get("path"):
         fields["disc_path"] = on_disc
     fields["ino"] = entry.ino
     if entry.link_of is not None:
         _text_field(fields, "link_of", entry.link_of)
         return fields
-    if entry.kind == "file":
+    if is_own:
+        fields["size"] = entry.size
+    elif entry.kind == "file":
         fields["data_version"] = entry.data_version
         fields["size"] = entry.size
     elif entry.kind == "symlink":

@@ -14,7 +14,13 @@ import xxhash
 from hsmfs.errors import CallerError, MediumError
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.manifest import FileResult
-from hsmfs.volume.source import FORMAT_VERSION, KNOWN_FEATURES, FileSource, VolumeHeader
+from hsmfs.volume.source import (
+    FORMAT_VERSION,
+    KNOWN_FEATURES,
+    OWN_DIRECTORY,
+    FileSource,
+    VolumeHeader,
+)
 
 _NUMBERS: Final = (
     *("ino", "data_version", "size", "mode", "uid", "gid"),
@@ -65,8 +71,11 @@ def _source(fields: dict[str, Any]) -> FileSource:
     is_link = fields["kind"] == "link"
     plain = {name: int(fields[name]) for name in _NUMBERS if name in fields}
     xattrs = fields.get("xattrs", {})
+    path = _bytes(fields, "path")
+    if fields["kind"] == "own":
+        path = path.removeprefix(OWN_DIRECTORY + b"/")
     return FileSource(
-        path=_bytes(fields, "path"),
+        path=path,
         kind="file" if is_link else fields["kind"],
         link_of=_bytes(fields, "link_of") if is_link else None,
         target=_bytes(fields, "target"),

@@ -12,10 +12,10 @@ import re
 from typing import Final
 
 from hsmfs.errors import MediumError
+from hsmfs.volume.source import OWN_DIRECTORY
 
 CS0_BYTES_MAX: Final = 254
 """Characters of a file identifier, without the compression id."""
-OWN_DIRECTORY: Final = b".hsm"
 _OURS: Final = re.compile(rb"~[0-9a-f]{16}(\.[^.]{1,8})?\Z", re.DOTALL)
 _FORBIDDEN: Final = re.compile("[\x00\ufeff\ufffe/]")
 _SUFFIX_CHARS_MAX: Final = 9

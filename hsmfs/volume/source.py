@@ -6,7 +6,10 @@ from typing import Final
 
 import msgspec
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""2 has own files; a reader of 2 reads 1."""
+OWN_DIRECTORY: Final = b".hsm"
+"""Directory of the volume's own files, at the top."""
 KNOWN_FEATURES: Final[frozenset[str]] = frozenset()
 """Features that change the meaning of a disc; a reader refuses others."""
 
@@ -32,13 +35,19 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True):
     link_of: bytes | None = None
     """Path of an earlier entry that is the same file."""
     kind: str = "file"
-    """``file``, ``dir`` or ``symlink``."""
+    """``file``, ``dir``, ``symlink``, or ``own``: a file of the volume's own, whose
+    path is relative to ``.hsm``; these are planned first."""
     target: bytes = b""
 
     @property
     def has_data(self) -> bool:
         """A file's first name: the one whose bytes are written."""
-        return self.kind == "file" and self.link_of is None
+        return self.kind in ("file", "own") and self.link_of is None
+
+    @property
+    def key(self) -> bytes:
+        """The path, apart from all others for the volume's own files."""
+        return OWN_DIRECTORY + b"//" + self.path if self.kind == "own" else self.path
 
 
 class VolumeHeader(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,16 +12,16 @@ from typing import Final
 from hsmfs.errors import CallerError
 from hsmfs.volume.geometry import FILE_BYTES_MAX, Geometry, sectors_of
 from hsmfs.volume.manifest import FRAME_BYTES, MANIFEST_NAME, header_line, line_bytes
-from hsmfs.volume.names import OWN_DIRECTORY, disc_name, encode_cs0
+from hsmfs.volume.names import disc_name, encode_cs0
 from hsmfs.volume.readme import README_NAME, readme
-from hsmfs.volume.source import FileSource, VolumeHeader
+from hsmfs.volume.source import OWN_DIRECTORY, FileSource, VolumeHeader
 
 FID_BYTES: Final = 38
 """A file identifier descriptor without its name."""
 PARENT_FID_BYTES: Final = 40
 FILE_SET_BLOCKS: Final = 2
 _IMPLIED: Final = "implied"
-_KINDS: Final = frozenset({"file", "dir", "symlink"})
+_KINDS: Final = frozenset({"file", "dir", "symlink", "own"})
 
 
 def fid_bytes(name: str) -> int:
@@ -53,8 +53,9 @@ class Tally:
         self._new_directory(b"")
         self._new_directory(OWN_DIRECTORY + b"/")
         self._grow(b"", fid_bytes(OWN_DIRECTORY.decode()))
-        self._grow(OWN_DIRECTORY + b"/", fid_bytes(README_NAME))
-        self._grow(OWN_DIRECTORY + b"/", fid_bytes(MANIFEST_NAME))
+        for name in (README_NAME, MANIFEST_NAME):
+            self._grow(OWN_DIRECTORY + b"/", fid_bytes(name))
+            self._kinds[OWN_DIRECTORY + b"//" + name.encode()] = "own"
         self._undo.clear()
 
     @property
@@ -114,7 +115,7 @@ class Tally:
     def _check(self, entry: FileSource) -> None:
         if entry.kind not in _KINDS or entry.size < 0:
             raise CallerError(f"entry {entry.path!r}: found {entry.kind!r} of {entry.size} bytes")
-        known = self._kinds.get(entry.path)
+        known = self._kinds.get(entry.key)
         if known is not None and (known, entry.kind) != (_IMPLIED, "dir"):
             raise CallerError(f"entry {entry.path!r}: is on the volume already ({known})")
         if entry.link_of is not None and (
@@ -127,7 +128,7 @@ class Tally:
     def _parents(self, entry: FileSource, depth: int) -> None:
         """Directories above it, with defaults where they have no entry."""
         missing = []
-        parent = entry.path
+        parent = entry.key
         for _ in range(depth - 1):
             parent = parent.rpartition(b"/")[0]
             kind = self._kinds.get(parent)
@@ -150,10 +151,10 @@ class Tally:
     def _add_leaf(self, entry: FileSource) -> None:
         if not entry.path:
             raise CallerError("entry b'': expected a directory at the top")
-        self._set_kind(entry.path, "link" if entry.link_of is not None else entry.kind)
+        self._set_kind(entry.key, "link" if entry.link_of is not None else entry.kind)
         if entry.kind == "symlink":
             return
-        self._new_name(entry.path)
+        self._new_name(entry.key)
         if entry.has_data:
             self.files += 1
             self._metadata_blocks += 1

@@ -170,8 +170,8 @@ def test_a_changed_manifest_is_found(image: bytearray):
 
 
 def test_a_newer_format_is_refused(image: bytearray):
-    at = image.index(b'"format":1,')
-    image[at : at + 11] = b'"format":2,'
+    at = image.index(b'"format":2,')
+    image[at : at + 11] = b'"format":9,'
     with pytest.raises(CallerError, match="newer than this reader"):
         _ = reader_of(image).header
 

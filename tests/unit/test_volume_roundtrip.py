@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
+from hsmfs.errors import CallerError
 from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
 from hsmfs.volume.layout import FileSource, Layout, VolumeHeader, plan_volume
 from hsmfs.volume.names import disc_path
@@ -183,7 +184,7 @@ def test_manifest_is_plain_json_lines_and_readme_is_in_two_languages(volume: Vol
     reader = reader_of(volume[1])
     lines = reader.read_file("/.hsm/manifest.jsonl").splitlines()
     first, *_, last = map(json.loads, lines)
-    assert (first["format"], first["features"], first["site"]) == (1, [], "site-1")
+    assert (first["format"], first["features"], first["site"]) == (2, [], "site-1")
     assert last["kind"] == "end" and last["entries"] == len(lines) - 2
     text = reader.read_file("/.hsm/README.txt").decode()
     assert "HSM000001" in text and "No other software is needed" in text and "光盘" in text
@@ -220,6 +221,37 @@ def test_seven_zip_reads_all_of_it(volume: Volume, tmp_path: Path):
 
 
 @needs_7z
+def test_own_files_lie_in_front_and_have_manifest_lines(tmp_path: Path):
+    own = [
+        FileSource(path=b"changes.jsonl.gz", ino=0, kind="own", size=3000, mode=0o100444),
+        FileSource(path=b"manifests/HSM000000.jsonl.gz", ino=0, kind="own", size=5),
+    ]
+    files = [
+        FileSource(path=b".hsm/changes.jsonl.gz", ino=7, size=10),
+        FileSource(path=b"manifests/HSM000000.jsonl.gz", ino=8, size=10),
+    ]
+    layout = plan_volume(HEADER, [*own, *files], 100_000)
+    reader = reader_of(write(layout)[0])
+    found = list(reader.manifest())
+    assert [entry.source for entry in found] == [*own, *files]
+    assert [entry.disc_path for entry in found[:2]] == [
+        ".hsm/changes.jsonl.gz",
+        ".hsm/manifests/HSM000000.jsonl.gz",
+    ]
+    offsets = [entry.result.offset_bytes for entry in found if entry.result]
+    assert offsets == sorted(offsets)
+    assert len(reader.read_file(".hsm/changes.jsonl.gz")) == 3000
+    assert len(reader.read_file(b".hsm/changes.jsonl.gz")) == 10
+    assert {e.path for e in reader.walk()} >= {".hsm/manifests/HSM000000.jsonl.gz", "manifests"}
+    assert set(layout.extents) == {7, 8}
+
+
+@pytest.mark.parametrize("name", [b"README.txt", b"manifest.jsonl", b"../x", b""])
+def test_an_own_file_may_not_stand_in_for_another(name: bytes):
+    with pytest.raises(CallerError):
+        plan_volume(HEADER, [FileSource(path=name, ino=0, kind="own", size=1)], 100_000)
+
+
 def test_three_thousand_files_in_many_directories(tmp_path: Path):
     entries = [
         FileSource(path=b"study%02d/image%04d.dcm" % (i // 100, i), ino=i + 2, size=i % 4100)
