@@ -66,7 +66,7 @@ def test_systems_that_did_not_take_part_have_no_ratios() -> None:
     assert one.median == {"native": 50}
     assert one.to_ext4 == {} and one.native_to_c is None and one.native_to_pyfuse3 is None
     (row,) = rate_rows([one], ["ext4", "native"])
-    assert row == ["stat", "stats/s", "-", "50", "-", "-"]
+    assert row == ["stat", "stats/s", "-", "50", "-", "-", "-"]
     (row,) = cpu_rows([one], ["native", "bindfs"])
     assert row == ["stat", "stat", "0.0", "-"]
 

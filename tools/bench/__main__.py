@@ -100,7 +100,7 @@ def _chosen(name: str, only: list[str]) -> bool:
 def _show(screen: Console, results: list[report.Result], wanted: list[str], runner: Runner) -> None:
     took_part = [name for name in wanted if any(name in one.median for one in results)]
     screen.print("\nMedian rate, and its ratio to ext4\n")
-    ratios = ["native/C", "native/pyfuse3"]
+    ratios = ["best/ext4", "native/C", "native/pyfuse3"]
     right = [*took_part, *ratios]
     rows = report.rate_rows(results, took_part)
     screen.print(table(["work", "unit", *took_part, *ratios], rows, right))
