@@ -219,6 +219,15 @@ class BurnSession:
         except BaseException:
             self._cut()
             raise
+        self._keep_manifest(self._writer)
+
+    def _keep_manifest(self, writer: VolumeWriter) -> None:
+        """For later discs of the pool; without it they only do not repeat it."""
+        label = self.active.record.label
+        try:
+            self.core.own_files.keep_manifest(label, writer.manifest())
+        except OSError as error:
+            log.warning("manifest is not kept for later discs", volume=label, error=str(error))
 
     def _open(self, source: FileSource) -> Source:
         if source.kind == "own":

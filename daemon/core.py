@@ -17,6 +17,7 @@ from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.jobs import Jobs
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.metrics import Metrics
+from hsmfs.daemon.ownfiles import OwnFiles
 from hsmfs.daemon.policy.evaluate import Policy
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.interface import KVStore
@@ -55,6 +56,7 @@ class Core:
     jobs: Jobs
     alarms: Alarms
     metrics: Metrics
+    own_files: OwnFiles
     wake: Callable[[], None]
     """Something changed: let the dispatcher look."""
     reserved: set[str] = field(default_factory=set)

@@ -39,6 +39,7 @@ from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.ownfiles import OwnFiles
 from hsmfs.daemon.policy.evaluate import PoolDefaults, load_policy
 from hsmfs.daemon.policyrun import PolicyRunner
 from hsmfs.daemon.recaller import Recaller
@@ -166,6 +167,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         jobs=Jobs(),
         alarms=Alarms(clock),
         metrics=Metrics(),
+        own_files=OwnFiles(Path(config.catalog.path) / "manifests", config.burn.previous_manifests),
         wake=wake,
     )
     recaller = Recaller(core)

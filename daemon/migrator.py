@@ -186,9 +186,11 @@ class Migrator:
             copies=pool.copies,
         )
         entries, parents = await self._entries(claimed)
-        chosen, left = self._pack(header, capacity, parents, entries)
+        own = await self._own_files(header, capacity)
+        chosen, left = self._pack(header, capacity, own, parents, entries)
         await self._give_back(pool.name, capacity, claimed, left)
-        if not chosen:
+        if all(entry.kind == "own" for entry in chosen):
+            self.plans.drop(label)
             return True
         record = VolumeRecord(
             label=label, pool=pool.name, copies=pool.copies, created_ns=header.created_ns
@@ -257,17 +259,34 @@ class Migrator:
 
         return await self.core.namespace.read(query)
 
+    async def _own_files(self, header: VolumeHeader, capacity: int) -> list[FileSource]:
+        """What the volume carries besides data; put into the plan's directory."""
+        burned = [
+            record
+            for record in self.core.catalog.volumes.values()
+            if record.pool == header.pool and record.image_xxh3
+        ]
+        burned.sort(key=lambda record: record.created_ns, reverse=True)
+        return await trio.to_thread.run_sync(
+            self.core.own_files.gather,
+            self.plans.own(header.label),
+            [record.label for record in burned],
+            header.created_ns,
+            capacity * SECTOR_BYTES,
+        )
+
     def _pack(
         self,
         header: VolumeHeader,
         capacity: int,
+        own: Sequence[FileSource],
         parents: Sequence[FileSource],
         entries: Sequence[FileSource],
     ) -> tuple[list[FileSource], set[int]]:
         """What fits, in order, with the parents it needs; inodes left over."""
         packer = Packer(header, capacity)
         directories = {entry.path: entry for entry in parents}
-        chosen: list[FileSource] = []
+        chosen = [entry for entry in own if packer.add(entry)]
         left: set[int] = set()
         for _, group in groupby(entries, key=lambda entry: entry.ino):
             # All names of a file go together: on a disc, links are to its own files.

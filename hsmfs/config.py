@@ -97,6 +97,8 @@ class Burn(Section, frozen=True):
     """Bound of what one drive may lag behind the others of a burn."""
     attempts_max: Positive = 3
     """Fresh discs tried for one copy of a volume before it is given up."""
+    previous_manifests: Annotated[int, Meta(ge=0, le=1000)] = 16
+    """Manifests of the pool's last volumes that each disc repeats, in 1 % of its room."""
 
 
 class Catalog(Section, frozen=True):

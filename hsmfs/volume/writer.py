@@ -123,6 +123,10 @@ class VolumeWriter:
         assert self._stage.position == node.sector * SECTOR_BYTES + node.entry.size
         yield from self._stage.zeros_to(node.sector + node.sectors)
 
+    def manifest(self) -> Iterator[bytes]:
+        """The manifest's lines once more, when the stream has ended."""
+        return self._manifest(self._layout.files[1:-1])
+
     def _manifest(self, files: list[FileNode]) -> Iterator[bytes]:
         entries = self._layout.entries
         proof = xxhash.xxh3_128()
