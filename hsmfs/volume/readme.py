@@ -30,6 +30,8 @@ describes the volume, the last closes it, each other line is one entry:
   mode, uid, gid, mtime_ns, atime_ns, ctime_ns (since 1970, UTC), xattrs
 Without a working file system:
   dd if=/dev/sr0 bs=2048 skip=SECTOR count=SECTORS | head -c SIZE > FILE
+or all of it, from one or several discs or images, proved by SHA-256, with
+Python 3.9 or newer:  python3 recover.py --into DIRECTORY /dev/sr0
 Check with sha256sum. Directories above the files that have no line of their
 own were added. Symbolic links are in the manifest only.
 
@@ -53,6 +55,8 @@ Windows、macOS、7-Zip 打开。不需要其他软件。
   mode、uid、gid、mtime_ns、atime_ns、ctime_ns（自 1970 年，UTC）、xattrs
 文件系统损坏时：
   dd if=/dev/sr0 bs=2048 skip=扇区 count=扇区数 | head -c 大小 > 文件
+或用 Python 3.9 以上版本从一张或多张光盘（或映像）恢复全部文件，并用 SHA-256 校验：
+  python3 recover.py --into 目录 /dev/sr0
 用 sha256sum 校验。符号链接只记录在清单中。
 """
 
