@@ -25,6 +25,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
@@ -38,7 +39,7 @@ LINE_MAX = 64 << 20
 MANIFEST = ".hsm/manifest.jsonl"
 PREVIOUS = ".hsm/manifests/"
 SHOWN_MAX = 50
-PART_SUFFIX = ".hsm-recover"
+PART_PREFIX = b".hsm-recover-"
 Line = dict[str, Any]
 Key = tuple[int, int]
 
@@ -253,7 +254,7 @@ class Recovery:
         self.missing = {path: why for path, why in self.missing.items() if chosen(path, only)}
         later = []
         for path in wanted:
-            source, line = self.entries[path]
+            line = self.entries[path][1]
             target = os.path.join(into, path)
             try:
                 os.makedirs(os.path.dirname(target) if path else into, exist_ok=True)
@@ -266,7 +267,7 @@ class Recovery:
                     self._restore_file(path, target, line)
                 self.restored.add(path)
             except (OSError, KeyError, ValueError) as error:
-                self.missing[path] = f"volume {source.label}: {error}"
+                self.missing[path] = reason(error)
         self._finish(into, later)
 
     def _finish(self, into: bytes, later: list[tuple[bytes, Line]]) -> None:
@@ -284,7 +285,7 @@ class Recovery:
                     os.link(os.path.join(into, first), target, follow_symlinks=False)
             except (OSError, KeyError, ValueError) as error:
                 self.restored.discard(path)
-                self.missing[path] = f"{line['kind']}: {error}"
+                self.missing[path] = reason(error)
         for target, line in reversed(later):
             if line["kind"] == "dir":
                 dress(target, line)
@@ -294,9 +295,9 @@ class Recovery:
             raise OSError("exists already and was left as it is")
         if line.get("void"):
             raise OSError("could not be read when the disc was written")
-        part = target + PART_SUFFIX.encode()
+        fd, part = tempfile.mkstemp(prefix=PART_PREFIX, dir=os.path.dirname(target))
         try:
-            with open(part, "xb") as out:
+            with open(fd, "wb") as out:
                 for place in self._parts(line):
                     self._write(place, out)
                 self.bytes += out.tell()
@@ -330,10 +331,15 @@ class Recovery:
                 source.proved(line, out)
                 return
             except OSError as error:
-                why = f"volume {source.label}: {error}"
+                why = f"volume {source.label}: {reason(error)}"
                 out.seek(start)
                 out.truncate()
         raise OSError(why)
+
+
+def reason(error: Exception) -> str:
+    """An error without the path, which the reader is shown already."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def plain(path: bytes) -> bool:
