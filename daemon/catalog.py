@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -33,7 +33,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeRecord,
 )
 from hsmfs.errors import CallerError
-from hsmfs.store.interface import KVStore, Writer
+from hsmfs.store.interface import Item, KVStore, Writer
 from hsmfs.types import FileVersion
 
 SCHEMA_VERSION: Final = 1
@@ -206,9 +206,8 @@ class Catalog:
             }
 
 
-def put_record(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Change:
-    """The change that stores a record as it is now."""
-    value = _encode(record)
+def record_item(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Item:
+    """Key and value of a record as it is now."""
     match record:
         case VolumeRecord():
             key = b"V" + record.label.encode()
@@ -218,19 +217,41 @@ def put_record(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) 
             key = b"G" + record.name.encode()
         case TaskRecord():
             key = b"T" + _U64.pack(record.id)
+    return key, _encode(record)
+
+
+def put_record(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Change:
+    """The change that stores a record as it is now."""
+    key, value = record_item(record)
     return lambda writer: writer.put(key, value)
+
+
+def extent_items(label: str, file: FileVersion, extent: ExtentRecord) -> tuple[Item, Item]:
+    """Keys and values of one file version on a volume: by file, and by place."""
+    coded = label.encode()
+    by_file = b"E" + _FILE.pack(file.ino, file.data_version) + coded
+    by_place = _contents_prefix(label) + _U64.pack(extent.offset) + _U64.pack(file.ino)
+    return (by_file, _encode(extent)), (by_place, _VERSION.pack(file.data_version))
+
+
+def extents_in(cursor: Any, ino: int) -> Iterator[tuple[int, str, ExtentRecord]]:
+    """Version, label and extent of all versions of a file, through an LMDB cursor."""
+    prefix = b"E" + _U64.pack(ino)
+    found = cursor.set_range(prefix)
+    while found and cursor.key()[:9] == prefix:
+        key = cursor.key()
+        version: int = _VERSION.unpack_from(key, 9)[0]
+        yield version, key[13:].decode(), _extent_decode(cursor.value())
+        found = cursor.next()
 
 
 def put_extents(label: str, extents: list[tuple[FileVersion, ExtentRecord]]) -> Change:
     """The change that stores the contents of a volume."""
 
     def put(writer: Writer) -> None:
-        prefix = _contents_prefix(label)
         for file, extent in extents:
-            key = _FILE.pack(file.ino, file.data_version)
-            writer.put(b"E" + key + label.encode(), _encode(extent))
-            place = _U64.pack(extent.offset) + _U64.pack(file.ino)
-            writer.put(prefix + place, _VERSION.pack(file.data_version))
+            for key, value in extent_items(label, file, extent):
+                writer.put(key, value)
 
     return put
 

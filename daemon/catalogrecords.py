@@ -81,6 +81,9 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     bytes: int = 0
     total_sectors: int = 0
     image_xxh3: str = ""
+    """Empty where it was never told: not burned yet, or taken in by hsm rebuild."""
+    namespace_until: int = 0
+    """The namespace's journal up to here is in this volume's set of changes, or before."""
     burn_attempts: int = 0
     note: str = ""
 

@@ -138,7 +138,8 @@ class Librarian:
     def _magazine_of(self, first: int, found: dict[int, str]) -> MagazineRecord | None:
         """The magazine that stands at these slots: by its discs, else by place."""
         discs = self._catalog.discs
-        votes = Counter(discs[code].magazine for code in found.values() if code in discs)
+        known = (discs[code].magazine for code in found.values() if code in discs)
+        votes = Counter(name for name in known if name in self._catalog.magazines)
         if votes:
             return self._catalog.magazines[votes.most_common(1)[0][0]]
         standing = [
@@ -282,9 +283,10 @@ class Librarian:
 
     def _free_slot(self, barcode: str) -> int:
         """Its own slot; if another disc stands there, any empty one of the library."""
-        home = self.home(barcode)
+        disc = self._catalog.discs.get(barcode)
+        is_placed = disc is not None and disc.magazine in self._catalog.magazines
         taken = set(self.place.values())
-        free = [home, *self._slots]
+        free = [self.home(barcode), *self._slots] if is_placed else self._slots
         try:
             return next(address for address in free if address not in taken)
         except StopIteration:

@@ -89,8 +89,13 @@ class Magazines:
             unit.disc
             for unit in self.core.librarian.units
             if unit.disc in self.core.catalog.discs
-            and self.core.catalog.magazines[self.core.catalog.discs[unit.disc].magazine].exporting
+            and (magazine := self._of_disc(unit.disc)) is not None
+            and magazine.exporting
         )
+
+    def _of_disc(self, barcode: str) -> MagazineRecord | None:
+        """None where the disc was never seen in a slot (after a rebuild)."""
+        return self.core.catalog.magazines.get(self.core.catalog.discs[barcode].magazine)
 
     # -- in --------------------------------------------------------------------------
 

@@ -167,7 +167,11 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         jobs=Jobs(),
         alarms=Alarms(clock),
         metrics=Metrics(),
-        own_files=OwnFiles(Path(config.catalog.path) / "manifests", config.burn.previous_manifests),
+        own_files=OwnFiles(
+            Path(config.catalog.path) / "manifests",
+            config.burn.previous_manifests,
+            Path(config.namespace.path),
+        ),
         wake=wake,
     )
     recaller = Recaller(core)

@@ -186,14 +186,18 @@ class Migrator:
             copies=pool.copies,
         )
         entries, parents = await self._entries(claimed)
-        own = await self._own_files(header, capacity)
+        own, namespace_until = await self._own_files(header, capacity)
         chosen, left = self._pack(header, capacity, own, parents, entries)
         await self._give_back(pool.name, capacity, claimed, left)
         if all(entry.kind == "own" for entry in chosen):
             self.plans.drop(label)
             return True
         record = VolumeRecord(
-            label=label, pool=pool.name, copies=pool.copies, created_ns=header.created_ns
+            label=label,
+            pool=pool.name,
+            copies=pool.copies,
+            created_ns=header.created_ns,
+            namespace_until=namespace_until,
         )
         plan = StoredPlan(header=header, capacity_sectors=capacity, entries=chosen)
         active = activate(record, plan, self.core.clock.monotonic_s(), self.plans.own(label))
@@ -259,20 +263,27 @@ class Migrator:
 
         return await self.core.namespace.read(query)
 
-    async def _own_files(self, header: VolumeHeader, capacity: int) -> list[FileSource]:
-        """What the volume carries besides data; put into the plan's directory."""
+    async def _own_files(self, header: VolumeHeader, capacity: int) -> tuple[list[FileSource], int]:
+        """What the volume carries besides data, put into the plan's directory; and up to
+        where the namespace's changes are in it (0: they are not)."""
+        volumes = self.core.catalog.volumes.values()
         burned = [
             record
-            for record in self.core.catalog.volumes.values()
-            if record.pool == header.pool and record.image_xxh3
+            for record in volumes
+            if record.pool == header.pool and record.state != VolumeState.PLANNED
         ]
         burned.sort(key=lambda record: record.created_ns, reverse=True)
-        return await trio.to_thread.run_sync(
-            self.core.own_files.gather,
+        proved = (
+            record.namespace_until
+            for record in volumes
+            if self.core.catalog.verified_discs(record.label)
+        )
+        return await self.core.own_files.gather(
             self.plans.own(header.label),
             [record.label for record in burned],
-            header.created_ns,
+            header,
             capacity * SECTOR_BYTES,
+            max(proved, default=0),
         )
 
     def _pack(

@@ -17,6 +17,7 @@ from hsmfs.tools import (
     fsckcommand,
     librarycommands,
     policycommands,
+    rebuildcommand,
     sandboxcommands,
     statuscommand,
 )
@@ -42,6 +43,7 @@ def make_app() -> typer.Typer:
         filecommands,
         librarycommands,
         fsckcommand,
+        rebuildcommand,
         policycommands,
         sandboxcommands,
     ):

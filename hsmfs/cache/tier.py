@@ -131,7 +131,7 @@ class CacheTier:
         return _open(self.path(ino), os.O_RDWR | os.O_CLOEXEC)
 
     def open_for(self, ino: int, size: int) -> int:
-        """The data; an empty file that has none in the cache gets its file now."""
+        """The data; what has no bytes in the cache, and no file, gets its file now."""
         if size == 0 and not os.path.exists(self.path(ino)):
             return self.create(ino)
         return self.open(ino)
@@ -212,8 +212,13 @@ class CacheTier:
 
     def adopt_recall(self, ino: int, data_version: int) -> None:
         """The recall file becomes the data."""
+        path = self.path(ino)
         try:
-            os.rename(recall_path(self.root, ino, data_version), self.path(ino))
+            try:
+                os.rename(recall_path(self.root, ino, data_version), path)
+            except FileNotFoundError:  # the first file of its directory, after a rebuild
+                self._make_parent(path)
+                os.rename(recall_path(self.root, ino, data_version), path)
         except OSError as error:
             raise _fs_error(error) from error
 

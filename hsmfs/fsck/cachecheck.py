@@ -81,7 +81,8 @@ class CacheCheck:
             found, expected = "recalling, but no mark says so", "migrated while nothing runs"
             yield self.subject.finding(Kind.STATE, record.ino, found, expected, "migrated")
         if size is None:
-            yield self._missing(record)
+            if record.state not in STUBS or record.head_bytes:
+                yield self._missing(record)
         elif self.subject.is_marked(record.ino):
             return
         elif record.state in STUBS:

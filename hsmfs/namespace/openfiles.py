@@ -11,6 +11,7 @@ from typing import Final
 from hsmfs.cache.tier import CacheTier
 from hsmfs.errors import FsError
 from hsmfs.records import InodeRecord
+from hsmfs.residency import STUB_STATES
 
 WRITE_MODES: Final = (os.O_WRONLY, os.O_RDWR)
 
@@ -94,7 +95,9 @@ class OpenFiles:
     def fd(self, file: OpenFile) -> int:
         """The cache file's descriptor, opened when first needed."""
         if file.fd < 0:
-            file.fd = self.tier.open_for(file.record.ino, file.record.size)
+            record = file.record
+            is_bare = record.state in STUB_STATES and not record.head_bytes
+            file.fd = self.tier.open_for(record.ino, 0 if is_bare else record.size)
         return file.fd
 
     def reopen(self, ino: int) -> None:

@@ -331,7 +331,7 @@ class Tree:
         self.tables.add_entry(parent, name, target, here)
         self._settle(record, parent, new_parent)
         self._settle(target, new_parent, parent)
-        self.tables.journal("exchange", record.ino, parent, name, new_parent, new_name)
+        self.tables.journal("exchange", record.ino, parent, name, new_parent, new_name, target.ino)
 
     def _settle(self, record: InodeRecord, old: int, new: int) -> None:
         """Times and link counts after a move."""

@@ -22,11 +22,6 @@ from hsmfs.volume.source import (
     VolumeHeader,
 )
 
-_NUMBERS: Final = (
-    *("ino", "data_version", "size", "mode", "uid", "gid"),
-    *("mtime_ns", "atime_ns", "ctime_ns"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
@@ -60,49 +55,89 @@ def parse_header(line: bytes, label: str) -> tuple[VolumeHeader, int]:
         _bad(label, 1, error)
 
 
-def _bytes(fields: dict[str, Any], key: str) -> bytes:
-    coded = fields.get(f"{key}_b64")
-    if coded is not None:
-        return base64.b64decode(coded, validate=True)
-    return str(fields.get(key, "")).encode()
+class _Line(msgspec.Struct, kw_only=True):
+    """A line between the first and the last, or the last; fields that are unknown are left."""
+
+    kind: str
+    path: str = ""
+    path_b64: str | None = None
+    disc_path: str | None = None
+    link_of: str = ""
+    link_of_b64: str | None = None
+    target: str = ""
+    target_b64: str | None = None
+    ino: int = 0
+    data_version: int = 0
+    size: int = 0
+    mode: int = 0o100644
+    uid: int = 0
+    gid: int = 0
+    mtime_ns: int = 0
+    atime_ns: int = 0
+    ctime_ns: int = 0
+    xattrs: dict[str, str] = {}
+    sector: int = -1
+    void: bool = False
+    xxh3: str = ""
+    sha256: str = ""
+    chunks: list[str] = []
 
 
-def _source(fields: dict[str, Any]) -> FileSource:
-    is_link = fields["kind"] == "link"
-    plain = {name: int(fields[name]) for name in _NUMBERS if name in fields}
-    xattrs = fields.get("xattrs", {})
-    path = _bytes(fields, "path")
-    if fields["kind"] == "own":
+_decode: Final = msgspec.json.Decoder(_Line).decode
+
+
+def _bytes(text: str, coded: str | None) -> bytes:
+    return text.encode() if coded is None else base64.b64decode(coded, validate=True)
+
+
+def _source(line: _Line) -> FileSource:
+    kind, path, link_of = line.kind, _bytes(line.path, line.path_b64), None
+    if kind == "own":
         path = path.removeprefix(OWN_DIRECTORY + b"/")
+    elif kind == "link":
+        kind, link_of = "file", _bytes(line.link_of, line.link_of_b64)
+    xattrs = line.xattrs
     return FileSource(
         path=path,
-        kind="file" if is_link else fields["kind"],
-        link_of=_bytes(fields, "link_of") if is_link else None,
-        target=_bytes(fields, "target"),
+        kind=kind,
+        link_of=link_of,
+        target=_bytes(line.target, line.target_b64),
         xattrs={unquote_to_bytes(name): base64.b64decode(xattrs[name]) for name in xattrs},
-        **plain,
+        ino=line.ino,
+        data_version=line.data_version,
+        size=line.size,
+        mode=line.mode,
+        uid=line.uid,
+        gid=line.gid,
+        mtime_ns=line.mtime_ns,
+        atime_ns=line.atime_ns,
+        ctime_ns=line.ctime_ns,
     )
 
 
-def _result(fields: dict[str, Any], source: FileSource) -> FileResult | None:
+def _result(line: _Line, source: FileSource) -> FileResult | None:
     if not source.has_data:
         return None
+    if line.sector < 0 or line.size < 0:
+        raise ValueError(f"found sector {line.sector} and size {line.size}, expected both")
     return FileResult(
         ino=source.ino,
         data_version=source.data_version,
-        offset_bytes=int(fields["sector"]) * SECTOR_BYTES,
+        offset_bytes=line.sector * SECTOR_BYTES,
         size=source.size,
-        xxh3_128=fields["xxh3"],
-        sha256=fields["sha256"],
-        chunk_xxh3=[int(mark, 16) for mark in fields["chunks"]],
-        void=bool(fields["void"]),
+        xxh3_128=line.xxh3,
+        sha256=line.sha256,
+        chunk_xxh3=[int(mark, 16) for mark in line.chunks],
+        void=line.void,
     )
 
 
-def _entry(fields: dict[str, Any]) -> ManifestEntry:
-    source = _source(fields)
-    disc_path = "" if source.kind == "symlink" else fields.get("disc_path", fields.get("path", ""))
-    return ManifestEntry(source, _result(fields, source), disc_path)
+def _entry(line: _Line) -> ManifestEntry:
+    source = _source(line)
+    disc_path = line.path if line.disc_path is None else line.disc_path
+    return ManifestEntry(
+        source, _result(line, source), "" if source.kind == "symlink" else disc_path
+    )
 
 
 def entries_of(lines: Iterator[bytes], label: str) -> Iterator[ManifestEntry]:
@@ -112,9 +147,9 @@ def entries_of(lines: Iterator[bytes], label: str) -> Iterator[ManifestEntry]:
     proof = xxhash.xxh3_128(first + b"\n")
     for number, line in enumerate(lines, 2):
         try:
-            fields = msgspec.json.decode(line, type=dict[str, Any])
-            if fields["kind"] == "end":
-                if (number - 2, proof.hexdigest()) == (expected, fields["xxh3"]):
+            fields = _decode(line)
+            if fields.kind == "end":
+                if (number - 2, proof.hexdigest()) == (expected, fields.xxh3):
                     return
                 _bad(label, number, "lines before it are missing or changed")
             entry = _entry(fields)

@@ -11,7 +11,7 @@ from typing import Final
 
 from hsmfs.errors import MediumError
 from hsmfs.volume import parse
-from hsmfs.volume.geometry import sectors_of
+from hsmfs.volume.geometry import TAIL_SECTORS, sectors_of
 from hsmfs.volume.manifest import MANIFEST_PATH
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
 from hsmfs.volume.metadata import FILE_TYPE_DIRECTORY, FILE_TYPE_FILE
@@ -70,6 +70,15 @@ class VolumeReader:
             with closing(self._lines()) as lines:
                 self._header = parse_header(next(lines, b""), self.label)[0]
         return self._header
+
+    @property
+    def total_sectors(self) -> int:
+        """Of a volume that hsmfs wrote: up to the anchor at its end."""
+        return self._mount.partition_sector + self._mount.partition_sectors + TAIL_SECTORS
+
+    def size(self, path: str) -> int:
+        """Bytes of a file by its path on the disc; FileNotFoundError."""
+        return self._find(path).size
 
     # -- tree ---------------------------------------------------------------------------
 

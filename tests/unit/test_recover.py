@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import trio
 
 from hsmfs.daemon.ownfiles import OwnFiles
 from hsmfs.types import SECTOR_BYTES
@@ -53,7 +54,7 @@ class Library:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.own = OwnFiles(root / "manifests", 16)
+        self.own = OwnFiles(root / "manifests", 16, root / "namespace")
         self.labels: list[str] = []
 
     def burn(self, label: str, entries: Sequence[FileSource], site: str = "here") -> Path:
@@ -62,7 +63,7 @@ class Library:
         )
         into = self.root / f"{label}.own"
         newest_first = self.labels[::-1]
-        own = self.own.gather(into, newest_first, header.created_ns, CAPACITY_BYTES)
+        own, _ = trio.run(self.own.gather, into, newest_first, header, CAPACITY_BYTES, 0)
 
         def opened(source: FileSource) -> io.BytesIO:
             if source.kind == "own":

@@ -1,0 +1,190 @@
+"""The system made anew from its discs: real programs, real mount, stores gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sandboxes import Sandbox, write_files
+
+pytestmark = pytest.mark.fuse
+DISC = "20000000"
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Sandbox]:
+    sandbox = Sandbox(tmp_path / "sb")
+    sandbox.start("--drives", "2", "--slots", "12", "--disc-bytes", DISC)
+    try:
+        yield sandbox
+    finally:
+        sandbox.stop()
+
+
+def facts_of(top: Path) -> dict[str, Any]:
+    """Every attribute of every name, and of files what they hold."""
+    found: dict[str, Any] = {}
+    links: dict[int, list[str]] = {}
+    for folder, directories, files in os.walk(os.fsencode(top)):
+        for name in [*directories, *files]:
+            path = os.path.join(folder, name)
+            facts = os.lstat(path)
+            kind = stat.S_IFMT(facts.st_mode)
+            content: object = None
+            if kind == stat.S_IFREG:
+                content = Path(os.fsdecode(path)).read_bytes()
+                links.setdefault(facts.st_ino, []).append(repr(path))
+            elif kind == stat.S_IFLNK:
+                content = os.readlink(path)
+            xattrs = {
+                key: os.getxattr(path, key, follow_symlinks=False)
+                for key in os.listxattr(path, follow_symlinks=False)
+                if not key.startswith("user.hsm.")
+            }
+            found[repr(os.path.relpath(path, os.fsencode(top)))] = (
+                facts.st_ino,
+                facts.st_mode,
+                facts.st_uid,
+                facts.st_gid,
+                facts.st_nlink,
+                facts.st_size if kind != stat.S_IFDIR else 0,
+                facts.st_mtime_ns,
+                facts.st_rdev,
+                content,
+                xattrs,
+            )
+    return found | {"links": sorted(map(sorted, links.values()))}
+
+
+def lose_everything(box: Sandbox) -> None:
+    """But the discs and the configuration."""
+    box.stop()
+    for name in ("state/namespace", "state/catalog", "cache"):
+        shutil.rmtree(box.root / name)
+    (box.root / "cache").mkdir()
+
+
+def rebuild(box: Sandbox, *sources: Path, code: int = 0) -> Any:
+    words = [word for source in sources for word in ("--from", str(source))]
+    done = box.hsm("rebuild", *words, check=False)
+    assert isinstance(done, dict), done.stderr
+    return done
+
+
+def library(box: Sandbox) -> Path:
+    return box.root / "library"
+
+
+def images(box: Sandbox, label: str) -> list[Path]:
+    discs = [disc["barcode"] for disc in box.discs() if disc["volume"] == label]
+    return [library(box) / "discs" / f"{barcode}.img" for barcode in discs]
+
+
+def make_awkward(box: Sandbox) -> None:
+    mnt = box.mnt
+    write_files(mnt / "病历" / "影像", 10, 300_000)
+    (mnt / "病历" / "empty").touch()
+    os.link(mnt / "病历" / "影像" / "f0001", mnt / "hard")
+    os.symlink(b"\xff nowhere", mnt / "sym")
+    os.mkdir(mnt / "empty dir", 0o2711)
+    os.mkfifo(mnt / "pipe")
+    with open(os.fsencode(mnt) + b"/not-utf8-\xff\xfe", "wb") as file:
+        file.write(b"x" * 5000)
+    os.setxattr(mnt / "hard", "user.note", b"\0\1")
+    os.setxattr(mnt / "病历", "user.dir", b"d")
+    os.chown(mnt / "病历" / "影像", 12, 34)
+    os.chmod(mnt / "hard", 0o4711)
+    os.utime(mnt / "hard", ns=(-1_000_000_000, 5_000_000_000_123_456_789))
+
+
+def test_everything_comes_back_from_the_discs(box: Sandbox) -> None:
+    make_awkward(box)
+    box.migrate_and_release(box.mnt / "病历")
+    os.rename(box.mnt / "病历" / "影像", box.mnt / "moved")
+    os.unlink(box.mnt / "moved" / "f0003")
+    os.rename(box.mnt / "moved" / "f0004", box.mnt / "moved" / "f0005")
+    os.chmod(box.mnt / "moved" / "f0006", 0o600)
+    os.setxattr(box.mnt / "moved" / "f0007", "user.late", b"1")
+    write_files(box.mnt / "second", 5, 200_000)
+    box.migrate_and_release()
+    before = facts_of(box.mnt)
+    volumes = {disc["volume"] for disc in box.discs()} - {""}
+    assert len(volumes) >= 2
+    box.stop()
+    lose_everything(box)
+    done = rebuild(box, library(box))
+    assert done["not_whole"] == 0, done
+    assert done["changes_complete"], done
+    assert set(done["volumes"]) == volumes
+    checked = box.hsm("fsck", check=False)
+    assert checked["findings"] == []
+    box.start()
+    assert facts_of(box.mnt) == before
+    # and it goes on: new files, new volumes, again from the discs
+    write_files(box.mnt / "third", 3, 100_000)
+    box.migrate_and_release()
+    before = facts_of(box.mnt)
+    lose_everything(box)
+    assert rebuild(box, library(box))["not_whole"] == 0
+    box.start()
+    assert facts_of(box.mnt) == before
+
+
+def test_a_missing_volume_is_named_and_the_rest_is_whole(box: Sandbox, tmp_path: Path) -> None:
+    write_files(box.mnt / "one", 4, 100_000, seed=1)
+    box.migrate_and_release()
+    (label,) = {disc["volume"] for disc in box.discs()} - {""}
+    write_files(box.mnt / "two", 4, 100_000, seed=2)
+    box.migrate_and_release()
+    before = facts_of(box.mnt)
+    lost = images(box, label)
+    lose_everything(box)
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for image in lost:
+        shutil.move(image, aside)
+    done = rebuild(box, library(box))
+    assert done["missing_volumes"] == {label: 4}
+    assert done["files"] == 4
+    assert {line["path"] for line in done["examples"]} == {f"one/f000{n}" for n in range(4)}
+    box.start()
+    assert set(os.listdir(box.mnt / "one")) == {f"f000{n}" for n in range(4)}
+    assert {os.stat(path).st_size for path in (box.mnt / "two").iterdir()} == {
+        value[5] for key, value in before.items() if "two/f" in key
+    }
+    assert (box.mnt / "two" / "f0000").read_bytes() == before["b'two/f0000'"][8]
+    # the discs turn up: from all of them all is whole
+    lose_everything(box)
+    assert rebuild(box, aside, library(box))["not_whole"] == 0
+    for image in aside.iterdir():
+        shutil.move(image, library(box) / "discs")
+    box.start()
+    assert facts_of(box.mnt) == before
+
+
+def test_what_is_in_use_is_not_replaced(box: Sandbox) -> None:
+    write_files(box.mnt / "one", 1, 100_000)
+    box.migrate_and_release()
+    done = box.hsm("rebuild", "--from", str(library(box)), check=False)
+    assert done.returncode == 1
+    assert "runs" in done.stderr
+    box.stop()
+    done = box.hsm("rebuild", "--from", str(library(box)), check=False)
+    assert done.returncode == 1
+    assert "expected none or an empty one" in done.stderr
+    shutil.rmtree(box.root / "state" / "namespace")
+    shutil.rmtree(box.root / "state" / "catalog")
+    for source, why in ((box.root / "absent", "found nothing"), (box.root / "run", "no images")):
+        done = box.hsm("rebuild", "--from", str(source), check=False)
+        assert done.returncode == 1
+        assert why in done.stderr
+    box.configure('id = "', 'id = "x')
+    done = box.hsm("rebuild", "--from", str(library(box)), check=False)
+    assert done.returncode == 1
+    assert "found a disc of site" in done.stderr
+    assert not (box.root / "state" / "namespace").exists()

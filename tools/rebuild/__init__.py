@@ -1,0 +1,1 @@
+"""The system made anew from its discs: namespace and catalog."""

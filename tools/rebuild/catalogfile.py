@@ -1,0 +1,144 @@
+"""The new catalog, written in bulk: extents as they come, records at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from hsmfs.daemon.catalog import (
+    SCHEMA_VERSION,
+    extent_items,
+    extents_in,
+    record_item,
+)
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    ExtentRecord,
+    VolumeRecord,
+    VolumeState,
+)
+from hsmfs.store.interface import Item
+from hsmfs.tools.rebuild.images import FoundVolume
+from hsmfs.types import FileVersion
+from hsmfs.volume.source import VolumeHeader
+
+BATCH_ITEMS: Final = 50_000
+LABELS_SKIPPED: Final = 1000
+"""Numbers of volumes that nobody told of are not given again."""
+MISSING_NOTE: Final = "known by later volumes' manifests; hsm rebuild was given none of its discs"
+_NUMBER: Final = re.compile(r"-(\d{6,})$")
+
+
+class CatalogFile:
+    """An LMDB environment that nobody else has open."""
+
+    def __init__(self, path: Path, map_bytes: int) -> None:
+        path.mkdir(parents=True)
+        self._env: Any = lmdb.open(str(path), map_size=map_bytes, sync=False, metasync=False)
+        self._items: list[Item] = []
+        self.totals: dict[str, list[int]] = {}
+        """Files and bytes of each volume."""
+
+    def extent(self, label: str, file: FileVersion, extent: ExtentRecord) -> None:
+        """Where a version lies on a volume."""
+        self._items += extent_items(label, file, extent)
+        totals = self.totals.setdefault(label, [0, 0])
+        totals[0] += 1
+        totals[1] += extent.size
+        if len(self._items) >= BATCH_ITEMS:
+            self.flush()
+
+    def flush(self) -> None:
+        """What was put can be read."""
+        self._items.sort()
+        with self._env.begin(write=True) as txn:
+            txn.cursor().putmulti(self._items)
+        self._items = []
+
+    def reader(self) -> ExtentReader:
+        """For questions by inode; close it before more is put."""
+        return ExtentReader(self._env.begin())
+
+    def drop(self, label: str, file: FileVersion, extent: ExtentRecord) -> None:
+        """An extent that must not be taken for a copy."""
+        with self._env.begin(write=True) as txn:
+            for key, _ in extent_items(label, file, extent):
+                txn.delete(key)
+
+    def records(
+        self, found: Iterable[FoundVolume], missing: Iterable[VolumeHeader], library: str
+    ) -> None:
+        """Volumes and discs, and where their numbers go on."""
+        items: list[Item] = [(b"Mschema", b"%d" % SCHEMA_VERSION)]
+        highest = 0
+        for volume in found:
+            highest = max(highest, _number(volume.label))
+            items.append(record_item(self._volume(volume.header, volume.sectors, volume.barcodes)))
+            items += [record_item(_disc(barcode, volume, library)) for barcode in volume.barcodes]
+        for header in missing:
+            highest = max(highest, _number(header.label))
+            items.append(record_item(self._volume(header, 0, [])))
+        items.append((b"Mnext_volume", b"%d" % (highest + 1 + LABELS_SKIPPED)))
+        with self._env.begin(write=True) as txn:
+            for key, value in items:
+                txn.put(key, value)
+
+    def _volume(self, header: VolumeHeader, sectors: int, barcodes: list[str]) -> VolumeRecord:
+        files, size = self.totals.get(header.label, [0, 0])
+        enough = len(barcodes) >= header.copies
+        return VolumeRecord(
+            label=header.label,
+            pool=header.pool,
+            state=VolumeState.COMPLETE if enough else VolumeState.SHORT,
+            copies=header.copies,
+            created_ns=header.created_ns,
+            files=files,
+            bytes=size,
+            total_sectors=sectors,
+            note="" if sectors else MISSING_NOTE,
+        )
+
+    def close(self) -> None:
+        """All is on disk."""
+        self._env.sync(True)
+        self._env.close()
+
+
+class ExtentReader:
+    """A snapshot of the extents."""
+
+    def __init__(self, txn: Any) -> None:
+        self._txn = txn
+        self._cursor = txn.cursor()
+
+    def of(self, ino: int) -> list[tuple[int, str, ExtentRecord]]:
+        """Version, label and extent of all that volumes have of an inode, oldest first."""
+        return list(extents_in(self._cursor, ino))
+
+    def close(self) -> None:
+        self._txn.abort()
+
+
+def _disc(barcode: str, volume: FoundVolume, library: str) -> DiscRecord:
+    """Verified counts: its manifest was read, and each byte is proved again by its
+    hash when it is recalled. When it was verified last is not known: scrub has it first."""
+    return DiscRecord(
+        barcode=barcode,
+        magazine="",
+        position=0,
+        library=library,
+        state=DiscState.VERIFIED,
+        volume=volume.label,
+        used_sectors=volume.sectors,
+        note="taken in by hsm rebuild",
+    )
+
+
+def _number(label: str) -> int:
+    found = _NUMBER.search(label)
+    return int(found[1]) if found else 0

@@ -1,0 +1,168 @@
+"""Manifests and namespace sets into the scratch store, extents into the new catalog."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from hsmfs.daemon.catalogrecords import ExtentRecord
+from hsmfs.daemon.namespaceset import FORMAT, SetHeader, SetLine
+from hsmfs.daemon.ownfiles import MANIFEST_SUFFIX, MANIFESTS_DIRECTORY, NAMESPACE_NAME
+from hsmfs.errors import HsmError, MediumError
+from hsmfs.tools.rebuild.catalogfile import CatalogFile
+from hsmfs.tools.rebuild.images import FoundVolume, volume_reader
+from hsmfs.tools.rebuild.scratch import Known, Scratch
+from hsmfs.types import FileVersion
+from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
+from hsmfs.volume.reader import LINE_BYTES_MAX, VolumeReader
+from hsmfs.volume.source import VolumeHeader
+
+UNPACKED_BYTES_MAX: Final = 64 << 30
+"""Of one packed file of a volume's own: a bound against made-up ones."""
+PIECE_BYTES: Final = 1 << 20
+_decode_header: Final = msgspec.json.Decoder(SetHeader).decode
+_decode_line: Final = msgspec.json.Decoder(SetLine).decode
+
+
+@dataclass(slots=True)
+class Collected:
+    """What was seen on the way."""
+
+    notes: list[str] = field(default_factory=list)
+    """Damage that was met."""
+    missing: dict[str, VolumeHeader] = field(default_factory=dict)
+    """Volumes that others tell of and nobody gave us."""
+    sets: list[SetHeader] = field(default_factory=list)
+    highest_ino: int = 0
+    void_files: int = 0
+
+    def is_complete(self) -> bool:
+        """Whether the sets cover all changes from a full one to the newest."""
+        reached = -1
+        for one in sorted(self.sets, key=lambda one: (one.until, not one.full)):
+            if one.full:
+                reached = one.until
+            elif reached >= one.since:
+                reached = max(reached, one.until)
+        return bool(self.sets) and reached == max(one.until for one in self.sets)
+
+
+class Collector:
+    """Reads one volume after the other, in any order."""
+
+    def __init__(self, scratch: Scratch, catalog: CatalogFile, given: Iterable[str]) -> None:
+        self.scratch = scratch
+        self.catalog = catalog
+        self.result = Collected()
+        self._given = set(given)
+
+    def volume(self, found: FoundVolume) -> None:
+        """All of a volume's manifest and own files."""
+        descriptor = os.open(found.image, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            reader = volume_reader(descriptor)
+            with self._damage_noted(f"volume {found.label}"):
+                self._entries(found.header, reader.manifest(), reader, is_missing=False)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _damage_noted(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except (HsmError, OSError, EOFError, zlib.error, msgspec.MsgspecError) as error:
+            self.result.notes.append(f"{where}: {error}")
+
+    def _entries(
+        self,
+        header: VolumeHeader,
+        entries: Iterable[ManifestEntry],
+        reader: VolumeReader | None,
+        is_missing: bool,
+    ) -> None:
+        for entry in entries:
+            if entry.source.kind == "own":
+                if reader is not None:
+                    self._own(reader, os.fsdecode(entry.source.path))
+                continue
+            self._entry(header, entry, is_missing)
+
+    def _entry(self, header: VolumeHeader, entry: ManifestEntry, is_missing: bool) -> None:
+        source, result = entry.source, entry.result
+        self.result.highest_ino = max(self.result.highest_ino, source.ino)
+        if result is not None and result.void:
+            self.result.void_files += 1
+            return
+        kind = "link" if source.link_of is not None else source.kind
+        known = Known(
+            header.label, kind, source.path, source.data_version, source.size, source.mode,
+            source.uid, source.gid, source.mtime_ns, source.atime_ns, source.ctime_ns,
+            source.xattrs, source.target, is_missing,
+        )  # fmt: skip
+        self.scratch.known(known, source.ino, header.created_ns)
+        if result is not None:
+            extent = ExtentRecord(
+                offset=result.offset_bytes,
+                size=result.size,
+                xxh3_128=result.xxh3_128,
+                sha256=result.sha256,
+                chunks=result.chunk_xxh3,
+                path=source.path.decode("utf-8", "backslashreplace"),
+            )
+            self.catalog.extent(header.label, FileVersion(result.ino, result.data_version), extent)
+
+    # -- the volume's own files ----------------------------------------------------------
+
+    def _own(self, reader: VolumeReader, path: str) -> None:
+        directory, _, name = path.rpartition("/")
+        with self._damage_noted(f"volume {reader.label}: .hsm/{path}"):
+            if path == NAMESPACE_NAME:
+                self._set(_lines(reader.stream_file(f"/.hsm/{path}")))
+            elif directory == MANIFESTS_DIRECTORY and name.endswith(MANIFEST_SUFFIX):
+                label = name.removesuffix(MANIFEST_SUFFIX)
+                if label not in self._given and label not in self.result.missing:
+                    self._previous(label, _lines(reader.stream_file(f"/.hsm/{path}")))
+
+    def _previous(self, label: str, lines: Iterator[bytes]) -> None:
+        first = next(lines, b"")
+        header = parse_header(first, label)[0]
+        self.result.missing[label] = header
+
+        def again() -> Iterator[bytes]:
+            yield first
+            yield from lines
+
+        self._entries(header, entries_of(again(), label), None, is_missing=True)
+
+    def _set(self, lines: Iterator[bytes]) -> None:
+        header = _decode_header(next(lines, b""))
+        if header.format > FORMAT:
+            raise MediumError(f"found format {header.format}, expected at most {FORMAT}")
+        for raw in lines:
+            line = _decode_line(raw)
+            self.result.highest_ino = max(self.result.highest_ino, line.ino)
+            self.scratch.line(line, header.until, stat.S_ISDIR(line.mode))
+        self.result.sets.append(header)
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines of a gzip file (RFC 1952), bounded in length and in all."""
+    unpacker, rest, left = zlib.decompressobj(wbits=31), b"", UNPACKED_BYTES_MAX
+    for piece in pieces:
+        while piece:
+            data = unpacker.decompress(piece, PIECE_BYTES)
+            piece = unpacker.unconsumed_tail
+            left -= len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
+            if left < 0 or len(rest) > LINE_BYTES_MAX:
+                raise MediumError("found more or longer lines than any volume has")
+    if not unpacker.eof or rest:
+        raise MediumError("found the end of the file within a line")

@@ -1,0 +1,109 @@
+"""The discs that a rebuild gets: opened, known by their labels, told apart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from hsmfs.errors import CallerError, HsmError, MediumError
+from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.manifest import MANIFEST_PATH
+from hsmfs.volume.reader import VolumeReader
+from hsmfs.volume.source import VolumeHeader
+
+IMAGE_SUFFIXES: Final = (".img", ".iso", ".udf")
+DISCS_DIRECTORY: Final = "discs"
+LIBRARY_FILE: Final = "library.json"
+"""In the directory of an emulated library."""
+
+
+@dataclass(slots=True)
+class FoundVolume:
+    """One volume, and where its copies are."""
+
+    header: VolumeHeader
+    image: Path
+    """The copy that is read."""
+    manifest_bytes: int
+    sectors: int
+    barcodes: list[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return self.header.label
+
+
+def volume_reader(descriptor: int) -> VolumeReader:
+    """A volume in an open image or device."""
+
+    def read(sector: int, sectors: int) -> bytes:
+        try:
+            return os.pread(descriptor, sectors * SECTOR_BYTES, sector * SECTOR_BYTES)
+        except OSError as error:
+            raise MediumError(f"sector {sector}: {error.strerror}") from error
+
+    return VolumeReader(read, os.lseek(descriptor, 0, os.SEEK_END) // SECTOR_BYTES)
+
+
+def images_of(sources: Iterable[Path]) -> Iterator[Path]:
+    """Image files and devices; of a directory all images in it. CallerError for others."""
+    for source in sources:
+        if not source.is_dir():
+            if not source.exists():
+                raise CallerError(
+                    f"{source}: found nothing, expected an image, a drive, or a directory of images"
+                )
+            yield source
+            continue
+        inside = source / DISCS_DIRECTORY if (source / LIBRARY_FILE).exists() else source
+        images = sorted(path for path in inside.iterdir() if path.suffix in IMAGE_SUFFIXES)
+        if not images:
+            raise CallerError(
+                f"{inside}: found no images ({', '.join(IMAGE_SUFFIXES)}), expected at least one"
+            )
+        yield from images
+
+
+def find(
+    sources: Iterable[Path], site: str
+) -> tuple[dict[str, FoundVolume], list[tuple[str, str]]]:
+    """Volumes by label, and images that are left out with the reason.
+
+    Raises CallerError where two discs of one label differ: one of them is not
+    what it says, and only a person can tell which.
+    """
+    volumes: dict[str, FoundVolume] = {}
+    left_out: list[tuple[str, str]] = []
+    for image in images_of(sources):
+        try:
+            found = _open(image, site)
+        except (HsmError, OSError) as error:
+            left_out.append((str(image), str(error)))
+            continue
+        known = volumes.setdefault(found.label, found)
+        if (known.header, known.manifest_bytes) != (found.header, found.manifest_bytes):
+            raise CallerError(
+                f"{image} and {known.image}: found two different volumes of label {found.label}, "
+                "expected copies of one; give one of them only (see hsm volume dump)"
+            )
+        if not image.is_block_device():
+            known.barcodes.append(image.stem)
+    return volumes, left_out
+
+
+def _open(image: Path, site: str) -> FoundVolume:
+    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        reader = volume_reader(descriptor)
+        header = reader.header
+        if header.site != site:
+            raise CallerError(
+                f"found a disc of site {header.site!r}, expected {site!r} (site.id of the "
+                "configuration)"
+            )
+        return FoundVolume(header, image, reader.size(MANIFEST_PATH), reader.total_sectors)
+    finally:
+        os.close(descriptor)

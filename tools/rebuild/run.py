@@ -1,0 +1,147 @@
+"""The rebuild as a whole: gather, write beside, put in place.
+
+Both stores are written under names of their own and get theirs at the end, the
+catalog first. A file in the catalog tells until then that the namespace is
+still to come, so that a rebuild that was killed is simply run again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from hsmfs.cache.tier import CacheTier
+from hsmfs.config import Config
+from hsmfs.errors import CallerError
+from hsmfs.store.lmdbstore import LmdbStore
+from hsmfs.tools.rebuild.catalogfile import CatalogFile
+from hsmfs.tools.rebuild.collect import Collected, Collector
+from hsmfs.tools.rebuild.images import FoundVolume, find
+from hsmfs.tools.rebuild.namespacefile import NamespaceFile
+from hsmfs.tools.rebuild.scratch import Scratch
+from hsmfs.tools.rebuild.tree import Outcome, TreeBuilder
+
+NEW: Final = ".rebuild"
+SCRATCH: Final = ".rebuild-scratch"
+UNFINISHED: Final = "rebuild.unfinished"
+"""In a catalog whose namespace is still to be put in place."""
+DATA: Final = "data.mdb"
+Tell = Callable[[str, str, str], None]
+
+
+def check_empty(config: Config) -> None:
+    """CallerError where there is something that a rebuild would replace."""
+    catalog = Path(config.catalog.path)
+    if not (catalog / UNFINISHED).exists():
+        _want_empty(catalog, config.catalog.map_bytes, b"V", "the catalog knows volumes")
+    _want_empty(
+        Path(config.namespace.path), config.namespace.map_bytes, b"D", "the namespace has files"
+    )
+
+
+def _want_empty(path: Path, map_bytes: int, table: bytes, found: str) -> None:
+    if not (path / DATA).exists():
+        return
+    store = LmdbStore(path, map_bytes, read_only=True)
+    try:
+        with store.snapshot() as reader:
+            if any(True for _ in reader.scan(table, bytes([table[0] + 1]), limit=1)):
+                raise CallerError(
+                    f"{path}: found a store in use ({found}), expected none or an empty one; "
+                    "move it away first if the discs are to replace it"
+                )
+    finally:
+        store.close()
+
+
+def rebuild(
+    config: Config, sources: Sequence[Path], tell: Tell
+) -> tuple[dict[str, FoundVolume], list[tuple[str, str]], Collected, Outcome]:
+    """Both stores from discs; ``tell`` gets files that are not whole, as they are met.
+
+    Raises CallerError where no volume is found or two do not go together.
+    """
+    volumes, left_out = find(sources, config.site.id)
+    if not volumes:
+        why = "; ".join(f"{image}: {reason}" for image, reason in left_out)
+        raise CallerError(f"found no volume of site {config.site.id!r} ({why})")
+    places = Path(config.namespace.path), Path(config.catalog.path)
+    for place in places:
+        shutil.rmtree(_beside(place, NEW), ignore_errors=True)
+    scratch = Scratch(_beside(places[0], SCRATCH))
+    try:
+        collected, outcome = _write(config, volumes, scratch, tell)
+    finally:
+        scratch.close()
+    put_in_place(*places)
+    return volumes, left_out, collected, outcome
+
+
+def _write(
+    config: Config, volumes: dict[str, FoundVolume], scratch: Scratch, tell: Tell
+) -> tuple[Collected, Outcome]:
+    catalog = CatalogFile(_beside(Path(config.catalog.path), NEW), config.catalog.map_bytes)
+    collector = Collector(scratch, catalog, volumes)
+    for volume in volumes.values():
+        collector.volume(volume)
+    scratch.flush()
+    catalog.flush()
+    collected = collector.result
+    namespace = NamespaceFile(
+        _beside(Path(config.namespace.path), NEW),
+        config.namespace.map_bytes,
+        collected.highest_ino,
+    )
+    tier = config.tier[0]
+    builder = TreeBuilder(
+        scratch,
+        catalog,
+        namespace,
+        CacheTier(tier.name, Path(tier.path)),
+        {label: max(1, len(volume.barcodes)) for label, volume in volumes.items()},
+        collected.is_complete(),
+        time.time_ns(),
+    )
+    builder.outcome.tell = tell
+    outcome = builder.run()
+    catalog.records(volumes.values(), collected.missing.values(), config.library[0].name)
+    catalog.close()
+    namespace.close(max((one.until for one in collected.sets), default=0))
+    return collected, outcome
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def put_in_place(namespace: Path, catalog: Path) -> None:
+    """The two new stores get their names; what was there (empty stores) is kept beside."""
+    (_beside(catalog, NEW) / UNFINISHED).touch()
+    stamp = time.strftime(".before-rebuild-%Y%m%d-%H%M%S", time.gmtime())
+    for path in (catalog, namespace):
+        if path.exists():
+            _set_aside(path, stamp)
+        os.rename(_beside(path, NEW), path)
+        _sync_directory(path.parent)
+    (catalog / UNFINISHED).unlink()
+    _sync_directory(catalog)
+
+
+def _set_aside(path: Path, stamp: str) -> None:
+    target, number = _beside(path, stamp), 0
+    while target.exists():
+        number += 1
+        target = _beside(path, f"{stamp}.{number}")
+    os.rename(path, target)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,154 @@
+"""``hsm rebuild``: namespace and catalog made anew from discs alone."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import IO, Annotated, Any, Final
+
+import typer
+
+from hsmfs.errors import CallerError, HsmError
+from hsmfs.tools.fsckcommand import stopped
+from hsmfs.tools.output import complain, print_json, say, size_words
+from hsmfs.tools.rebuild.collect import Collected
+from hsmfs.tools.rebuild.images import FoundVolume
+from hsmfs.tools.rebuild.run import check_empty, rebuild
+from hsmfs.tools.rebuild.tree import Outcome
+from hsmfs.tools.system import ConfigOption, JsonOption, open_system
+
+EXIT_IN_PART: Final = 3
+SHOWN_MAX: Final = 20
+"""Files that are not whole, on the screen; --report has all."""
+
+
+def add(app: typer.Typer) -> None:
+    """Put this module's command into the application."""
+    app.command("rebuild")(rebuild_command)
+
+
+def rebuild_command(
+    ctx: typer.Context,
+    sources: Annotated[
+        list[Path],
+        typer.Option(
+            "--from",
+            metavar="IMAGE|DRIVE|DIRECTORY",
+            help="Disc images, drives with a disc in them, or directories of images; "
+            "repeat it for several, in any order.",
+        ),
+    ],
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE", help="Each file that is not whole, as JSON lines."
+        ),
+    ] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make namespace and catalog anew from discs, on a stopped system without data."""
+    system = open_system(ctx, config)
+    told = _Told(report)
+    with stopped(system.config):
+        check_empty(system.config)
+        try:
+            volumes, left_out, collected, outcome = rebuild(system.config, sources, told.tell)
+        except OSError as error:
+            raise HsmError(f"{error.filename}: {error.strerror}") from error
+        finally:
+            told.close()
+    facts = _facts(volumes, left_out, collected, outcome, told)
+    if json:
+        print_json(facts)
+    else:
+        _show(facts)
+    if left_out or collected.notes or facts["not_whole"]:
+        raise typer.Exit(EXIT_IN_PART)
+
+
+class _Told:
+    """Files that are not whole: the first in memory, all in the report's file."""
+
+    def __init__(self, report: Path | None) -> None:
+        self.shown: list[dict[str, str]] = []
+        self._file: IO[str] | None = None
+        try:
+            if report is not None:
+                self._file = report.open("w", encoding="ascii")
+        except OSError as error:
+            raise CallerError(f"--report: {report}: {error.strerror}") from error
+
+    def tell(self, what: str, path: str, why: str) -> None:
+        """One file."""
+        line = {"what": what, "path": path, "why": why}
+        if len(self.shown) < SHOWN_MAX:
+            self.shown.append(line)
+        if self._file is not None:
+            self._file.write(jsonlib.dumps(line) + "\n")
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _facts(
+    volumes: dict[str, FoundVolume],
+    left_out: list[tuple[str, str]],
+    collected: Collected,
+    outcome: Outcome,
+    told: _Told,
+) -> dict[str, Any]:
+    waiting = sum(outcome.waiting.values())
+    return {
+        "volumes": sorted(volumes),
+        "discs": sum(len(volume.barcodes) for volume in volumes.values()),
+        "left_out": [{"image": image, "why": why} for image, why in left_out],
+        "damage": collected.notes,
+        "missing_volumes": {
+            label: outcome.waiting.get(label, 0) for label in sorted(collected.missing)
+        },
+        "changes_complete": collected.is_complete(),
+        "files": outcome.files,
+        "bytes": outcome.bytes,
+        "directories": outcome.directories,
+        "others": outcome.others,
+        "older": outcome.older,
+        "waiting": waiting,
+        "lost": outcome.lost,
+        "superseded": outcome.superseded,
+        "moved_to_lost_found": outcome.moved,
+        "not_whole": outcome.older + waiting + outcome.lost,
+        "examples": told.shown,
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
+    say(f"{len(facts['volumes'])} volumes on {facts['discs']} discs: {', '.join(facts['volumes'])}")
+    for one in facts["left_out"]:
+        complain(f"left out: {one['image']}: {one['why']}")
+    for note in facts["damage"]:
+        complain(f"damage: {note}")
+    for label, files in facts["missing_volumes"].items():
+        complain(f"missing: volume {label}; {files} files wait for it")
+    say(
+        f"{facts['files']} files ({size_words(facts['bytes'])}) whole, {facts['directories']} "
+        f"directories, {facts['others']} links and special files"
+    )
+    if facts["not_whole"]:
+        complain(
+            f"{facts['older']} files only in an older version, {facts['waiting']} wait for a "
+            f"missing volume, {facts['lost']} lost"
+        )
+    for one in facts["examples"]:
+        complain(f"{one['what']}: {one['path']}: {one['why']}")
+    if not facts["changes_complete"]:
+        complain(
+            "not all sets of namespace changes are on these discs: names, owners and deletions "
+            "since may be missing; files then have the paths under which they were burned"
+        )
+    if facts["superseded"]:
+        say(f"{facts['superseded']} older files were left out: newer ones have their paths")
+    if facts["moved_to_lost_found"]:
+        complain(f"{facts['moved_to_lost_found']} things without a place are in lost+found")
+    say("next: start hsmfs and hsmd; hsm fsck proves the result")
