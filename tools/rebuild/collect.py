@@ -18,7 +18,7 @@ from hsmfs.daemon.ownfiles import MANIFEST_SUFFIX, MANIFESTS_DIRECTORY, NAMESPAC
 from hsmfs.errors import HsmError, MediumError
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
 from hsmfs.tools.rebuild.images import FoundVolume, volume_reader
-from hsmfs.tools.rebuild.scratch import Known, Scratch
+from hsmfs.tools.rebuild.scratch import Full, Known, Scratch
 from hsmfs.types import FileVersion
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
 from hsmfs.volume.reader import LINE_BYTES_MAX, VolumeReader
@@ -42,6 +42,11 @@ class Collected:
     sets: list[SetHeader] = field(default_factory=list)
     highest_ino: int = 0
     void_files: int = 0
+
+    def full(self) -> Full | None:
+        """The newest full set."""
+        full = [Full(one.until, one.time_ns) for one in self.sets if one.full]
+        return max(full, default=None)
 
     def is_complete(self) -> bool:
         """Whether the sets cover all changes from a full one to the newest."""

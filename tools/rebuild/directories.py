@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hsmfs.daemon.namespaceset import SetLine
-from hsmfs.tools.rebuild.scratch import DIRECTORIES, Known, Said, Scratch
+from hsmfs.tools.rebuild.scratch import DIRECTORIES, Full, Known, Said, Scratch
 from hsmfs.types import ROOT_INODE
 
 LOST_NAME: Final = b"lost+found"
@@ -38,12 +38,14 @@ class Directories:
     _lost: int = 0
 
     @classmethod
-    def gather(cls, scratch: Scratch, complete: bool, new_ino: Callable[[], int]) -> Directories:
+    def gather(
+        cls, scratch: Scratch, full: Full | None, complete: bool, new_ino: Callable[[], int]
+    ) -> Directories:
         """From the scratch store; ``complete`` where the sets know all that is."""
         here = cls(_new_ino=new_ino)
         here.by_ino[ROOT_INODE] = Directory(ROOT_INODE, ROOT_INODE, b"")
         unplaced: list[Said] = []
-        for said in scratch.said(DIRECTORIES):
+        for said in scratch.said(DIRECTORIES, full):
             here._take(said, complete, unplaced)
         here._attach_all()
         here._number_paths()

@@ -103,7 +103,7 @@ def _write(
         namespace,
         CacheTier(tier.name, Path(tier.path)),
         {label: max(1, len(volume.barcodes)) for label, volume in volumes.items()},
-        collected.is_complete(),
+        collected,
         time.time_ns(),
     )
     builder.outcome.tell = tell

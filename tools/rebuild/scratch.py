@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lmdb
 import msgspec
@@ -53,6 +53,13 @@ class Known(msgspec.Struct, array_like=True):
     """Its volume is known by another's manifests only."""
 
 
+class Full(NamedTuple):
+    """The newest full set: up to where in the journal, and when."""
+
+    until: int
+    time_ns: int
+
+
 class Said(msgspec.Struct):
     """All that the discs say of one inode."""
 
@@ -60,6 +67,14 @@ class Said(msgspec.Struct):
     newest: SetLine | None
     lines: list[Known]
     """Of its manifests, oldest volume first."""
+    until: int = -1
+    """Of the set that ``newest`` is of."""
+    created_ns: int = -1
+    """Of the newest volume of ``lines``."""
+
+    def is_outdated(self, full: Full | None) -> bool:
+        """Whether a full set is newer than all that is said: it has no such inode."""
+        return full is not None and self.until < full.until and self.created_ns < full.time_ns
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -106,8 +121,11 @@ class Scratch:
             txn.cursor().putmulti(self._items)
         self._items = []
 
-    def said(self, table: bytes) -> Iterator[Said]:
-        """All inodes of a table, ascending."""
+    def said(self, table: bytes, full: Full | None = None) -> Iterator[Said]:
+        """All inodes of a table, ascending, but those of which a full set is newer."""
+        return (one for one in self._said(table) if not one.is_outdated(full))
+
+    def _said(self, table: bytes) -> Iterator[Said]:
         with self._env.begin() as txn, txn.cursor() as cursor:
             if not cursor.set_range(table):
                 return
@@ -129,11 +147,13 @@ def _within(items: Iterator[Item], table: bytes) -> Iterator[Item]:
 
 
 def _said(ino: int, group: Iterator[Item]) -> Said:
+    said = Said(ino, None, [])
     newest: bytes | None = None
-    lines = []
     for key, value in group:
         if key[9:10] == b"n":
-            newest = value
+            newest, said.until = value, _U64.unpack_from(key, 10)[0]
         else:
-            lines.append(_decode_known(value))
-    return Said(ino, _decode_line(newest) if newest is not None else None, lines)
+            said.lines.append(_decode_known(value))
+            said.created_ns = _U64.unpack_from(key, 10)[0]
+    said.newest = _decode_line(newest) if newest is not None else None
+    return said

@@ -15,6 +15,7 @@ from hsmfs.daemon.namespaceset import SetLine
 from hsmfs.namespace import schema
 from hsmfs.records import FLAG_SEEN, InodeRecord, within_time
 from hsmfs.tools.rebuild.catalogfile import CatalogFile, ExtentReader
+from hsmfs.tools.rebuild.collect import Collected
 from hsmfs.tools.rebuild.directories import Directories, Directory
 from hsmfs.tools.rebuild.namespacefile import NamespaceFile, Place
 from hsmfs.tools.rebuild.scratch import OTHERS, Known, Said, Scratch
@@ -56,7 +57,7 @@ class TreeBuilder:
         namespace: NamespaceFile,
         tier: CacheTier,
         copies: dict[str, int],
-        complete: bool,
+        collected: Collected,
         now_ns: int,
     ) -> None:
         self.scratch = scratch
@@ -65,11 +66,11 @@ class TreeBuilder:
         self.tier = tier
         self.copies = copies
         """Discs of each volume; none of one that was not given."""
-        self.complete = complete
+        self.full, self.complete = collected.full(), collected.is_complete()
         self.now_ns = now_ns
         self.outcome = Outcome()
         self._dropped: list[tuple[str, FileVersion, ExtentRecord]] = []
-        self.directories = Directories.gather(scratch, complete, namespace.number)
+        self.directories = Directories.gather(scratch, self.full, self.complete, namespace.number)
         self._claims: dict[Place, int] = {}
 
     def run(self) -> Outcome:
@@ -77,7 +78,7 @@ class TreeBuilder:
         extents = self.catalog.reader()
         if not self.complete:
             self._claim_names()
-        for said in self.scratch.said(OTHERS):
+        for said in self.scratch.said(OTHERS, self.full):
             self._other(said, extents)
         extents.close()
         self.directories.count_children()
@@ -94,7 +95,7 @@ class TreeBuilder:
         """Without all sets two inodes may claim one path: the one that a set names
         has it, else the newest."""
         for told in (False, True):
-            for said in self.scratch.said(OTHERS):
+            for said in self.scratch.said(OTHERS, self.full):
                 if (said.newest is not None) == told:
                     for place in self._wanted(said):
                         self._claims[place] = said.ino
@@ -121,10 +122,13 @@ class TreeBuilder:
         if not wanted:
             return []
         places = [
-            place if place[0] in self.directories.by_ino else self._moved(said.ino)
+            place
             for place in wanted
-            if self.complete or self._claims.get(place) == said.ino
+            if place[0] in self.directories.by_ino
+            and (self.complete or self._claims.get(place) == said.ino)
         ]
+        if not places and any(place[0] not in self.directories.by_ino for place in wanted):
+            return [self._moved(said.ino)]
         if not places:
             self.outcome.superseded += 1
         return places
