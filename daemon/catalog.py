@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import trio
@@ -234,15 +234,10 @@ def extent_items(label: str, file: FileVersion, extent: ExtentRecord) -> tuple[I
     return (by_file, _encode(extent)), (by_place, _VERSION.pack(file.data_version))
 
 
-def extents_in(cursor: Any, ino: int) -> Iterator[tuple[int, str, ExtentRecord]]:
-    """Version, label and extent of all versions of a file, through an LMDB cursor."""
-    prefix = b"E" + _U64.pack(ino)
-    found = cursor.set_range(prefix)
-    while found and cursor.key()[:9] == prefix:
-        key = cursor.key()
-        version: int = _VERSION.unpack_from(key, 9)[0]
-        yield version, key[13:].decode(), _extent_decode(cursor.value())
-        found = cursor.next()
+def extent_of(item: Item) -> tuple[FileVersion, str, ExtentRecord]:
+    """Version, label and extent of an item of table E."""
+    key, value = item
+    return FileVersion(*_FILE.unpack_from(key, 1)), key[13:].decode(), _extent_decode(value)
 
 
 def put_extents(label: str, extents: list[tuple[FileVersion, ExtentRecord]]) -> Change:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from hsmfs.errors import HsmError
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
-from hsmfs.tools.output import print_json, print_table, say, size_words
+from hsmfs.tools.output import complain, print_json, print_table, say, size_words
 from hsmfs.tools.progress import exit_of, follow
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
 Row = dict[str, Any]
+EXIT_FAILED: Final = 1
+EXIT_IN_PART: Final = 3
 
 
 def add(app: typer.Typer) -> None:
@@ -26,6 +28,7 @@ def add(app: typer.Typer) -> None:
     volume = _noun("What is recorded, one volume on one disc.", "volumes", _volume_table)
     volume.command("show")(show_volume)
     volume.command("dump")(dump_volume)
+    volume.command("extract")(extract_volume)
     pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
     pool.command("ls")(list_pools)
     app.add_typer(_library_app(), name="library")
@@ -182,6 +185,36 @@ def show_volume(
         ((f["offset"], f["ino"], f["live"], f["path"]) for f in found["contents"]),
         right=("offset", "ino"),
     )
+
+
+def extract_volume(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="Images, or devices with a disc in them.")
+    ],
+    into: Annotated[Path, typer.Option("--into", metavar="DIRECTORY", help="Where to copy to.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="PATH", help="This path and what is below it; repeatable."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy files out of volumes, proved by their hashes, without any daemon."""
+    from hsmfs.tools.volextract import extract
+
+    found = extract(images, into, only or [])
+    if json:
+        print_json(found)
+    else:
+        say(
+            f"{found['restored']} entries, {size_words(found['bytes'])}, "
+            f"of {', '.join(found['volumes']) or 'no volume'}"
+        )
+        for note in found["notes"]:
+            complain(note)
+        for path, why in found["missing"].items():
+            complain(f"missing: {path}: {why}")
+    if found["missing"] or found["notes"]:
+        raise typer.Exit(EXIT_IN_PART if found["restored"] else EXIT_FAILED)
 
 
 def dump_volume(

@@ -179,6 +179,11 @@ def test_what_is_in_use_is_not_replaced(box: Sandbox) -> None:
     assert "expected none or an empty one" in done.stderr
     shutil.rmtree(box.root / "state" / "namespace")
     shutil.rmtree(box.root / "state" / "catalog")
+    done = box.hsm("rebuild", "--from", str(library(box)), check=False)
+    assert done.returncode == 1
+    assert "found cached data of an earlier namespace" in done.stderr
+    shutil.rmtree(box.root / "cache")
+    (box.root / "cache").mkdir()
     for source, why in ((box.root / "absent", "found nothing"), (box.root / "run", "no images")):
         done = box.hsm("rebuild", "--from", str(source), check=False)
         assert done.returncode == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -255,3 +257,44 @@ def test_list_shows_and_writes_nothing(library: Library, images: list[Path]) -> 
     assert code == 0
     assert "HSM1         file             70000  病历/影像 1.dcm" in said
     assert not (library.root / "out").exists()
+
+
+def extract(library: Library, *words: object) -> tuple[int, dict[str, Any], str]:
+    """``hsm volume extract``, which does the same."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hsmfs.tools.hsm", "volume", "extract", *map(str, words), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+
+def test_hsm_volume_extract(library: Library, images: list[Path]) -> None:
+    out = library.root / "out"
+    code, facts, _ = extract(library, images[0], "--into", out, "--only", "病历")
+    assert (code, facts["restored"], facts["missing"]) == (0, 3, {})
+    assert_restored(library, FIRST[:3])
+    code, facts, _ = extract(library, *images, "--into", out)
+    assert code == 3
+    assert set(facts["missing"]) == {"病历/影像 1.dcm", "病历/again"}  # were there already
+    assert_restored(library, [*FIRST, *SECOND, *THIRD])
+    code, facts, _ = extract(library, images[1], "--into", out, "--only", "nowhere")
+    assert (code, facts["missing"]) == (1, {"nowhere": "is on none of these volumes"})
+    code, _, said = extract(library, library.root / "absent", "--into", out)
+    assert code == 1
+    assert "expected a disc image" in said
+
+
+def test_without_a_manifest_the_tree_is_used(library: Library, images: list[Path]) -> None:
+    data = images[1].read_bytes()
+    at = data.rindex(b'{"kind":"hsm-manifest"')
+    images[1].write_bytes(data[:at] + bytes(3000) + data[at + 3000 :])
+    code, facts, _ = extract(library, images[1], "--into", library.root / "out")
+    assert code == 3
+    assert facts["unproved"] >= 2
+    for source in SECOND:
+        path = library.root / "out" / os.fsdecode(source.path)
+        assert path.read_bytes() == content(source)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
-
-import lmdb
+from typing import Final
 
 from hsmfs.daemon.catalog import (
     SCHEMA_VERSION,
     extent_items,
-    extents_in,
+    extent_of,
     record_item,
 )
 from hsmfs.daemon.catalogrecords import (
@@ -23,11 +21,11 @@ from hsmfs.daemon.catalogrecords import (
     VolumeState,
 )
 from hsmfs.store.interface import Item
+from hsmfs.tools.rebuild.bulkfile import BulkFile
 from hsmfs.tools.rebuild.images import FoundVolume
 from hsmfs.types import FileVersion
 from hsmfs.volume.source import VolumeHeader
 
-BATCH_ITEMS: Final = 50_000
 LABELS_SKIPPED: Final = 1000
 """Numbers of volumes that nobody told of are not given again."""
 MISSING_NOTE: Final = "known by later volumes' manifests; hsm rebuild was given none of its discs"
@@ -38,37 +36,28 @@ class CatalogFile:
     """An LMDB environment that nobody else has open."""
 
     def __init__(self, path: Path, map_bytes: int) -> None:
-        path.mkdir(parents=True)
-        self._env: Any = lmdb.open(str(path), map_size=map_bytes, sync=False, metasync=False)
-        self._items: list[Item] = []
+        self._file = BulkFile(path, map_bytes)
         self.totals: dict[str, list[int]] = {}
         """Files and bytes of each volume."""
 
     def extent(self, label: str, file: FileVersion, extent: ExtentRecord) -> None:
         """Where a version lies on a volume."""
-        self._items += extent_items(label, file, extent)
+        self._file.put(*extent_items(label, file, extent))
         totals = self.totals.setdefault(label, [0, 0])
         totals[0] += 1
         totals[1] += extent.size
-        if len(self._items) >= BATCH_ITEMS:
-            self.flush()
 
     def flush(self) -> None:
         """What was put can be read."""
-        self._items.sort()
-        with self._env.begin(write=True) as txn:
-            txn.cursor().putmulti(self._items)
-        self._items = []
+        self._file.flush()
 
-    def reader(self) -> ExtentReader:
-        """For questions by inode; close it before more is put."""
-        return ExtentReader(self._env.begin())
+    def extents(self) -> ExtentReader:
+        """For questions by inode, in ascending order."""
+        return ExtentReader(self._file)
 
     def drop(self, label: str, file: FileVersion, extent: ExtentRecord) -> None:
         """An extent that must not be taken for a copy."""
-        with self._env.begin(write=True) as txn:
-            for key, _ in extent_items(label, file, extent):
-                txn.delete(key)
+        self._file.delete(*(key for key, _ in extent_items(label, file, extent)))
 
     def records(
         self, found: Iterable[FoundVolume], missing: Iterable[VolumeHeader], library: str
@@ -84,9 +73,7 @@ class CatalogFile:
             highest = max(highest, _number(header.label))
             items.append(record_item(self._volume(header, 0, [])))
         items.append((b"Mnext_volume", b"%d" % (highest + 1 + LABELS_SKIPPED)))
-        with self._env.begin(write=True) as txn:
-            for key, value in items:
-                txn.put(key, value)
+        self._file.put(*items)
 
     def _volume(self, header: VolumeHeader, sectors: int, barcodes: list[str]) -> VolumeRecord:
         files, size = self.totals.get(header.label, [0, 0])
@@ -105,23 +92,26 @@ class CatalogFile:
 
     def close(self) -> None:
         """All is on disk."""
-        self._env.sync(True)
-        self._env.close()
+        self._file.close()
 
 
 class ExtentReader:
-    """A snapshot of the extents."""
+    """One pass over the extents, beside a pass over the inodes."""
 
-    def __init__(self, txn: Any) -> None:
-        self._txn = txn
-        self._cursor = txn.cursor()
+    def __init__(self, file: BulkFile) -> None:
+        self._extents = map(extent_of, file.scan(b"E", b"F"))
+        self._next = next(self._extents, None)
 
     def of(self, ino: int) -> list[tuple[int, str, ExtentRecord]]:
-        """Version, label and extent of all that volumes have of an inode, oldest first."""
-        return list(extents_in(self._cursor, ino))
-
-    def close(self) -> None:
-        self._txn.abort()
+        """Version, label and extent of all that volumes have of an inode, oldest first;
+        no smaller inode may be asked for afterwards."""
+        found = []
+        while self._next is not None and self._next[0].ino <= ino:
+            file, label, extent = self._next
+            if file.ino == ino:
+                found.append((file.data_version, label, extent))
+            self._next = next(self._extents, None)
+        return found
 
 
 def _disc(barcode: str, volume: FoundVolume, library: str) -> DiscRecord:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import lmdb
 import msgspec
 
 from hsmfs.namespace import schema
@@ -22,9 +21,9 @@ from hsmfs.namespace.tables import (
 )
 from hsmfs.records import FLAG_XATTRS, InodeRecord
 from hsmfs.store.interface import Item
+from hsmfs.tools.rebuild.bulkfile import BulkFile
 from hsmfs.types import ROOT_INODE
 
-BATCH_ITEMS: Final = 100_000
 INODES_SKIPPED: Final = 1 << 24
 """Numbers that discs which nobody gave us may have used are not given again."""
 JOURNAL_SKIPPED: Final = 1 << 32
@@ -36,26 +35,14 @@ class NamespaceFile:
     """An LMDB environment that nobody else has open."""
 
     def __init__(self, path: Path, map_bytes: int, highest_ino: int) -> None:
-        path.mkdir(parents=True)
-        self._path, self._map_bytes = str(path), map_bytes
-        self._env: Any = self._open()
-        self._items: list[Item] = []
+        self._file = BulkFile(path, map_bytes)
         self._next_ino = max(schema.FIRST_INO, highest_ino + 1) + INODES_SKIPPED
         self.counters = Counters()
-
-    def _open(self) -> Any:
-        return lmdb.open(self._path, map_size=self._map_bytes, sync=False, metasync=False)
 
     def number(self) -> int:
         """One that was never used, for an inode or a cookie."""
         self._next_ino += 1
         return self._next_ino - 1
-
-    def is_taken(self, place: Place) -> bool:
-        """Whether a name is given already."""
-        self.flush()
-        with self._env.begin() as txn:
-            return txn.get(schema.entry_key(*place)) is not None
 
     def inode(
         self,
@@ -65,7 +52,8 @@ class NamespaceFile:
         target: bytes = b"",
     ) -> None:
         """One inode with its names; ``record.nlink`` is set by the caller."""
-        items, ino, kind = self._items, record.ino, stat.S_IFMT(record.mode)
+        ino, kind = record.ino, stat.S_IFMT(record.mode)
+        items: list[Item] = []
         for parent, name in places:
             cookie = self.number()
             items += (
@@ -80,35 +68,25 @@ class NamespaceFile:
             items.append((schema.symlink_key(ino), target))
         items.append((schema.inode_key(ino), record.pack()))
         if kind == stat.S_IFREG:
+            items.append((schema.index_key(record.state, record.pool, record.heat, ino), b""))
             self._count(record)
         self.counters.inodes += ino != ROOT_INODE
-        if len(items) >= BATCH_ITEMS:
-            self.flush()
+        self._file.put(*items)
 
     def _count(self, record: InodeRecord) -> None:
-        index = schema.index_key(record.state, record.pool, record.heat, record.ino)
-        self._items.append((index, b""))
         counters = self.counters
         counters.files[record.state] += 1
         counters.bytes[record.state] += record.size
         counters.cached += 0 if record.state in STUBS else record.size
 
-    def flush(self) -> None:
-        """What was put can be read."""
-        self._items.sort()
-        with self._env.begin(write=True) as txn:
-            txn.cursor().putmulti(self._items)
-        self._items = []
-
     def close(self, journal_until: int) -> None:
         """The meta table; then all is on disk."""
-        self.flush()
         following = journal_until + 1 + (JOURNAL_SKIPPED if journal_until else 0)
-        with self._env.begin(write=True) as txn:
-            txn.put(VERSION_KEY, b"%d" % schema.SCHEMA_VERSION)
-            txn.put(STARTS_KEY, b"1")
-            txn.put(NEXT_INO_KEY, b"%d 0 0" % self._next_ino)
-            txn.put(COUNTERS_KEY, msgspec.msgpack.encode(self.counters))
-            txn.put(JOURNAL_KEY, b"%d %d" % (following, following))
-        self._env.sync(True)
-        self._env.close()
+        self._file.put(
+            (VERSION_KEY, b"%d" % schema.SCHEMA_VERSION),
+            (STARTS_KEY, b"1"),
+            (NEXT_INO_KEY, b"%d 0 0" % self._next_ino),
+            (COUNTERS_KEY, msgspec.msgpack.encode(self.counters)),
+            (JOURNAL_KEY, b"%d %d" % (following, following)),
+        )
+        self._file.close()

@@ -17,6 +17,7 @@ from typing import Final
 from hsmfs.cache.tier import CacheTier
 from hsmfs.config import Config
 from hsmfs.errors import CallerError
+from hsmfs.fsck.cachefiles import CacheFiles
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
 from hsmfs.tools.rebuild.collect import Collected, Collector
@@ -35,12 +36,16 @@ Tell = Callable[[str, str, str], None]
 
 def check_empty(config: Config) -> None:
     """CallerError where there is something that a rebuild would replace."""
-    catalog = Path(config.catalog.path)
-    if not (catalog / UNFINISHED).exists():
-        _want_empty(catalog, config.catalog.map_bytes, b"V", "the catalog knows volumes")
-    _want_empty(
-        Path(config.namespace.path), config.namespace.map_bytes, b"D", "the namespace has files"
-    )
+    catalog, namespace = Path(config.catalog.path), Path(config.namespace.path)
+    marker = catalog / UNFINISHED
+    try:
+        if not marker.exists():
+            _want_empty(catalog, config.catalog.map_bytes, b"V", "the catalog knows volumes")
+        _want_empty(namespace, config.namespace.map_bytes, b"D", "the namespace has files")
+        _want_empty_tier(Path(config.tier[0].path))
+    except CallerError:
+        marker.unlink(missing_ok=True)  # both are in place: it was killed just before this
+        raise
 
 
 def _want_empty(path: Path, map_bytes: int, table: bytes, found: str) -> None:
@@ -56,6 +61,16 @@ def _want_empty(path: Path, map_bytes: int, table: bytes, found: str) -> None:
                 )
     finally:
         store.close()
+
+
+def _want_empty_tier(root: Path) -> None:
+    """Cached data of a lost namespace may be newer than what was burned: never dropped."""
+    full = next((file for file in CacheFiles(root).walk() if file.size), None)
+    if full is not None:
+        raise CallerError(
+            f"{root}: found cached data of an earlier namespace ({full.path}), expected an empty "
+            "tier; move the directory away and make an empty one (what was never burned is there)"
+        )
 
 
 def rebuild(

@@ -15,13 +15,13 @@ import struct
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import lmdb
 import msgspec
 
 from hsmfs.daemon.namespaceset import SetLine
 from hsmfs.store.interface import Item
+from hsmfs.tools.rebuild.bulkfile import BulkFile
 
 DIRECTORIES: Final = b"d"
 OTHERS: Final = b"f"
@@ -29,8 +29,6 @@ _HEAD: Final = struct.Struct(">cQc")
 _NUMBER: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 MAP_BYTES: Final = 1 << 40
-BATCH_ITEMS: Final = 50_000
-"""Items in memory before they are put."""
 
 
 class Known(msgspec.Struct, array_like=True):
@@ -87,63 +85,40 @@ class Scratch:
 
     def __init__(self, path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
         self.path = path
-        self._items: list[Item] = []
+        self._file = BulkFile(path, MAP_BYTES)
         self._numbers = 0
-        self._env = self._open()
-
-    def _open(self) -> Any:
-        return lmdb.open(str(self.path), map_size=MAP_BYTES, sync=False, metasync=False, lock=False)
 
     def known(self, known: Known, ino: int, created_ns: int) -> None:
         """A line of a manifest."""
         table = DIRECTORIES if known.kind == "dir" else OTHERS
         self._numbers += 1
         key = _HEAD.pack(table, ino, b"v") + _U64.pack(max(0, created_ns)) + known.label.encode()
-        self._put(key + b"\0" + _NUMBER.pack(self._numbers & 0xFFFFFFFF), _encode(known))
+        self._file.put((key + b"\0" + _NUMBER.pack(self._numbers & 0xFFFFFFFF), _encode(known)))
 
     def line(self, line: SetLine, until: int, is_directory: bool) -> None:
         """A line of a namespace set; one that is gone is noted in both tables."""
         tables = (DIRECTORIES,) if is_directory else (OTHERS,)
         for table in (DIRECTORIES, OTHERS) if line.gone else tables:
-            self._put(_HEAD.pack(table, line.ino, b"n") + _U64.pack(until), _encode(line))
-
-    def _put(self, key: bytes, value: bytes) -> None:
-        self._items.append((key, value))
-        if len(self._items) >= BATCH_ITEMS:
-            self.flush()
+            self._file.put((_HEAD.pack(table, line.ino, b"n") + _U64.pack(until), _encode(line)))
 
     def flush(self) -> None:
         """What was put can be read."""
-        self._items.sort()
-        with self._env.begin(write=True) as txn:
-            txn.cursor().putmulti(self._items)
-        self._items = []
+        self._file.flush()
 
     def said(self, table: bytes, full: Full | None = None) -> Iterator[Said]:
         """All inodes of a table, ascending, but those of which a full set is newer."""
         return (one for one in self._said(table) if not one.is_outdated(full))
 
     def _said(self, table: bytes) -> Iterator[Said]:
-        with self._env.begin() as txn, txn.cursor() as cursor:
-            if not cursor.set_range(table):
-                return
-            items = cursor.iternext(keys=True, values=True)
-            for ino, group in groupby(_within(items, table), key=lambda item: item[0][1:9]):
-                yield _said(_U64.unpack(ino)[0], group)
+        items = self._file.scan(table, bytes([table[0] + 1]))
+        for ino, group in groupby(items, key=lambda item: item[0][1:9]):
+            yield _said(_U64.unpack(ino)[0], group)
 
     def close(self) -> None:
         """Remove all of it."""
-        self._env.close()
+        self._file.close()
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _within(items: Iterator[Item], table: bytes) -> Iterator[Item]:
-    for item in items:
-        if item[0][:1] != table:
-            return
-        yield item
 
 
 def _said(ino: int, group: Iterator[Item]) -> Said:

@@ -75,12 +75,11 @@ class TreeBuilder:
 
     def run(self) -> Outcome:
         """All of it."""
-        extents = self.catalog.reader()
+        extents = self.catalog.extents()
         if not self.complete:
             self._claim_names()
         for said in self.scratch.said(OTHERS, self.full):
             self._other(said, extents)
-        extents.close()
         self.directories.count_children()
         for directory in self.directories.by_ino.values():
             self._directory(directory)
