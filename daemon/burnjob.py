@@ -20,11 +20,18 @@ import trio
 from hsmfs.cache.paths import claim_path, open_claimed
 from hsmfs.changer.burn import Burn
 from hsmfs.daemon.activevolume import ActiveVolume
-from hsmfs.daemon.catalog import put_extents, put_record
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, ExtentRecord, VolumeState
+from hsmfs.daemon.catalog import put_extents, put_history, put_record
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    ExtentRecord,
+    HistoryRecord,
+    VolumeState,
+)
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.sources import ClaimedSource
+from hsmfs.daemon.stagejob import is_blank
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.layout import FileSource
@@ -128,7 +135,7 @@ class BurnSession:
         lane: _Lane | None = None
         try:
             await self.core.librarian.load(unit, disc.barcode)
-            if await self._is_blank(unit, disc):
+            if await is_blank(self.core, unit, disc, self.active.layout.total_sectors):
                 burn = await unit.call(Burn, unit.drive, self.active.layout.total_sectors)
                 disc.volume = self.active.record.label
                 disc.become(DiscState.BURNING)
@@ -142,24 +149,6 @@ class BurnSession:
             self._waiting -= 1
             if self._waiting == 0:
                 self._prepared.set()
-
-    async def _is_blank(self, unit: DriveUnit, disc: DiscRecord) -> bool:
-        info = await unit.call(unit.drive.disc_info)
-        if info.state == "blank":
-            disc.capacity_sectors = info.capacity_sectors
-        needed = self.active.layout.total_sectors
-        if info.state == "blank" and info.capacity_sectors >= needed:
-            return True
-        if info.state == "blank":
-            disc.note = f"holds {info.capacity_sectors} sectors, volume needs {needed}"
-        else:
-            disc.note = f"expected blank, found {info.state}; nothing was written to it"
-            disc.become(DiscState.FOREIGN)
-            text = f"disc {disc.barcode} in magazine {disc.magazine}: {disc.note}"
-            self.core.alarms.raise_("foreign-disc", text)
-        await self.core.catalog.save(disc)
-        await self.core.librarian.unload(unit)
-        return False
 
     # -- the stream ------------------------------------------------------------------
 
@@ -175,7 +164,7 @@ class BurnSession:
         if lane.error is None:
             lane.error = self._stream_error
         if lane.error is None:
-            lane.error = await self._settle_burned(lane)
+            lane.error = await self._settle_burned(lane, self.core.clock.monotonic_s() - started)
         if lane.error is not None:
             await self._settle_failed(lane, lane.error)
             raise lane.error
@@ -242,7 +231,7 @@ class BurnSession:
 
     # -- after the last sector -----------------------------------------------------------
 
-    async def _settle_burned(self, lane: _Lane) -> HsmError | None:
+    async def _settle_burned(self, lane: _Lane, seconds: float) -> HsmError | None:
         """Record the disc with the contents; an error if copies differ."""
         assert self._writer is not None
         record, disc = self.active.record, lane.disc
@@ -258,7 +247,16 @@ class BurnSession:
         disc.become(DiscState.BURNED)
         disc.burned_in = lane.unit.name
         disc.used_sectors = self.active.layout.total_sectors
-        await self.core.catalog.transact(*changes, put_record(record), put_record(disc))
+        entry = HistoryRecord(
+            what="burn",
+            drive=lane.unit.name,
+            volume=record.label,
+            seconds=seconds,
+            bytes=self.active.bytes,
+        )
+        changes += [put_record(record), put_record(disc)]
+        changes.append(put_history(disc.barcode, self.core.clock.now_ns(), entry))
+        await self.core.catalog.transact(*changes)
         return None
 
     def _extents(self) -> list[tuple[FileVersion, ExtentRecord]]:
@@ -298,7 +296,11 @@ class BurnSession:
         disc.note = str(error)
         if isinstance(error, DriveError | MediumError):
             lane.unit.charge(error, for_good=isinstance(error, DriveError))
-        await self.core.catalog.save(record, disc)
+        entry = HistoryRecord(
+            what="burn", drive=lane.unit.name, volume=record.label, errors=1, text=str(error)
+        )
+        change = put_history(disc.barcode, self.core.clock.now_ns(), entry)
+        await self.core.catalog.transact(put_record(record), put_record(disc), change)
         with trio.move_on_after(self.core.config.library[0].load_timeout_s):
             try:
                 await self.core.librarian.unload(lane.unit)

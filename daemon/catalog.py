@@ -8,6 +8,7 @@ Keys (big endian) and values::
     T id(8)                      TaskRecord
     E ino(8) data_version(4) label   ExtentRecord
     Y label 0x00 offset(8) ino(8)    data_version(4): contents of a volume, in disc order
+    H barcode 0x00 time ns(8)    HistoryRecord: what happened to a disc
     Q kind(1) ino(8)             pool or b"": work asked for by hand ("m" or "r")
     M name                       value: schema, next volume number, next task id
 
@@ -28,6 +29,7 @@ from hsmfs.daemon.catalogrecords import (
     DiscRecord,
     DiscState,
     ExtentRecord,
+    HistoryRecord,
     MagazineRecord,
     TaskRecord,
     VolumeRecord,
@@ -41,6 +43,9 @@ _FILE: Final = struct.Struct(">QI")
 _U64: Final = struct.Struct(">Q")
 _VERSION: Final = struct.Struct(">I")
 _encode: Final = msgspec.msgpack.Encoder().encode
+HISTORY_MAX: Final = 500
+"""Entries kept of one disc."""
+_history_decode: Final = msgspec.msgpack.Decoder(HistoryRecord).decode
 _extent_decode: Final = msgspec.msgpack.Decoder(ExtentRecord).decode
 
 Change = Callable[[Writer], None]
@@ -162,6 +167,28 @@ class Catalog:
                 for key, value in reader.scan(prefix, _after(prefix), limit=limit)
             ]
 
+    def volume_extents(self, label: str) -> list[ExtentRecord]:
+        """Of all files of a volume; blocks, use a worker thread."""
+        found = []
+        coded = label.encode()
+        with self._store.snapshot() as reader:
+            prefix = _contents_prefix(label)
+            for key, value in reader.scan(prefix, _after(prefix)):
+                ino, version = _ino_version(key, value)
+                extent = reader.get(b"E" + _FILE.pack(ino, version) + coded)
+                if extent is not None:
+                    found.append(_extent_decode(extent))
+        return found
+
+    def history(self, barcode: str) -> list[tuple[int, HistoryRecord]]:
+        """What happened to a disc, each with its time (ns), oldest first."""
+        prefix = _history_prefix(barcode)
+        with self._store.snapshot() as reader:
+            return [
+                (_U64.unpack_from(key, len(prefix))[0], _history_decode(value))
+                for key, value in reader.scan(prefix, _after(prefix))
+            ]
+
     def verified_discs(self, label: str) -> list[DiscRecord]:
         """The proved discs of a volume; only these count as copies."""
         return [disc for disc in self.discs_of(label) if disc.state == DiscState.VERIFIED]
@@ -204,6 +231,24 @@ class Catalog:
                 _U64.unpack_from(key, len(prefix))[0]: value.decode()
                 for key, value in reader.scan(prefix, _after(prefix))
             }
+
+
+def put_history(barcode: str, time_ns: int, entry: HistoryRecord) -> Change:
+    """The change that notes what happened; the oldest go beyond HISTORY_MAX."""
+    prefix = _history_prefix(barcode)
+
+    def put(writer: Writer) -> None:
+        known = [key for key, _ in writer.scan(prefix, _after(prefix))]
+        for key in known[: len(known) + 1 - HISTORY_MAX]:
+            writer.delete(key)
+        at = max(time_ns, _U64.unpack_from(known[-1], len(prefix))[0] + 1 if known else 0)
+        writer.put(prefix + _U64.pack(at), _encode(entry))
+
+    return put
+
+
+def _history_prefix(barcode: str) -> bytes:
+    return b"H" + barcode.encode() + b"\0"
 
 
 def record_item(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Item:

@@ -21,19 +21,22 @@ class DiscState(StrEnum):
     SUSPECT = "suspect"
     DAMAGED = "damaged"
     FOREIGN = "foreign"
+    RETIRED = "retired"
 
 
 DISC_TRANSITIONS: dict[DiscState, frozenset[DiscState]] = {
     DiscState.BLANK: frozenset({DiscState.BURNING, DiscState.FOREIGN, DiscState.SUSPECT}),
     DiscState.BURNING: frozenset({DiscState.BURNED, DiscState.SUSPECT, DiscState.BLANK}),
     DiscState.BURNED: frozenset({DiscState.VERIFIED, DiscState.SUSPECT, DiscState.DAMAGED}),
-    DiscState.VERIFIED: frozenset({DiscState.DAMAGED}),
-    DiscState.DAMAGED: frozenset({DiscState.VERIFIED}),
+    DiscState.VERIFIED: frozenset({DiscState.DAMAGED, DiscState.RETIRED}),
+    DiscState.DAMAGED: frozenset({DiscState.VERIFIED, DiscState.RETIRED}),
     DiscState.SUSPECT: frozenset(),
     DiscState.FOREIGN: frozenset(),
+    DiscState.RETIRED: frozenset(),
 }
-"""A disc that was cut or failed stays suspect for ever; none becomes blank again
-but one whose burn ended before its first sector."""
+"""A retired disc was replaced by a fresh one and is not used any more. A disc that was
+cut or failed stays suspect for ever; none becomes blank again but one whose burn ended
+before its first sector."""
 
 
 class VolumeState(StrEnum):
@@ -71,6 +74,20 @@ class DiscRecord(msgspec.Struct, kw_only=True):
         self.state = state
 
 
+class HistoryRecord(msgspec.Struct, kw_only=True):
+    """Something that happened to a disc."""
+
+    what: str
+    """burn, verify, scrub, copy (burned from another disc's image), source (its image was
+    read for one), quarantine, retire."""
+    drive: str = ""
+    volume: str = ""
+    seconds: float = 0.0
+    bytes: int = 0
+    errors: int = 0
+    text: str = ""
+
+
 class VolumeRecord(msgspec.Struct, kw_only=True):
     label: str
     pool: str
@@ -85,6 +102,8 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     namespace_until: int = 0
     """The namespace's journal up to here is in this volume's set of changes, or before."""
     burn_attempts: int = 0
+    refresh: list[str] = []
+    """Barcodes of discs that are to be retired as soon as fresh ones are verified."""
     note: str = ""
 
 

@@ -138,6 +138,31 @@ class Commands:
 
         return run
 
+    def verify(self, barcodes: list[str], percent: float) -> Job:
+        """Prove discs."""
+        for barcode in barcodes:
+            self.hsmd.care.disc(barcode)
+        if not 0 < percent <= 100:
+            raise CallerError(f"sample: found {percent:g} %, expected more than 0, at most 100")
+        return self._start("verify", self.hsmd.care.verify, barcodes, percent)
+
+    def verify_volume(self, label: str, percent: float) -> Job:
+        """Prove all of a volume's discs that are in the library."""
+        self.hsmd.care.volume(label)
+        present = self.core.librarian.present
+        discs = [disc.barcode for disc in self.core.catalog.discs_of(label) if present(disc)]
+        if not discs:
+            raise CallerError(f"volume {label}: none of its discs is in the library")
+        return self.verify(discs, percent)
+
+    def repair(self, label: str) -> Job:
+        self.hsmd.care.volume(label)
+        return self._start("repair", self.hsmd.care.repair, label)
+
+    def refresh(self, label: str) -> Job:
+        self.hsmd.care.volume(label)
+        return self._start("refresh", self.hsmd.care.refresh, label)
+
     def run_policy(self) -> Job:
         return self._start("policy", self._run_policy)
 

@@ -16,7 +16,8 @@ import trio
 
 from hsmfs.daemon.activevolume import ActiveVolume
 from hsmfs.daemon.burnjob import BurnSession
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
+from hsmfs.daemon.care import IN_USE, Care
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.magazines import Magazines
@@ -32,13 +33,13 @@ from hsmfs.daemon.scheduler import (
     DriveView,
     Picture,
     Read,
+    StageImage,
     Unload,
     Verify,
     VerifyDemand,
     plan,
 )
 from hsmfs.daemon.supervise import supervise
-from hsmfs.daemon.verifyjob import VerifyJob
 from hsmfs.errors import HsmError
 from hsmfs.rpc.messages import Event, Wanted
 
@@ -105,6 +106,7 @@ class Hsmd:
     recaller: Recaller
     releaser: Releaser
     magazines: Magazines
+    care: Care
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
@@ -156,6 +158,7 @@ class Hsmd:
             start("recaller", self.recaller.run)
             start("releaser", self.releaser.run)
             start("magazines", self.magazines.run)
+            start("care", self.care.run)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:
@@ -204,7 +207,8 @@ class Hsmd:
             ),
             reads=tuple(self.recaller.demands()),
             burns=tuple(self._burn_demands()),
-            verifies=tuple(self._verify_demands()),
+            verifies=(*self._verify_demands(), *self.care.verify_demands()),
+            stages=tuple(self.care.stage_demands()),
             unloads=self.magazines.leaving_discs(),
             hold_s=self.core.config.recall.hold_s,
         )
@@ -218,12 +222,18 @@ class Hsmd:
                 continue
             if active.burning or self._cut_disc_waits(active):
                 continue
-            discs = self.choose_discs(active, left)
+            discs = self.choose_discs(active.record, left)
             if len(discs) < left:
                 short = self._no_blanks(active, left, len(discs))
                 continue
             active.hold = ""
             demands.append(BurnDemand(active.record.label, left, active.since_s))
+        for record, left in self.care.burn_demands():
+            if self.choose_discs(record, 1):
+                demands.append(BurnDemand(record.label, 1, self.core.clock.monotonic_s()))
+            else:
+                short = short or self._blanks_text(left, 0)
+                self.core.alarms.raise_("no-blank-discs", short)
         self.magazines.blanks_wanted = short
         return demands
 
@@ -238,23 +248,25 @@ class Hsmd:
         return active.record.burn_attempts >= bound
 
     def _no_blanks(self, active: ActiveVolume, left: int, found: int) -> str:
-        text = (
-            f"Library {self.core.librarian.config.name}: {left} blank discs in different "
-            f"magazines wanted, {found} found. Bring a magazine with blank discs."
-        )
+        text = self._blanks_text(left, found)
         if active.hold != text:
             active.hold = text
             self.core.alarms.raise_("no-blank-discs", text)
             self.migrator.tell_held(active, text)
         return text
 
-    def choose_discs(self, active: ActiveVolume, count: int) -> list[DiscRecord]:
+    def _blanks_text(self, left: int, found: int) -> str:
+        return (
+            f"Library {self.core.librarian.config.name}: {left} blank discs in different "
+            f"magazines wanted, {found} found. Bring a magazine with blank discs."
+        )
+
+    def choose_discs(self, record: VolumeRecord, count: int) -> list[DiscRecord]:
         """Blank discs, each in a magazine that has no copy of the volume yet."""
-        holding = self.core.catalog.discs_of(active.record.label)
         avoid = {
             disc.magazine
-            for disc in holding
-            if disc.state in (DiscState.BURNED, DiscState.VERIFIED, DiscState.BURNING)
+            for disc in self.core.catalog.discs_of(record.label)
+            if disc.state in IN_USE and disc.barcode not in record.refresh
         }
         chosen: list[DiscRecord] = []
         while len(chosen) < count:
@@ -262,7 +274,7 @@ class Hsmd:
             fitting = [
                 disc
                 for disc in blanks
-                if not disc.capacity_sectors or disc.capacity_sectors >= active.layout.total_sectors
+                if not disc.capacity_sectors or disc.capacity_sectors >= record.total_sectors
             ]
             if not fitting:
                 break
@@ -295,16 +307,18 @@ class Hsmd:
             case Unload(drive):
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
             case Verify(drive, barcode):
-                self.core.reserved.add(barcode)
-                disc = self.core.catalog.discs[barcode]
-                volume_record = self.core.catalog.volumes[disc.volume]
-                verify = VerifyJob(self.core, disc, volume_record, self._verified)
-                units[drive].assign(verify, DriveState.VERIFYING)
-            case Burn(volume, drives):
+                units[drive].assign(self.care.start_verify(barcode), DriveState.VERIFYING)
+            case StageImage(drive, volume, barcode):
+                units[drive].assign(self.care.start_stage(volume, barcode), DriveState.READING)
+            case Burn(volume, drives) if volume in self.migrator.active:
                 self._start_burn(self.migrator.active[volume], [units[name] for name in drives])
+            case Burn(volume, drives):
+                (blank,) = self.choose_discs(self.core.catalog.volumes[volume], 1)
+                copy = self.care.start_burn(volume, blank)
+                units[drives[0]].assign(copy, DriveState.BURNING)
 
     def _start_burn(self, active: ActiveVolume, units: list[DriveUnit]) -> None:
-        discs = self.choose_discs(active, len(units))
+        discs = self.choose_discs(active.record, len(units))
         paired = dict(zip([unit.name for unit in units], discs, strict=False))
         used = [unit for unit in units if unit.name in paired]
         self.core.reserved.update(disc.barcode for disc in discs)
@@ -315,10 +329,6 @@ class Hsmd:
 
     def _burned(self, session: BurnSession) -> None:
         session.active.since_s = self.core.clock.monotonic_s()
-        self.core.wake()
-
-    def _verified(self, job: VerifyJob) -> None:
-        self.core.reserved.discard(job.disc.barcode)
         self.core.wake()
 
     # -- discs that need a look --------------------------------------------------------

@@ -26,6 +26,7 @@ from hsmfs.config import DEFAULT_PATH, Config, Library
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
+from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
@@ -181,6 +182,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         recaller=recaller,
         releaser=Releaser(core),
         magazines=Magazines(core, recaller, EmulatedHands(library)),
+        care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )

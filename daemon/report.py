@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from prometheus_client.core import GaugeMetricFamily
 
 from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord
@@ -119,8 +120,18 @@ class Report:
             "write_errors": disc.write_errors,
             "burned_in": disc.burned_in,
             "verified_in": disc.verified_in,
+            "verified": disc.verified_ns / 1e9,
             "note": disc.note,
         }
+
+    def disc_with_history(self, barcode: str) -> dict[str, Any]:
+        """One disc and all that is known to have happened to it."""
+        disc = self.hsmd.care.disc(barcode)
+        history = [
+            {"time": time_ns / 1e9, **msgspec.to_builtins(entry)}
+            for time_ns, entry in self.core.catalog.history(barcode)
+        ]
+        return self.disc(disc) | {"history": history}
 
     def discs(self) -> list[dict[str, Any]]:
         ordered = sorted(self.core.catalog.discs.values(), key=lambda d: (d.magazine, d.position))

@@ -5,7 +5,8 @@ an idle drive is served there; else the copy in a slot goes to the idle drive
 that costs least (empty, then the one idle for longest), and a drive that just
 served a disc keeps it for ``hold_s``. Burns take as many idle drives as they
 have copies left, or as many as live; one that waited for ``BURN_PATIENCE_S``
-takes what it gets. Verifying prefers a drive that did not burn the disc.
+takes what it gets. Verifying prefers a drive that did not burn the disc. Images for
+fresh copies are read before discs are verified, from a disc in a drive if there is one.
 """
 
 from __future__ import annotations
@@ -56,6 +57,15 @@ class VerifyDemand:
 
 
 @dataclass(frozen=True, slots=True)
+class StageDemand:
+    """A volume whose image is wanted in a file; ``discs`` may give it, best first."""
+
+    volume: str
+    discs: tuple[str, ...]
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """All that a decision needs."""
 
@@ -63,6 +73,7 @@ class Picture:
     reads: tuple[ReadDemand, ...] = ()
     burns: tuple[BurnDemand, ...] = ()
     verifies: tuple[VerifyDemand, ...] = ()
+    stages: tuple[StageDemand, ...] = ()
     unloads: tuple[str, ...] = ()
     """Discs that must go back to their slots (their magazine leaves)."""
     hold_s: float = 0.0
@@ -88,11 +99,18 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class StageImage:
+    drive: str
+    volume: str
+    disc: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unload:
     drive: str
 
 
-Action = Read | Burn | Verify | Unload
+Action = Read | Burn | Verify | StageImage | Unload
 
 
 @dataclass(slots=True)
@@ -136,6 +154,7 @@ def plan(picture: Picture, now_s: float) -> list[Action]:
     _unload(board)
     _read(board)
     _burn(board)
+    _stage(board)
     _verify(board)
     return board.actions
 
@@ -181,6 +200,20 @@ def _burn(board: _Board) -> None:
         late = board.now_s - demand.since_s >= BURN_PATIENCE_S
         if chosen and (len(chosen) == enough or late):
             board.actions.append(Burn(demand.volume, tuple(chosen)))
+
+
+def _stage(board: _Board) -> None:
+    for demand in board.picture.stages:
+        in_drives = [disc for disc in demand.discs if disc in board.holder]
+        taken = next((disc for disc in in_drives if board.take(board.holder[disc].name)), None)
+        if taken is not None:
+            board.actions.append(StageImage(board.holder[taken].name, demand.volume, taken))
+            continue
+        in_slot = [disc for disc in demand.discs if disc not in board.holder]
+        free = board.cheapest(keep=frozenset(board.wanted)) if in_slot else None
+        if free is not None:
+            board.idle.pop(free)
+            board.actions.append(StageImage(free, demand.volume, in_slot[0]))
 
 
 def _verify(board: _Board) -> None:

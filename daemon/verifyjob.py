@@ -1,4 +1,4 @@
-"""Read a burned disc back, all of it, and compare with what was sent."""
+"""Read a disc back, all of it or a sample, and compare with what was sent."""
 
 from __future__ import annotations
 
@@ -7,28 +7,45 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
-import xxhash
 
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
+from hsmfs.daemon.catalog import put_history, put_record
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    ExtentRecord,
+    HistoryRecord,
+    VolumeRecord,
+)
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discproof import Damage, damaged_files, image_hash, sampled
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.errors import DriveError, HsmError, MediumError, TransientError
+from hsmfs.types import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = structlog.get_logger(__name__)
-READ_SECTORS: Final = 512
+WHOLE_PERCENT: Final = 100.0
+NAMED_MAX: Final = 5
+"""Damaged files in an alarm; the disc's history counts all."""
 
 
 @dataclass(slots=True)
 class VerifyJob:
-    """Prove one disc; its state says the result."""
+    """Prove one disc; its state says the result.
+
+    With ``sample_percent`` below 100 chunks are chosen by chance; that proves
+    nothing of the others, so it never makes a disc verified that was not.
+    """
 
     core: Core
     disc: DiscRecord
     volume: VolumeRecord
     on_ended: Callable[[VerifyJob], None]
+    sample_percent: float = WHOLE_PERCENT
+    what: str = "verify"
+    """``verify`` or ``scrub``, for the disc's history."""
     _cancelled: bool = False
     error: HsmError | None = field(default=None)
 
@@ -37,55 +54,119 @@ class VerifyJob:
         started = self.core.clock.monotonic_s()
         try:
             await self.core.librarian.load(unit, self.disc.barcode)
-            await self._prove(unit)
-            self.core.metrics.verify_seconds.observe(self.core.clock.monotonic_s() - started)
+            size = await self._prove(unit)
+            seconds = self.core.clock.monotonic_s() - started
+            self.core.metrics.verify_seconds.observe(seconds)
+            await self._succeeded(unit, seconds, size)
         except HsmError as error:
             self.error = error
-            await self._failed(unit, error)
+            await self._failed(unit, error, self.core.clock.monotonic_s() - started)
         finally:
             self.on_ended(self)
 
-    async def _prove(self, unit: DriveUnit) -> None:
+    async def _prove(self, unit: DriveUnit) -> int:
+        """Bytes that were read; MediumError where the disc is not what it should be."""
         info = await unit.call(unit.drive.disc_info)
         if info.state != "complete":
             raise MediumError(
                 f"disc {self.disc.barcode}: found {info.state}, expected a closed disc"
             )
         try:
-            digest = await unit.call(self._read_all, unit)
+            if self.sample_percent < WHOLE_PERCENT:
+                return await self._prove_sample(unit)
+            return await self._prove_whole(unit)
         except trio.Cancelled:
             self._cancelled = True
             raise
-        if digest != self.volume.image_xxh3:
-            raise MediumError(
-                f"disc {self.disc.barcode}: what was read back differs from volume "
-                f"{self.volume.label} (found xxh3 {digest}, expected {self.volume.image_xxh3})"
-            )
+
+    async def _prove_whole(self, unit: DriveUnit) -> int:
+        total = self.volume.total_sectors
+        expected = self.volume.image_xxh3
+        try:
+            digest = await unit.call(image_hash, unit.drive.read, total, self._check)
+        except MediumError as error:
+            raise MediumError(await self._damage(unit, str(error))) from error
+        if expected and digest == expected:
+            return total * SECTOR_BYTES
+        if expected:
+            why = f"found xxh3 {digest}, expected {expected}"
+            text = f"what was read back differs from volume {self.volume.label} ({why})"
+            raise MediumError(await self._damage(unit, text))
+        return await self._prove_files(unit, digest)
+
+    async def _prove_files(self, unit: DriveUnit, digest: str) -> int:
+        """Where the image's hash is not known (after a rebuild): by all files' hashes."""
+        extents = await self._extents()
+        found = await unit.call(damaged_files, unit.drive.read, extents, self._check)
+        self._refuse(found)
+        self.volume.image_xxh3 = digest
+        await self.core.catalog.save(self.volume)
+        return self.volume.total_sectors * SECTOR_BYTES + found.bytes
+
+    async def _prove_sample(self, unit: DriveUnit) -> int:
+        extents = await self._extents()
+        seed = self.core.clock.now_ns()
+        found = await unit.call(
+            sampled, unit.drive.read, extents, self.sample_percent, self._check, seed
+        )
+        self._refuse(found)
+        return found.bytes
+
+    def _refuse(self, found: Damage) -> None:
+        if found.total:
+            raise MediumError(f"disc {self.disc.barcode}: {_damage_words(found)}")
+
+    async def _damage(self, unit: DriveUnit, why: str) -> str:
+        """Which files are hit, in words."""
+        extents = await self._extents()
+        found = await unit.call(damaged_files, unit.drive.read, extents, self._check)
+        return f"disc {self.disc.barcode}: {why}; {_damage_words(found)}"
+
+    async def _extents(self) -> list[ExtentRecord]:
+        return await trio.to_thread.run_sync(self.core.catalog.volume_extents, self.volume.label)
+
+    def _check(self) -> None:
+        if self._cancelled:
+            raise TransientError("verify was cancelled")
+
+    # -- the result ------------------------------------------------------------------
+
+    async def _succeeded(self, unit: DriveUnit, seconds: float, size: int) -> None:
         unit.credit()
-        self.disc.become(DiscState.VERIFIED)
+        whole = self.sample_percent >= WHOLE_PERCENT
+        if whole:
+            self.disc.become(DiscState.VERIFIED)
         self.disc.verified_in = unit.name
         self.disc.verified_ns = self.core.clock.now_ns()
-        await self.core.catalog.save(self.disc)
+        await self._record(unit, HistoryRecord(
+            what=self.what, drive=unit.name, volume=self.volume.label, seconds=seconds, bytes=size,
+            text="whole" if whole else f"sample of {self.sample_percent:g} %",
+        ))  # fmt: skip
 
-    def _read_all(self, unit: DriveUnit) -> str:
-        """Hash of all sectors (in the drive's thread)."""
-        digest = xxhash.xxh3_128()
-        total = self.volume.total_sectors
-        for lba in range(0, total, READ_SECTORS):
-            if self._cancelled:
-                raise TransientError("verify was cancelled")
-            digest.update(unit.drive.read(lba, min(READ_SECTORS, total - lba)))
-        return digest.hexdigest()
+    async def _record(self, unit: DriveUnit, entry: HistoryRecord) -> None:
+        change = put_history(self.disc.barcode, self.core.clock.now_ns(), entry)
+        await self.core.catalog.transact(put_record(self.disc), change)
 
-    async def _failed(self, unit: DriveUnit, error: HsmError) -> None:
+    async def _failed(self, unit: DriveUnit, error: HsmError, seconds: float) -> None:
         self.core.metrics.errors.labels(error.kind.value).inc()
         if isinstance(error, DriveError | MediumError):
             unit.charge(error, for_good=isinstance(error, DriveError))
         if isinstance(error, MediumError):
             self.disc.read_errors += 1
             self.disc.note = str(error)
-            known = self.disc.state == DiscState.VERIFIED
+            known = self.disc.state in (DiscState.VERIFIED, DiscState.DAMAGED)
             self.disc.become(DiscState.DAMAGED if known else DiscState.SUSPECT)
             self.core.alarms.raise_("verify-failed", str(error))
-            await self.core.catalog.save(self.disc)
+            await self._record(unit, HistoryRecord(
+                what=self.what, drive=unit.name, volume=self.volume.label, seconds=seconds,
+                errors=1, text=str(error),
+            ))  # fmt: skip
         log.warning("verify failed", disc=self.disc.barcode, drive=unit.name, error=str(error))
+
+
+def _damage_words(found: Damage) -> str:
+    if not found.total:
+        return "no file is damaged"
+    shown = ", ".join(found.files[:NAMED_MAX])
+    more = f" and {found.total - NAMED_MAX} more" if found.total > NAMED_MAX else ""
+    return f"{found.total} files are damaged: {shown}{more}"

@@ -101,6 +101,19 @@ class Burn(Section, frozen=True):
     """Manifests of the pool's last volumes that each disc repeats, in 1 % of its room."""
 
 
+class Care(Section, frozen=True):
+    """How discs are looked after."""
+
+    repair: bool = True
+    """Volumes with fewer proved copies than their pool wants get fresh discs."""
+    scrub_years: Annotated[float, Meta(ge=0)] = 2.0
+    """Each disc is read again once in so long, in idle drives; 0: never."""
+    scrub_percent: Annotated[float, Meta(gt=0, le=100)] = 100.0
+    """How much of a disc's data is read each time, chosen by chance; 100: every sector."""
+    stage: str = ""
+    """Directory with room for the image of a disc or two; empty: beside the catalog's store."""
+
+
 class Catalog(Section, frozen=True):
     """Where hsmd keeps volumes, discs and copies."""
 
@@ -155,6 +168,7 @@ class Config(Section, frozen=True):
     run: Run
     recall: Recall = Recall()
     burn: Burn = Burn()
+    care: Care = Care()
     quota: list[Quota] = []
     log: Log = Log()
 

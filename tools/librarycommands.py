@@ -11,7 +11,7 @@ import typer
 from hsmfs.errors import HsmError
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
-from hsmfs.tools.output import complain, print_json, print_table, say, size_words
+from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
 from hsmfs.tools.progress import exit_of, follow
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
@@ -27,13 +27,20 @@ def add(app: typer.Typer) -> None:
     magazine.command("import")(import_magazine)
     volume = _noun("What is recorded, one volume on one disc.", "volumes", _volume_table)
     volume.command("show")(show_volume)
+    for verb, text in VOLUME_JOBS.items():
+        volume.command(verb, help=text)(_volume_job(verb))
     volume.command("dump")(dump_volume)
     volume.command("extract")(extract_volume)
     pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
     pool.command("ls")(list_pools)
     app.add_typer(_library_app(), name="library")
     app.add_typer(_noun("Drives of the library.", "drives", _drive_table), name="drive")
-    app.add_typer(_noun("Physical discs.", "discs", _disc_table), name="disc")
+    disc = _noun("Physical discs.", "discs", _disc_table)
+    disc.command("show")(show_disc)
+    disc.command("history", hidden=True)(show_disc)
+    disc.command("verify")(verify_disc)
+    disc.command("quarantine")(quarantine_disc)
+    app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")
     app.add_typer(volume, name="volume")
     app.add_typer(pool, name="pool")
@@ -184,6 +191,122 @@ def show_volume(
         ("offset", "ino", "live", "path"),
         ((f["offset"], f["ino"], f["live"], f["path"]) for f in found["contents"]),
         right=("offset", "ino"),
+    )
+
+
+PercentOption = Annotated[
+    float,
+    typer.Option("--sample", metavar="PERCENT", help="Read so much of the data, by chance."),
+]
+VOLUME_JOBS: Final = {
+    "verify": "Read a volume's discs that are in the library, and prove every byte.",
+    "repair": "Burn fresh discs until the volume has all its copies.",
+    "refresh": "Burn fresh discs in place of all that the volume has; the old are retired.",
+}
+BarcodeArgument = Annotated[str, typer.Argument(help="As `hsm disc ls` shows it.")]
+
+
+def _volume_job(verb: str) -> Callable[..., None]:
+    """A command about one volume that becomes a job."""
+
+    def plain(
+        ctx: typer.Context,
+        label: Annotated[str, typer.Argument(help="As `hsm volume ls` shows it.")],
+        wait: WaitOption = True,
+        json: JsonOption = False,
+        config: ConfigOption = None,
+    ) -> None:
+        _run_job(ctx, f"/v1/volumes/{segment(label)}/{verb}", verb, {}, wait, json, config)
+
+    def verify(
+        ctx: typer.Context,
+        label: Annotated[str, typer.Argument(help="As `hsm volume ls` shows it.")],
+        sample: PercentOption = 100.0,
+        wait: WaitOption = True,
+        json: JsonOption = False,
+        config: ConfigOption = None,
+    ) -> None:
+        body = {"percent": sample}
+        _run_job(ctx, f"/v1/volumes/{segment(label)}/verify", verb, body, wait, json, config)
+
+    return verify if verb == "verify" else plain
+
+
+def _run_job(
+    ctx: typer.Context,
+    path: str,
+    verb: str,
+    body: Row,
+    wait: bool,
+    json: bool,
+    config: Path | None,
+) -> None:
+    with open_system(ctx, config).api() as api:
+        number = int(api.post(path, body)["job"])
+        job = follow(api, number, verb) if wait else api.get(f"/v1/jobs/{number}")
+    show_job(job, json)
+    raise typer.Exit(exit_of(job))
+
+
+def verify_disc(
+    ctx: typer.Context,
+    barcode: BarcodeArgument,
+    sample: PercentOption = 100.0,
+    wait: WaitOption = True,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Read one disc and prove every byte."""
+    path, body = f"/v1/discs/{segment(barcode)}/verify", {"percent": sample}
+    _run_job(ctx, path, "verify", body, wait, json, config)
+
+
+def quarantine_disc(
+    ctx: typer.Context,
+    barcode: BarcodeArgument,
+    why: Annotated[str, typer.Option("--why", help="Kept in the disc's history.")] = "",
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Do not count a disc as a copy any more; `hsm disc verify` takes it back."""
+    with open_system(ctx, config).api() as api:
+        found = api.post(f"/v1/discs/{segment(barcode)}/quarantine", {"why": why})
+    if json:
+        print_json(found)
+    else:
+        _disc_table([found])
+
+
+def show_disc(
+    ctx: typer.Context,
+    barcode: BarcodeArgument,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show one disc and what happened to it."""
+    with open_system(ctx, config).api() as api:
+        found = api.get(f"/v1/discs/{segment(barcode)}")
+    if json:
+        print_json(found)
+        return
+    _disc_table([found])
+    print_table(
+        ("when", "what", "volume", "drive", "read or written", "MB/s", "errors", "note"),
+        (
+            (
+                moment_words(h["time"]),
+                h["what"],
+                h["volume"],
+                h["drive"],
+                size_words(h["bytes"]),
+                f"{h['bytes'] / 1e6 / h['seconds']:.1f}" if h["seconds"] else "",
+                h["errors"],
+                h["text"],
+            )
+            for h in found["history"]
+        ),
+        right=("read or written", "MB/s", "errors"),
+        empty="nothing is known to have happened to it",
     )
 
 

@@ -54,6 +54,13 @@ def _answer(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     return run
 
 
+def _percent(body: dict[str, Any]) -> float:
+    value = body.get("percent", 100.0)
+    if not isinstance(value, int | float):
+        raise CallerError(f"percent: found {value!r}, expected a number")
+    return float(value)
+
+
 class Api:
     """Routes to the daemon's parts."""
 
@@ -71,6 +78,7 @@ class Api:
             ("/v1/library", self._library),
             ("/v1/drives", self._drives),
             ("/v1/discs", self._discs),
+            ("/v1/discs/{barcode}", self._disc),
             ("/v1/volumes", self._volumes),
             ("/v1/volumes/{label}", self._volume),
             ("/v1/magazines", self._magazines),
@@ -81,6 +89,8 @@ class Api:
             ("/v1/tasks/{id:int}/done", self._task_done),
             ("/v1/magazines/{name}/export", self._export),
             ("/v1/magazines/{name}/import", self._import),
+            ("/v1/volumes/{label}/{verb}", self._volume_care),
+            ("/v1/discs/{barcode}/{verb}", self._disc_care),
             ("/v1/policy/run", self._policy_run),
             ("/v1/policy/check", self._policy_check),
             ("/v1/{kind}", self._files_job),
@@ -162,6 +172,32 @@ class Api:
 
     async def _import(self, request: Request) -> Any:
         return _started(self.commands.bring_in(request.path_params["name"]))
+
+    async def _disc(self, request: Request) -> Any:
+        return self.report.disc_with_history(request.path_params["barcode"])
+
+    async def _volume_care(self, request: Request) -> Any:
+        label = request.path_params["label"]
+        body = json.loads(await request.body() or b"{}")
+        match request.path_params["verb"]:
+            case "verify":
+                return _started(self.commands.verify_volume(label, _percent(body)))
+            case "repair":
+                return _started(self.commands.repair(label))
+            case "refresh":
+                return _started(self.commands.refresh(label))
+        return None
+
+    async def _disc_care(self, request: Request) -> Any:
+        barcode = request.path_params["barcode"]
+        body = json.loads(await request.body() or b"{}")
+        match request.path_params["verb"]:
+            case "verify":
+                return _started(self.commands.verify([barcode], _percent(body)))
+            case "quarantine":
+                why = str(body.get("why", ""))
+                return self.report.disc(await self.commands.hsmd.care.quarantine(barcode, why))
+        return None
 
     async def _policy_run(self, _request: Request) -> Any:
         return _started(self.commands.run_policy())

@@ -77,11 +77,10 @@ class CatalogFile:
 
     def _volume(self, header: VolumeHeader, sectors: int, barcodes: list[str]) -> VolumeRecord:
         files, size = self.totals.get(header.label, [0, 0])
-        enough = len(barcodes) >= header.copies
         return VolumeRecord(
             label=header.label,
             pool=header.pool,
-            state=VolumeState.COMPLETE if enough else VolumeState.SHORT,
+            state=VolumeState.COMPLETE if barcodes else VolumeState.SHORT,
             copies=header.copies,
             created_ns=header.created_ns,
             files=files,

@@ -1,0 +1,370 @@
+"""Care for discs: fresh copies for damaged ones, renewal, regular reading.
+
+What is to be done follows from the catalog alone, so that a restart goes on:
+a complete volume with fewer proved discs than it should have gets more; discs
+named in ``VolumeRecord.refresh`` do not count, and are retired when enough
+others are proved. Images that were read into files are read anew after a
+restart.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from hsmfs.daemon.catalog import put_history, put_record
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    HistoryRecord,
+    VolumeRecord,
+    VolumeState,
+)
+from hsmfs.daemon.core import Core
+from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.scheduler import StageDemand, VerifyDemand
+from hsmfs.daemon.stagejob import ImageBurn, Stage, StageJob
+from hsmfs.daemon.verifyjob import WHOLE_PERCENT, VerifyJob
+from hsmfs.errors import CallerError
+
+log = structlog.get_logger(__name__)
+LOOK_S: Final = 2.0
+REPAIRS_MAX: Final = 2
+"""Volumes that get fresh discs at once: bounds the room for images."""
+YEAR_NS: Final = 365 * 86_400 * 10**9
+IN_USE: Final = (DiscState.BURNING, DiscState.BURNED, DiscState.VERIFIED)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A proof that a person wants."""
+
+    percent: float
+    job: Job
+
+
+@dataclass(slots=True)
+class Care:
+    """Owner of volumes that get fresh discs, and of proofs that nobody burned for."""
+
+    core: Core
+    stage_root: Path
+    stages: dict[str, Stage] = field(default_factory=dict)
+    """Images that are read or ready, by volume."""
+    busy: set[str] = field(default_factory=set)
+    """Volumes whose image is read or burned right now."""
+    hopeless: dict[str, str] = field(default_factory=dict)
+    """Volumes of which no whole image can be had, and why."""
+    asked: dict[str, _Asked] = field(default_factory=dict)
+    """By barcode."""
+    waiting: dict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
+    """Jobs that end when a volume has its copies."""
+    scrubs: set[str] = field(default_factory=set)
+    _since_s: float = 0.0
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        await trio.to_thread.run_sync(lambda: shutil.rmtree(self.stage_root, ignore_errors=True))
+        self._since_s = self.core.clock.monotonic_s()
+        while True:
+            await self._look()
+            await trio.sleep(LOOK_S)
+
+    # -- fresh copies ------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        counted = self._counted()
+        for record in list(self.core.catalog.volumes.values()):
+            if record.state != VolumeState.COMPLETE:
+                continue
+            lacking = record.copies - counted[record.label]
+            if lacking <= 0:
+                await self._enough(record)
+            elif self._may_begin(record):
+                await self._begin(record)
+
+    def _counted(self) -> Counter[str]:
+        """Proved discs of each volume, without those that are to be retired."""
+        volumes = self.core.catalog.volumes
+        return Counter(
+            disc.volume
+            for disc in self.core.catalog.discs.values()
+            if disc.state == DiscState.VERIFIED
+            and disc.volume in volumes
+            and disc.barcode not in volumes[disc.volume].refresh
+        )
+
+    def _may_begin(self, record: VolumeRecord) -> bool:
+        wanted = self.core.config.care.repair or record.refresh or record.label in self.waiting
+        return bool(
+            wanted
+            and record.label not in self.stages
+            and record.label not in self.hopeless
+            and len(self.stages) < REPAIRS_MAX
+            and any(True for _ in self._sources(record.label))
+        )
+
+    async def _begin(self, record: VolumeRecord) -> None:
+        stage = Stage(record, self.stage_root / f"{record.label}.img")
+        await trio.to_thread.run_sync(stage.begin)
+        self.stages[record.label] = stage
+        log.info("volume gets a fresh disc", volume=record.label)
+        self.core.wake()
+
+    def _sources(self, label: str) -> Iterator[DiscRecord]:
+        """Discs inside that may give the image: proved ones first."""
+        for state in (DiscState.VERIFIED, DiscState.DAMAGED):
+            for disc in self.core.catalog.discs_of(label):
+                if disc.state == state and self.core.librarian.present(disc):
+                    yield disc
+
+    async def _enough(self, record: VolumeRecord) -> None:
+        """It has its copies: what they replace is retired, waiting jobs end."""
+        stage = self.stages.get(record.label)
+        if stage is not None and record.label not in self.busy:
+            del self.stages[record.label]
+            await trio.to_thread.run_sync(stage.drop)
+        if record.refresh:
+            await self._retire(record)
+        for job in self.waiting.pop(record.label, []):
+            job.done(record.total_sectors)
+
+    async def _retire(self, record: VolumeRecord) -> None:
+        now_ns = self.core.clock.now_ns()
+        changes = []
+        for barcode in record.refresh:
+            disc = self.core.catalog.discs.get(barcode)
+            if disc is None or disc.state not in (DiscState.VERIFIED, DiscState.DAMAGED):
+                continue
+            disc.become(DiscState.RETIRED)
+            entry = HistoryRecord(what="retire", volume=record.label, text="fresh discs replace it")
+            changes += [put_record(disc), put_history(barcode, now_ns, entry)]
+        record.refresh = []
+        await self.core.catalog.transact(put_record(record), *changes)
+
+    # -- what drives should do -----------------------------------------------------------
+
+    def stage_demands(self) -> list[StageDemand]:
+        """Images to be read, with discs that may give them."""
+        return [
+            StageDemand(label, tuple(sources), self._since_s)
+            for label, stage in self.stages.items()
+            if not stage.ready and label not in self.busy and (sources := self._untried(stage))
+        ]
+
+    def _untried(self, stage: Stage) -> list[str]:
+        label = stage.volume.label
+        sources = [disc.barcode for disc in self._sources(label)]
+        untried = [barcode for barcode in sources if barcode not in stage.tried]
+        if sources and not untried:
+            self._give_up(stage)
+        return untried
+
+    def _give_up(self, stage: Stage) -> None:
+        label = stage.volume.label
+        lost = sum(stop - start for start, stop in stage.missing)
+        why = (
+            f"volume {label}: no whole image can be read from its discs ({lost} sectors are missing "
+            f"on all of {', '.join(sorted(stage.tried))}); bring other copies, or rebuild it from "
+            "parity"
+        )
+        self.hopeless[label] = why
+        self.core.alarms.raise_("repair-failed", why)
+        for job in self.waiting.pop(label, []):
+            job.fail(why)
+        self.stages.pop(label)
+        stage.drop()
+
+    def burn_demands(self) -> list[tuple[VolumeRecord, int]]:
+        """Volumes whose image is ready, and how many discs they lack."""
+        found = []
+        counted = self._counted() if self.stages else Counter[str]()
+        for label, stage in self.stages.items():
+            under_way = sum(
+                disc.state in (DiscState.BURNING, DiscState.BURNED)
+                for disc in self.core.catalog.discs_of(label)
+            )
+            lacking = stage.volume.copies - counted[label] - under_way
+            if stage.ready and lacking > 0 and label not in self.busy:
+                found.append((stage.volume, lacking))
+        return found
+
+    def start_stage(self, label: str, barcode: str) -> StageJob:
+        """The job for a drive."""
+        self.busy.add(label)
+        return StageJob(
+            self.core, self.stages[label], self.core.catalog.discs[barcode], self._staged
+        )
+
+    def start_burn(self, label: str, disc: DiscRecord) -> ImageBurn:
+        """The job for a drive; ``disc`` is blank, as far as is known."""
+        self.busy.add(label)
+        self.core.reserved.add(disc.barcode)
+        return ImageBurn(self.core, self.stages[label], disc, self._burned)
+
+    def _staged(self, job: StageJob) -> None:
+        self.busy.discard(job.stage.volume.label)
+        self.core.wake()
+
+    def _burned(self, job: ImageBurn) -> None:
+        volume = job.stage.volume
+        self.busy.discard(volume.label)
+        bound = self.core.config.burn.attempts_max * volume.copies
+        if volume.burn_attempts >= bound:
+            why = f"volume {volume.label}: {volume.burn_attempts} burns failed: {volume.note}"
+            self.hopeless[volume.label] = why
+            self.core.alarms.raise_("repair-failed", why)
+            self.stages.pop(volume.label, None)
+            for waiting in self.waiting.pop(volume.label, []):
+                waiting.fail(why)
+        self.core.wake()
+
+    # -- proofs ----------------------------------------------------------------------------
+
+    def verify_demands(self) -> list[VerifyDemand]:
+        """Fresh copies, then what people asked for, then one disc of the regular reading."""
+        catalog = self.core.catalog
+        demands = [
+            VerifyDemand(disc.barcode, disc.burned_in, self._since_s)
+            for label in self.stages
+            for disc in catalog.discs_of(label)
+            if disc.state == DiscState.BURNED and self._free(disc)
+        ]
+        demands += [
+            VerifyDemand(barcode, "", self._since_s)
+            for barcode in self.asked
+            if self._free(catalog.discs[barcode])
+        ]
+        if not demands and not self.scrubs:
+            due = self._due()
+            if due is not None:
+                demands.append(VerifyDemand(due.barcode, "", self.core.clock.monotonic_s()))
+        return demands
+
+    def _free(self, disc: DiscRecord) -> bool:
+        return disc.barcode not in self.core.reserved and self.core.librarian.present(disc)
+
+    def _due(self) -> DiscRecord | None:
+        """Never proved since it was taken in first, then the most faulty, then the oldest."""
+        years = self.core.config.care.scrub_years
+        if not years:
+            return None
+        before_ns = self.core.clock.now_ns() - int(years * YEAR_NS)
+        due = (
+            disc
+            for disc in self.core.catalog.discs.values()
+            if disc.state == DiscState.VERIFIED
+            and disc.verified_ns <= before_ns
+            and disc.volume in self.core.catalog.volumes
+            and self._free(disc)
+        )
+        return min(
+            due, key=lambda d: (d.verified_ns > 0, -d.read_errors, d.verified_ns), default=None
+        )
+
+    def start_verify(self, barcode: str) -> VerifyJob:
+        """The job for a drive, for any of the demands."""
+        disc = self.core.catalog.discs[barcode]
+        volume = self.core.catalog.volumes[disc.volume]
+        asked = self.asked.get(barcode)
+        percent, what = WHOLE_PERCENT, "verify"
+        if asked is not None:
+            percent = asked.percent
+        elif disc.state == DiscState.VERIFIED:
+            percent, what = self.core.config.care.scrub_percent, "scrub"
+            self.scrubs.add(barcode)
+        self.core.reserved.add(barcode)
+        return VerifyJob(self.core, disc, volume, self.verified, percent, what)
+
+    def verified(self, job: VerifyJob) -> None:
+        """A proof ended, well or not."""
+        barcode = job.disc.barcode
+        self.core.reserved.discard(barcode)
+        self.scrubs.discard(barcode)
+        asked = self.asked.pop(barcode, None)
+        if asked is not None and job.error is not None:
+            asked.job.fail(str(job.error))
+        elif asked is not None:
+            asked.job.done(0)
+        self.core.wake()
+
+    # -- by hand ---------------------------------------------------------------------------------
+
+    def volume(self, label: str) -> VolumeRecord:
+        """CallerError for one that is not known or not complete."""
+        record = self.core.catalog.volumes.get(label)
+        if record is None:
+            raise CallerError(f"volume {label!r} is not known; see hsm volume ls")
+        if record.state != VolumeState.COMPLETE:
+            raise CallerError(
+                f"volume {label}: found state {record.state}, expected complete; "
+                "wait until its burns are done"
+            )
+        return record
+
+    def disc(self, barcode: str) -> DiscRecord:
+        """CallerError for one that is not known."""
+        try:
+            return self.core.catalog.discs[barcode]
+        except KeyError:
+            raise CallerError(f"disc {barcode!r} is not known; see hsm disc ls") from None
+
+    async def verify(self, job: Job, barcodes: list[str], percent: float) -> None:
+        """Prove discs; the job ends with the last."""
+        job.add(len(barcodes), 0)
+        for barcode in barcodes:
+            disc = self.disc(barcode)
+            where = self.core.librarian.in_words(disc)
+            if disc.state not in (DiscState.VERIFIED, DiscState.DAMAGED):
+                job.fail(f"disc {barcode} is {disc.state}, expected a burned disc of a volume")
+            elif not self.core.librarian.present(disc):
+                job.fail(f"disc {barcode} is not in the library ({where}); bring it in first")
+            elif barcode in self.asked:
+                job.fail(
+                    f"disc {barcode} is being verified already (job {self.asked[barcode].job.id})"
+                )
+            else:
+                self.asked[barcode] = _Asked(percent, job)
+        self.core.wake()
+
+    async def repair(self, job: Job, label: str) -> None:
+        """Have the copies that it should have; nothing to do is well done."""
+        record = self.volume(label)
+        job.add(1, 0)
+        self.hopeless.pop(label, None)
+        record.burn_attempts = 0
+        if not any(True for _ in self._sources(label)):
+            job.fail(f"volume {label}: none of its discs is in the library; bring one in first")
+            return
+        self.waiting[label].append(job)
+
+    async def refresh(self, job: Job, label: str) -> None:
+        """Fresh discs in place of all that it has."""
+        record = self.volume(label)
+        record.refresh = [
+            disc.barcode
+            for disc in self.core.catalog.discs_of(label)
+            if disc.state in (DiscState.VERIFIED, DiscState.DAMAGED)
+        ]
+        await self.core.catalog.save(record)
+        await self.repair(job, label)
+
+    async def quarantine(self, barcode: str, why: str) -> DiscRecord:
+        """It does not count as a copy any more, and is read only if no other can be."""
+        disc = self.disc(barcode)
+        if disc.state != DiscState.VERIFIED:
+            raise CallerError(f"disc {barcode}: found state {disc.state}, expected verified")
+        disc.become(DiscState.DAMAGED)
+        disc.note = f"quarantined: {why or 'by hand'}"
+        entry = HistoryRecord(what="quarantine", volume=disc.volume, text=disc.note)
+        change = put_history(barcode, self.core.clock.now_ns(), entry)
+        await self.core.catalog.transact(put_record(disc), change)
+        self.core.wake()
+        return disc

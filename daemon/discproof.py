@@ -1,0 +1,86 @@
+"""Proof of what a disc holds: all of its image, every file, or a sample of them.
+
+Everything here blocks; it runs in the thread of the drive that reads.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import xxhash
+
+from hsmfs.daemon.catalogrecords import ExtentRecord
+from hsmfs.errors import MediumError
+from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
+
+READ_SECTORS: Final = 512
+DAMAGED_MAX: Final = 1000
+"""Damaged files that are named; the others are only counted."""
+Read = Callable[[int, int], bytes]
+"""First sector and number of sectors to bytes; MediumError where they cannot be read."""
+Check = Callable[[], None]
+"""Called before each request; raises to stop."""
+
+
+class Damage(NamedTuple):
+    """What a proof found: damaged files by path, bytes that were read."""
+
+    files: list[str]
+    total: int
+    bytes: int
+
+
+def image_hash(read: Read, total_sectors: int, check: Check) -> str:
+    """XXH3 of 128 bits of all sectors."""
+    digest = xxhash.xxh3_128()
+    for lba in range(0, total_sectors, READ_SECTORS):
+        check()
+        digest.update(read(lba, min(READ_SECTORS, total_sectors - lba)))
+    return digest.hexdigest()
+
+
+def damaged_files(read: Read, extents: Sequence[ExtentRecord], check: Check) -> Damage:
+    """All files whose bytes are not those that were burned, in the order of the disc."""
+    files: list[str] = []
+    count = size = 0
+    for extent in sorted(extents, key=lambda one: one.offset):
+        good = all(
+            _chunk_is_good(read, extent, number, check) for number in range(len(extent.chunks))
+        )
+        size += extent.size
+        if not good:
+            count += 1
+            if len(files) < DAMAGED_MAX:
+                files.append(extent.path)
+    return Damage(files, count, size)
+
+
+def sampled(
+    read: Read, extents: Sequence[ExtentRecord], percent: float, check: Check, seed: int
+) -> Damage:
+    """The same of chunks chosen by chance, about so much of the data, at least one."""
+    chunks = [(extent, number) for extent in extents for number in range(len(extent.chunks))]
+    count = min(len(chunks), max(1, round(len(chunks) * percent / 100)))
+    chosen = random.Random(seed).sample(chunks, count)
+    chosen.sort(key=lambda one: (one[0].offset, one[1]))
+    bad: dict[str, None] = {}
+    size = 0
+    for extent, number in chosen:
+        size += min(CHUNK_BYTES, extent.size - number * CHUNK_BYTES)
+        if not _chunk_is_good(read, extent, number, check):
+            bad[extent.path] = None
+    return Damage(list(bad)[:DAMAGED_MAX], len(bad), size)
+
+
+def _chunk_is_good(read: Read, extent: ExtentRecord, number: int, check: Check) -> bool:
+    start = number * CHUNK_BYTES
+    length = min(CHUNK_BYTES, extent.size - start)
+    check()
+    try:
+        data = read((extent.offset + start) // SECTOR_BYTES, -(-length // SECTOR_BYTES))
+    except MediumError:
+        return False
+    found: int = xxhash.xxh3_64_intdigest(memoryview(data)[:length])
+    return found == extent.chunks[number]
