@@ -29,6 +29,8 @@ from hsmfs.daemon.catalogrecords import (
 )
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.paritykeeper import ParityKeeper
+from hsmfs.daemon.parityset import FoldJob
 from hsmfs.daemon.scheduler import StageDemand, VerifyDemand
 from hsmfs.daemon.stagejob import ImageBurn, Stage, StageJob
 from hsmfs.daemon.verifyjob import WHOLE_PERCENT, VerifyJob
@@ -67,15 +69,32 @@ class Care:
     waiting: dict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
     """Jobs that end when a volume has its copies."""
     scrubs: set[str] = field(default_factory=set)
+    doubted: set[str] = field(default_factory=set)
+    """Discs of which a part could not be read just now."""
+    parity: ParityKeeper = field(init=False)
+    _from_parity: set[str] = field(default_factory=set)
+    """Volumes whose discs give no whole image; parity does."""
     _since_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.parity = ParityKeeper(self.core, self.stage_root / "parity")
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
         await trio.to_thread.run_sync(lambda: shutil.rmtree(self.stage_root, ignore_errors=True))
         self._since_s = self.core.clock.monotonic_s()
+        await self._forget_unburned_parity()
         while True:
             await self._look()
+            await self.parity.look(self.stages, self.stage_root)
             await trio.sleep(LOOK_S)
+
+    async def _forget_unburned_parity(self) -> None:
+        """Parity volumes whose image went with the restart; they are made anew."""
+        for record in list(self.core.catalog.volumes.values()):
+            discs = self.core.catalog.discs_of(record.label)
+            if record.parity is not None and not any(disc.state in IN_USE for disc in discs):
+                await self.core.catalog.forget_volume(record.label)
 
     # -- fresh copies ------------------------------------------------------------------
 
@@ -87,8 +106,11 @@ class Care:
             lacking = record.copies - counted[record.label]
             if lacking <= 0:
                 await self._enough(record)
-            elif self._may_begin(record):
-                await self._begin(record)
+            elif lacking > self._unproved(record.label) and self._may_begin(record):
+                if any(True for _ in self._sources(record.label)):
+                    await self._begin(record)
+                elif record.parity is None:
+                    self.parity.may_rebuild(record.label)
 
     def _counted(self) -> Counter[str]:
         """Proved discs of each volume, without those that are to be retired."""
@@ -101,15 +123,24 @@ class Care:
             and disc.barcode not in volumes[disc.volume].refresh
         )
 
+    def _unproved(self, label: str) -> int:
+        """Discs that are burned and wait for their proof."""
+        return sum(disc.state == DiscState.BURNED for disc in self.core.catalog.discs_of(label))
+
     def _may_begin(self, record: VolumeRecord) -> bool:
-        wanted = self.core.config.care.repair or record.refresh or record.label in self.waiting
-        return bool(
-            wanted
+        doubtful = any(disc.barcode in self.doubted for disc in self._sources(record.label))
+        return (
+            self._may_repair(record)
+            and not doubtful
             and record.label not in self.stages
-            and record.label not in self.hopeless
             and len(self.stages) < REPAIRS_MAX
-            and any(True for _ in self._sources(record.label))
+            and not self.parity.rebuilds(record.label)
         )
+
+    def _may_repair(self, record: VolumeRecord) -> bool:
+        label = record.label
+        wanted = self.core.config.care.repair or record.refresh or label in self.waiting
+        return bool(wanted) and label not in self.hopeless and label not in self.parity.impossible
 
     async def _begin(self, record: VolumeRecord) -> None:
         stage = Stage(record, self.stage_root / f"{record.label}.img")
@@ -118,8 +149,25 @@ class Care:
         log.info("volume gets a fresh disc", volume=record.label)
         self.core.wake()
 
+    def can_come_back(self, label: str) -> bool:
+        """Whether a volume without a usable copy gets a fresh one soon."""
+        record = self.core.catalog.volumes.get(label)
+        if record is None or record.state != VolumeState.COMPLETE or not self._may_repair(record):
+            return False
+        known = label in self.stages or label in self._from_parity or self.parity.rebuilds(label)
+        return known or any(True for _ in self._sources(label)) or self.parity.may_rebuild(label)
+
+    def doubt(self, disc: DiscRecord) -> None:
+        """A part could not be read: the whole disc is read, in another drive if there is one,
+        before a fresh one takes its place."""
+        self.doubted.add(disc.barcode)
+        self.core.wake()
+
     def _sources(self, label: str) -> Iterator[DiscRecord]:
-        """Discs inside that may give the image: proved ones first."""
+        """Discs inside that may give the image: proved ones first. None of a volume whose
+        discs were tried in vain."""
+        if label in self._from_parity:
+            return
         for state in (DiscState.VERIFIED, DiscState.DAMAGED):
             for disc in self.core.catalog.discs_of(label):
                 if disc.state == state and self.core.librarian.present(disc):
@@ -131,6 +179,7 @@ class Care:
         if stage is not None and record.label not in self.busy:
             del self.stages[record.label]
             await trio.to_thread.run_sync(stage.drop)
+        self._from_parity.discard(record.label)
         if record.refresh:
             await self._retire(record)
         for job in self.waiting.pop(record.label, []):
@@ -153,9 +202,9 @@ class Care:
 
     def stage_demands(self) -> list[StageDemand]:
         """Images to be read, with discs that may give them."""
-        return [
+        return self.parity.demands() + [
             StageDemand(label, tuple(sources), self._since_s)
-            for label, stage in self.stages.items()
+            for label, stage in list(self.stages.items())
             if not stage.ready and label not in self.busy and (sources := self._untried(stage))
         ]
 
@@ -169,18 +218,21 @@ class Care:
 
     def _give_up(self, stage: Stage) -> None:
         label = stage.volume.label
+        self.stages.pop(label)
+        stage.drop()
+        if stage.volume.parity is None and self.parity.may_rebuild(label):
+            self._from_parity.add(label)
+            return
         lost = sum(stop - start for start, stop in stage.missing)
         why = (
-            f"volume {label}: no whole image can be read from its discs ({lost} sectors are missing "
-            f"on all of {', '.join(sorted(stage.tried))}); bring other copies, or rebuild it from "
-            "parity"
+            f"volume {label}: no whole image can be read from its discs ({lost} sectors are "
+            f"missing on all of {', '.join(sorted(stage.tried))}); bring other copies, or rebuild "
+            "it from parity"
         )
         self.hopeless[label] = why
         self.core.alarms.raise_("repair-failed", why)
         for job in self.waiting.pop(label, []):
             job.fail(why)
-        self.stages.pop(label)
-        stage.drop()
 
     def burn_demands(self) -> list[tuple[VolumeRecord, int]]:
         """Volumes whose image is ready, and how many discs they lack."""
@@ -196,8 +248,10 @@ class Care:
                 found.append((stage.volume, lacking))
         return found
 
-    def start_stage(self, label: str, barcode: str) -> StageJob:
+    def start_stage(self, label: str, barcode: str) -> StageJob | FoldJob:
         """The job for a drive."""
+        if self.parity.work is not None and label == self.parity.work.key:
+            return self.parity.start(barcode)
         self.busy.add(label)
         return StageJob(
             self.core, self.stages[label], self.core.catalog.discs[barcode], self._staged
@@ -233,13 +287,15 @@ class Care:
         catalog = self.core.catalog
         demands = [
             VerifyDemand(disc.barcode, disc.burned_in, self._since_s)
-            for label in self.stages
-            for disc in catalog.discs_of(label)
-            if disc.state == DiscState.BURNED and self._free(disc)
+            for disc in catalog.discs.values()
+            if disc.state == DiscState.BURNED
+            and disc.volume in catalog.volumes
+            and catalog.volumes[disc.volume].state == VolumeState.COMPLETE
+            and self._free(disc)
         ]
         demands += [
             VerifyDemand(barcode, "", self._since_s)
-            for barcode in self.asked
+            for barcode in {**self.asked, **dict.fromkeys(sorted(self.doubted))}
             if self._free(catalog.discs[barcode])
         ]
         if not demands and not self.scrubs:
@@ -288,6 +344,7 @@ class Care:
         barcode = job.disc.barcode
         self.core.reserved.discard(barcode)
         self.scrubs.discard(barcode)
+        self.doubted.discard(barcode)
         asked = self.asked.pop(barcode, None)
         if asked is not None and job.error is not None:
             asked.job.fail(str(job.error))
@@ -339,8 +396,10 @@ class Care:
         record = self.volume(label)
         job.add(1, 0)
         self.hopeless.pop(label, None)
+        self.parity.impossible.pop(label, None)
+        self._from_parity.discard(label)
         record.burn_attempts = 0
-        if not any(True for _ in self._sources(label)):
+        if not any(True for _ in self._sources(label)) and not self.parity.may_rebuild(label):
             job.fail(f"volume {label}: none of its discs is in the library; bring one in first")
             return
         self.waiting[label].append(job)

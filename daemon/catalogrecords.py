@@ -10,6 +10,8 @@ from enum import StrEnum
 
 import msgspec
 
+from hsmfs.volume.source import ParityInfo
+
 
 class DiscState(StrEnum):
     """What a disc holds, as far as it was proved."""
@@ -104,6 +106,10 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     burn_attempts: int = 0
     refresh: list[str] = []
     """Barcodes of discs that are to be retired as soon as fresh ones are verified."""
+    parity: ParityInfo | None = None
+    """Of a parity volume: what it protects."""
+    magazine: str = ""
+    """Where a parity volume belongs."""
     note: str = ""
 
 

@@ -159,6 +159,10 @@ class Commands:
         self.hsmd.care.volume(label)
         return self._start("repair", self.hsmd.care.repair, label)
 
+    def parity(self, magazine: str) -> Job:
+        """Parity discs for what is in a magazine now."""
+        return self._start("parity", self.hsmd.care.parity.ask, magazine)
+
     def refresh(self, label: str) -> Job:
         self.hsmd.care.volume(label)
         return self._start("refresh", self.hsmd.care.refresh, label)

@@ -263,6 +263,8 @@ class Hsmd:
 
     def choose_discs(self, record: VolumeRecord, count: int) -> list[DiscRecord]:
         """Blank discs, each in a magazine that has no copy of the volume yet."""
+        if record.magazine:
+            return self._blanks_of(record)[:count]
         avoid = {
             disc.magazine
             for disc in self.core.catalog.discs_of(record.label)
@@ -270,7 +272,9 @@ class Hsmd:
         }
         chosen: list[DiscRecord] = []
         while len(chosen) < count:
-            blanks = self.core.librarian.blanks(avoid, self.core.reserved)
+            blanks = self.core.librarian.blanks(
+                avoid, self.core.reserved | self.care.parity.blanks_kept()
+            )
             fitting = [
                 disc
                 for disc in blanks
@@ -281,6 +285,16 @@ class Hsmd:
             chosen.append(fitting[0])
             avoid.add(fitting[0].magazine)
         return chosen
+
+    def _blanks_of(self, record: VolumeRecord) -> list[DiscRecord]:
+        """Blank discs of the magazine to which a parity volume belongs, the last first."""
+        blanks = self.core.librarian.blanks(set(), self.core.reserved)
+        return [
+            disc
+            for disc in reversed(blanks)
+            if disc.magazine == record.magazine
+            and (not disc.capacity_sectors or disc.capacity_sectors >= record.total_sectors)
+        ]
 
     def _verify_demands(self) -> list[VerifyDemand]:
         verifying = self._verifying

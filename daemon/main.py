@@ -186,6 +186,8 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
+    recaller.can_come_back = hsmd.care.can_come_back
+    recaller.doubt = hsmd.care.doubt
     return hsmd
 
 

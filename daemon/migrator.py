@@ -30,6 +30,7 @@ from hsmfs.daemon.catalogrecords import DiscState, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, founds, parent_paths, parents_of, sources_of
+from hsmfs.daemon.parityset import OVERHEAD_SECTORS
 from hsmfs.daemon.policy.evaluate import Pool
 from hsmfs.errors import CallerError, HsmError, TransientError
 from hsmfs.namespace.view import NamespaceView
@@ -149,14 +150,16 @@ class Migrator:
 
     def _capacity_sectors(self) -> int:
         """Of the blank discs at hand; 0 until one was looked at."""
+        less = OVERHEAD_SECTORS if self.core.config.care.parity else 0
         known = [
             disc.capacity_sectors
             for disc in self.core.catalog.discs.values()
             if disc.capacity_sectors and disc.state == DiscState.BLANK
         ]
-        return min(known, default=0) or max(
+        found = min(known, default=0) or max(
             (disc.capacity_sectors for disc in self.core.catalog.discs.values()), default=0
         )
+        return max(0, found - less)
 
     @property
     def wants_probe(self) -> bool:

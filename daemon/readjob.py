@@ -10,7 +10,7 @@ import structlog
 import xxhash
 
 from hsmfs.changer.drive import Drive
-from hsmfs.daemon.catalogrecords import DiscRecord, ExtentRecord
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, ExtentRecord
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.recallqueue import Request
 from hsmfs.errors import (
@@ -144,7 +144,10 @@ class ReadJob:
         core = self.recaller.core
         core.metrics.errors.labels(error.kind.value).inc()
         core.alarms.raise_("damaged-copy", f"disc {self.disc.barcode}: {error}")
+        if self.disc.state == DiscState.VERIFIED:
+            self.disc.become(DiscState.DAMAGED)
         await core.catalog.save(self.disc)
+        self.recaller.doubt(self.disc)
 
     def _charge(self, unit: DriveUnit, error: HsmError) -> None:
         core = self.recaller.core

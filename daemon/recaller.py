@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,10 @@ class Recaller:
         self.serving: set[str] = set()
         self.identified: dict[str, str] = {}
         """Disc that was checked to be what its barcode says, by drive."""
+        self.can_come_back: Callable[[str], bool] = lambda label: False
+        """Whether a volume without a readable copy gets a fresh one soon."""
+        self.doubt: Callable[[DiscRecord], None] = lambda disc: None
+        """Told of a disc of which a part could not be read."""
         self._syncs = trio.CapacityLimiter(SYNCS_MAX)
         self._nursery: trio.Nursery | None = None
 
@@ -313,6 +317,10 @@ class Recaller:
             await self._maintain_nearline(request, now_s)
         elif self.offline_magazines(request):
             await self._maintain_offline(request, now_s)
+        elif self.can_come_back(request.label):
+            request.stuck_since_s = None
+            self.say(request, f"volume {request.label} gets a fresh disc; waiting for it")
+            await self._send_note(request, now_s)
         elif request.bad:
             why = request.failure or "all copies are damaged"
             await self.give_up(request, FsError(errno.EIO, f"no copy can be read: {why}"))

@@ -201,6 +201,7 @@ class Report:
             "discs": [disc.barcode for disc in discs],
             "created": record.created_ns / 1e9,
             "image_xxh3": record.image_xxh3,
+            "parity": msgspec.to_builtins(record.parity),
             "note": record.note,
         }
 

@@ -110,6 +110,8 @@ class Care(Section, frozen=True):
     """Each disc is read again once in so long, in idle drives; 0: never."""
     scrub_percent: Annotated[float, Meta(gt=0, le=100)] = 100.0
     """How much of a disc's data is read each time, chosen by chance; 100: every sector."""
+    parity: Annotated[int, Meta(ge=0, le=2)] = 0
+    """Parity discs of each magazine: so many of its discs may be lost and are made anew."""
     stage: str = ""
     """Directory with room for the image of a disc or two; empty: beside the catalog's store."""
 

@@ -25,12 +25,14 @@ def add(app: typer.Typer) -> None:
     magazine = _noun("Trays of discs that a person moves.", "magazines", _magazine_table)
     magazine.command("export")(export_magazine)
     magazine.command("import")(import_magazine)
+    magazine.command("parity")(parity_magazine)
     volume = _noun("What is recorded, one volume on one disc.", "volumes", _volume_table)
     volume.command("show")(show_volume)
     for verb, text in VOLUME_JOBS.items():
         volume.command(verb, help=text)(_volume_job(verb))
     volume.command("dump")(dump_volume)
     volume.command("extract")(extract_volume)
+    volume.command("rebuild")(rebuild_volume)
     pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
     pool.command("ls")(list_pools)
     app.add_typer(_library_app(), name="library")
@@ -162,6 +164,37 @@ def import_magazine(
 ) -> None:
     """Take a magazine from the shelf back into the library."""
     _move(ctx, name, "import", wait, json, config)
+
+
+def parity_magazine(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="As `hsm magazine ls` shows it.")],
+    wait: WaitOption = True,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make parity over the discs that are in a magazine now, and burn it to blanks in it."""
+    _move(ctx, name, "parity", wait, json, config)
+
+
+def rebuild_volume(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="Images of the set: members and parity.")
+    ],
+    label: Annotated[str, typer.Option("--label", help="Which volume is to be made anew.")],
+    into: Annotated[Path, typer.Option("--into", metavar="FILE", help="The image to write.")],
+    json: JsonOption = False,
+) -> None:
+    """Make the image of a lost volume anew from its parity set, without any daemon."""
+    from hsmfs.tools.volrebuild import rebuild_image
+
+    found = rebuild_image(label, into, images)
+    if json:
+        print_json(found)
+        return
+    for note in found["notes"]:
+        complain(note)
+    say(f"{into}: volume {label}, made anew from {', '.join(found['used'])}")
 
 
 def _move(

@@ -89,6 +89,7 @@ class Api:
             ("/v1/tasks/{id:int}/done", self._task_done),
             ("/v1/magazines/{name}/export", self._export),
             ("/v1/magazines/{name}/import", self._import),
+            ("/v1/magazines/{name}/parity", self._parity),
             ("/v1/volumes/{label}/{verb}", self._volume_care),
             ("/v1/discs/{barcode}/{verb}", self._disc_care),
             ("/v1/policy/run", self._policy_run),
@@ -172,6 +173,9 @@ class Api:
 
     async def _import(self, request: Request) -> Any:
         return _started(self.commands.bring_in(request.path_params["name"]))
+
+    async def _parity(self, request: Request) -> Any:
+        return _started(self.commands.parity(request.path_params["name"]))
 
     async def _disc(self, request: Request) -> Any:
         return self.report.disc_with_history(request.path_params["barcode"])

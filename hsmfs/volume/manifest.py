@@ -45,18 +45,19 @@ def chunks_of(size_bytes: int) -> int:
 
 def header_line(header: VolumeHeader, entries: int) -> bytes:
     """The first line."""
-    line = _encode(
-        {
-            "kind": "hsm-manifest",
-            "format": FORMAT_VERSION,
-            "features": [],
-            "site": header.site,
-            "label": header.label,
-            "pool": header.pool,
-            "created_ns": header.created_ns,
-            "copies": header.copies,
-        }
-    )
+    fields = {
+        "kind": "hsm-manifest",
+        "format": FORMAT_VERSION,
+        "features": [],
+        "site": header.site,
+        "label": header.label,
+        "pool": header.pool,
+        "created_ns": header.created_ns,
+        "copies": header.copies,
+    }
+    if header.parity is not None:
+        fields["parity"] = msgspec.to_builtins(header.parity)
+    line = _encode(fields)
     return line[:-1] + b',"entries":%10d}\n' % entries
 
 

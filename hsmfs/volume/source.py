@@ -50,6 +50,24 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True):
         return OWN_DIRECTORY + b"//" + self.path if self.kind == "own" else self.path
 
 
+class ParityMember(msgspec.Struct, frozen=True, kw_only=True):
+    """One volume of a parity set; its index is its place in the list."""
+
+    label: str
+    sectors: int
+    xxh3: str
+    """XXH3 of 128 bits of the image, 32 hex digits."""
+
+
+class ParityInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a parity volume protects: one of P or Q over same-numbered sectors."""
+
+    set: str
+    kind: str
+    """``p`` or ``q``."""
+    members: list[ParityMember]
+
+
 class VolumeHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What is said of the volume as a whole."""
 
@@ -58,3 +76,5 @@ class VolumeHeader(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     created_ns: int
     copies: int = 1
+    parity: ParityInfo | None = None
+    """Of a parity volume, whose data is the own file ``parity.bin``."""

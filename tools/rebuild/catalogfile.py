@@ -86,6 +86,7 @@ class CatalogFile:
             files=files,
             bytes=size,
             total_sectors=sectors,
+            parity=header.parity,
             note="" if sectors else MISSING_NOTE,
         )
 
