@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import xxhash
-
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.hashes import FileHashes, HashThreads, Segment
 
 STAGE_BYTES: Final = 1024 * 1024
 _ZEROS: Final = bytes(STAGE_BYTES)
@@ -21,7 +20,8 @@ class Stage:
         self._view = memoryview(self._buffer)
         self._filled = 0
         self.taken_bytes = 0
-        self.image = xxhash.xxh3_128()
+        self._segments: list[Segment] = []
+        self.hashes = HashThreads()
 
     @property
     def position(self) -> int:
@@ -31,9 +31,12 @@ class Stage:
         """Free space of at most that size; empty when the stage is full."""
         return self._view[self._filled : self._filled + want]
 
-    def advance(self, size: int) -> memoryview:
+    def advance(self, size: int, hashes: FileHashes | None = None) -> None:
+        """So much was put into the room; ``hashes`` gets it when it leaves."""
+        start = self._filled
         self._filled += size
-        return self._view[self._filled - size : self._filled]
+        if hashes is not None:
+            self._segments.append((hashes, start, self._filled))
 
     @property
     def full(self) -> bool:
@@ -42,7 +45,8 @@ class Stage:
     def take(self) -> bytes:
         """All that was gathered, as an object of its own."""
         chunk = bytes(self._view[: self._filled])
-        self.image.update(chunk)
+        self.hashes.put(chunk, self._segments)
+        self._segments = []
         self.taken_bytes += self._filled
         self._filled = 0
         return chunk
@@ -53,7 +57,8 @@ class Stage:
         while rest:
             room = self.room(len(rest))
             room[:] = rest[: len(room)]
-            rest = rest[len(self.advance(len(room))) :]
+            rest = rest[len(room) :]
+            self.advance(len(room))
             if self.full:
                 yield self.take()
 

@@ -53,14 +53,23 @@ class Source(Protocol):
     ) -> object: ...
 
 
+_Hashed = tuple[FileSource, int, FileHashes | None]
+"""Entry, byte offset, and hashes where it could be read."""
+
+
+def _result(entry: FileSource, offset: int, hashes: FileHashes | None) -> FileResult:
+    return void_result(entry, offset) if hashes is None else hashes.result(entry, offset)
+
+
 class VolumeWriter:
     """One stream of one volume; ``results`` and ``image_xxh3`` come from it."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._stage = Stage()
+        self._stage: Stage
+        self._hashed: list[_Hashed] = []
         self.results: list[FileResult] = []
-        """One of each file with data, in data order."""
+        """One of each file with data, in data order; there when the manifest begins."""
         self.image_xxh3 = ""
         """xxh3_128 of the whole stream, when it has ended."""
 
@@ -70,12 +79,25 @@ class VolumeWriter:
         A file that cannot be read or has another size is void: its place is
         filled with zeros, and manifest and results say so.
         """
+        self._stage = Stage()
+        try:
+            yield from self._stream(open_source)
+        finally:
+            self._stage.hashes.end()
+        self.image_xxh3 = self._stage.hashes.image.hexdigest()
+
+    def _stream(self, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
         geometry, stage = self._layout.geometry, self._stage
         first, *files, last = self._layout.files
         yield from self._front()
         yield from self._own(first, [readme(self._layout.header)])
         for node in files:
             yield from self._file(node, open_source)
+        if stage.position > stage.taken_bytes:
+            yield stage.take()  # so that the last file's bytes are hashed
+        stage.hashes.drain()
+        self.results = [_result(*hashed) for hashed in self._hashed]
+        self._hashed = []
         yield from self._own(last, self._manifest(files))
         yield from stage.zeros_to(geometry.mirror_sector)
         for part in metadata_content(self._layout):
@@ -85,7 +107,6 @@ class VolumeWriter:
         assert stage.position == geometry.total_sectors * SECTOR_BYTES
         if stage.position > stage.taken_bytes:
             yield stage.take()
-        self.image_xxh3 = stage.image.hexdigest()
 
     def _front(self) -> Iterator[bytes]:
         """Everything before the data."""
@@ -154,8 +175,7 @@ class VolumeWriter:
         else:
             with source:
                 good = yield from self._pull(source, entry.size, hashes)
-        result = hashes.result(entry, offset) if good else void_result(entry, offset)
-        self.results.append(result)
+        self._hashed.append((entry, offset, hashes if good else None))
         yield from self._stage.zeros_to(node.sector + node.sectors)
 
     def _pull(self, source: Source, size: int, hashes: FileHashes) -> Generator[bytes, None, bool]:
@@ -163,12 +183,12 @@ class VolumeWriter:
         left, stage = size, self._stage
         while left:
             try:
-                got = source.readinto(stage.room(min(left, hashes.chunk_left)))
+                got = source.readinto(stage.room(left))
             except OSError:
                 return False
             if not got:
                 return False
-            hashes.update(stage.advance(got))
+            stage.advance(got, hashes)
             left -= got
             if stage.full:
                 yield stage.take()
