@@ -39,6 +39,10 @@ LINE_MAX = 64 << 20
 MANIFEST = ".hsm/manifest.jsonl"
 PREVIOUS = ".hsm/manifests/"
 SHOWN_MAX = 50
+UNKNOWN = "?"
+PLAIN = ("ino", "mode", "uid", "gid", "mtime_ns", "atime_ns")
+NUMBERS = {"file": (*PLAIN, "data_version"), "dir": PLAIN, "symlink": PLAIN, "link": ("ino",)}
+"""Fields of each kind of line that must be there."""
 PART_PREFIX = b".hsm-recover-"
 Line = dict[str, Any]
 Key = tuple[int, int]
@@ -59,6 +63,28 @@ def bytes_of(line: Line, key: str) -> bytes:
     return base64.b64decode(coded) if coded is not None else str(line.get(key, "")).encode()
 
 
+def check(line: Line) -> None:
+    """ValueError where a field is missing or is not what it should be."""
+    kind = line["kind"]
+    numbers = NUMBERS.get(kind, ()) + (("sector", "size") if kind in ("file", "own") else ())
+    for key in numbers:
+        value = line.get(key)
+        if not isinstance(value, int) or abs(value) >= 1 << 63:
+            raise ValueError(f"found {key} {value!r}, expected a number")
+    for key in ("sector", "size", "part", "parts"):
+        if int(line.get(key, 0)) < 0:
+            raise ValueError(f"found {key} {line[key]}, expected no negative number")
+    for key in ("path", "target", "link_of", "disc_path", "sha256"):
+        if not isinstance(line.get(key, ""), str):
+            raise ValueError(f"found {key} {line[key]!r}, expected text")
+        bytes_of(line, key)
+    if kind in ("file", "own") and not line.get("sha256"):
+        raise ValueError("found no sha256")
+    xattrs = line.get("xattrs", {})
+    if not isinstance(xattrs, dict) or not all(isinstance(v, str) for v in xattrs.values()):
+        raise ValueError("found other xattrs than names with base64 values")
+
+
 def parsed(raw: Iterable[bytes], say: Any) -> Iterator[Line]:
     """The lines that can be read; of the others it is told."""
     for number, data in enumerate(raw, 1):
@@ -66,7 +92,8 @@ def parsed(raw: Iterable[bytes], say: Any) -> Iterator[Line]:
             line = json.loads(data)
             if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
                 raise ValueError("expected an object with a kind")
-        except ValueError as error:
+            check(line)
+        except (ValueError, TypeError, RecursionError) as error:
             say(f"manifest line {number} is damaged and left out: {error}")
             continue
         yield line
@@ -78,26 +105,45 @@ class Source:
     def __init__(self, place: str) -> None:
         self.place = place
         self.notes: list[str] = []
+        self.file: BinaryIO | None = None
         self.mounted = os.path.isdir(place)
+        try:
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self) -> None:
+        place = self.place
         raw = self._mounted_lines() if self.mounted else self._image_lines()
         lines = list(parsed(raw, self.notes.append))
-        if not lines or lines[0]["kind"] != "hsm-manifest":
+        if not lines:
             raise Unusable(f"{place}: found no manifest of hsmfs")
+        if lines[0]["kind"] != "hsm-manifest":
+            self.notes.append("the manifest's first line is damaged: label and site are not known")
+            lines.insert(0, {"kind": "hsm-manifest", "label": UNKNOWN})
         self.header = lines[0]
-        if self.header.get("format", 0) > FORMAT_MAX or self.header.get("features"):
+        form = self.header.get("format", 0)
+        if not isinstance(form, int) or form > FORMAT_MAX or self.header.get("features"):
             raise Unusable(
                 f"{place}: format {self.header.get('format')} with features "
                 f"{self.header.get('features')} is newer than this script "
                 f"(format {FORMAT_MAX}); use the recover.py of a newer disc"
             )
         self.label = str(self.header.get("label"))
-        self.created_ns = int(self.header.get("created_ns", 0))
+        created_ns = self.header.get("created_ns")
+        self.created_ns = created_ns if isinstance(created_ns, int) else 0
         self.lines = [line for line in lines[1:] if line["kind"] != "end"]
         if lines[-1]["kind"] != "end" or len(self.lines) != self.header.get("entries"):
             self.notes.append(
                 f"manifest: found {len(self.lines)} lines, "
                 f"expected {self.header.get('entries')} and a closing one"
             )
+
+    def close(self) -> None:
+        """No more is read from it."""
+        if self.file is not None:
+            self.file.close()
 
     def _mounted_lines(self) -> Iterator[bytes]:
         try:
@@ -147,6 +193,7 @@ class Source:
             return bytes(SECTOR)
 
     def _read(self, at: int, size: int) -> bytes:
+        assert self.file is not None
         self.file.seek(at)
         parts = []
         while size and (part := self.file.read(size)):
@@ -266,7 +313,7 @@ class Recovery:
                 else:
                     self._restore_file(path, target, line)
                 self.restored.add(path)
-            except (OSError, KeyError, ValueError) as error:
+            except (OSError, KeyError, ValueError, OverflowError) as error:
                 self.missing[path] = reason(error)
         self._finish(into, later)
 
@@ -283,7 +330,7 @@ class Recovery:
                     if first not in self.restored:
                         raise OSError(f"its first name {text_of(first)} is not restored")
                     os.link(os.path.join(into, first), target, follow_symlinks=False)
-            except (OSError, KeyError, ValueError) as error:
+            except (OSError, KeyError, ValueError, OverflowError) as error:
                 self.restored.discard(path)
                 self.missing[path] = reason(error)
         for target, line in reversed(later):
@@ -384,7 +431,7 @@ def opened(places: list[str]) -> list[Source]:
             sources.append(Source(place))
         except (Unusable, OSError) as error:
             print(f"left out: {error}", file=sys.stderr)
-    sites = sorted({str(source.header.get("site")) for source in sources})
+    sites = sorted({str(s.header["site"]) for s in sources if "site" in s.header})
     if len(sites) > 1:
         print(
             f"discs of different sites were given: {', '.join(sites)}; recover one site at a time",
@@ -441,13 +488,17 @@ def main(arguments: list[str] | None = None) -> int:
     sources = opened(options.sources or [here])
     if not sources:
         return 1
-    recovery = Recovery(sources)
-    if options.list:
-        show(recovery)
-        return 0
-    only = [os.fsencode(path).strip(b"/") for path in options.only]
-    recovery.restore(os.fsencode(options.into), only)
-    return report(recovery)
+    try:
+        recovery = Recovery(sources)
+        if options.list:
+            show(recovery)
+            return 0
+        only = [os.fsencode(path).strip(b"/") for path in options.only]
+        recovery.restore(os.fsencode(options.into), only)
+        return report(recovery)
+    finally:
+        for source in sources:
+            source.close()
 
 
 if __name__ == "__main__":

@@ -203,6 +203,18 @@ def test_a_damaged_line_costs_that_file_alone(library: Library, images: list[Pat
     assert_restored(library, [one for one in FIRST if one.path != b"empty"])
 
 
+def test_a_damaged_first_line_costs_label_and_site_alone(
+    library: Library, images: list[Path]
+) -> None:
+    data = images[0].read_bytes()
+    at = data.rindex(b'{"kind":"hsm-manifest"') + 30
+    images[0].write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    code, said = run(library, images)
+    assert code == 3
+    assert "first line is damaged" in said
+    assert_restored(library, [*FIRST, *SECOND, *THIRD])
+
+
 def test_nothing_is_written_over(library: Library, images: list[Path]) -> None:
     out = library.root / "out"
     out.mkdir()
