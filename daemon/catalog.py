@@ -296,6 +296,19 @@ def put_extents(label: str, extents: list[tuple[FileVersion, ExtentRecord]]) -> 
     return put
 
 
+def drop_extents(label: str, contents: Iterable[tuple[FileVersion, int]]) -> Change:
+    """The change that forgets the contents of a volume: files and byte offsets."""
+    listed = list(contents)
+
+    def drop(writer: Writer) -> None:
+        prefix, coded = _contents_prefix(label), label.encode()
+        for file, offset in listed:
+            writer.delete(b"E" + _FILE.pack(file.ino, file.data_version) + coded)
+            writer.delete(prefix + _U64.pack(offset) + _U64.pack(file.ino))
+
+    return drop
+
+
 def _ino_version(key: bytes, value: bytes) -> tuple[int, int]:
     return _U64.unpack_from(key, len(key) - 8)[0], _VERSION.unpack(value)[0]
 

@@ -48,6 +48,7 @@ class VolumeState(StrEnum):
     BURNED = "burned"
     COMPLETE = "complete"
     SHORT = "short"
+    RETIRED = "retired"
 
 
 class DiscRecord(msgspec.Struct, kw_only=True):

@@ -14,6 +14,7 @@ from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, regular_files
 from hsmfs.daemon.policyrun import PolicyRunner
+from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.errors import CallerError, HsmError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.types import Residency
@@ -158,6 +159,13 @@ class Commands:
     def repair(self, label: str) -> Job:
         self.hsmd.care.volume(label)
         return self._start("repair", self.hsmd.care.repair, label)
+
+    def reclaim(self, label: str) -> Job:
+        """New volumes for what lives on this one."""
+        record = self.hsmd.care.volume(label)
+        hsmd = self.hsmd
+        reclaimer = Reclaimer(self.core, hsmd.migrator, hsmd.recaller, hsmd.releaser)
+        return self._start("reclaim", reclaimer.run, record)
 
     def parity(self, magazine: str) -> Job:
         """Parity discs for what is in a magazine now."""

@@ -89,11 +89,16 @@ class Migrator:
 
     # -- what to migrate ----------------------------------------------------------
 
-    async def ask(self, items: Sequence[Found], pool: str, job: Job, *, urgent: bool) -> None:
-        """Queue files; those that have enough copies already count as done."""
+    async def ask(
+        self, items: Sequence[Found], pool: str, job: Job, *, urgent: bool, again: bool = False
+    ) -> None:
+        """Queue files; those that have enough copies already count as done, unless they
+        are to be burned ``again``."""
         fresh = []
         for item in items:
-            if item.state != Residency.RESIDENT:
+            if item.state != Residency.RESIDENT and not (
+                again and item.state == Residency.PREMIGRATED
+            ):
                 job.done(item.size)
                 continue
             waiting = self._known(item)

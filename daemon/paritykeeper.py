@@ -202,8 +202,9 @@ class ParityKeeper:
     def _discs(self, label: str) -> list[str]:
         return [
             disc.barcode
-            for disc in self.core.catalog.verified_discs(label)
-            if self.core.librarian.present(disc)
+            for disc in self.core.catalog.discs_of(label)
+            if disc.state in (DiscState.VERIFIED, DiscState.RETIRED)
+            and self.core.librarian.present(disc)
         ]
 
     # -- what drives should do ---------------------------------------------------------------

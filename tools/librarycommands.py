@@ -234,6 +234,7 @@ PercentOption = Annotated[
 VOLUME_JOBS: Final = {
     "verify": "Read a volume's discs that are in the library, and prove every byte.",
     "repair": "Burn fresh discs until the volume has all its copies.",
+    "reclaim": "Burn what lives on a volume into new ones, and retire it.",
     "refresh": "Burn fresh discs in place of all that the volume has; the old are retired.",
 }
 BarcodeArgument = Annotated[str, typer.Argument(help="As `hsm disc ls` shows it.")]

@@ -188,6 +188,8 @@ class Api:
                 return _started(self.commands.verify_volume(label, _percent(body)))
             case "repair":
                 return _started(self.commands.repair(label))
+            case "reclaim":
+                return _started(self.commands.reclaim(label))
             case "refresh":
                 return _started(self.commands.refresh(label))
         return None

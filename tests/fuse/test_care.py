@@ -151,3 +151,26 @@ def test_a_kill_at_any_time_and_the_copy_is_made(box: Sandbox) -> None:
     shutil.rmtree(box.root / "state" / "catalog" / "stage", ignore_errors=True)
     box.start()
     assert box.hsm("volume", "verify", label, check=False)["files_done"] >= 2
+
+
+def test_reclaim_takes_what_lives_off_a_volume(box: Sandbox) -> None:
+    made = write_files(box.mnt / "s", 6, 300_000)
+    box.migrate_and_release()
+    (label,) = {disc["volume"] for disc in box.discs()} - {""}
+    old = of_state(box, "verified")
+    for path in list(made)[:4]:
+        os.unlink(path)
+        del made[path]
+    assert box.hsm("volume", "reclaim", label)["state"] == "done"
+    assert of_state(box, "retired") == old
+    states = {v["label"]: v["state"] for v in box.hsm("volume", "ls")["volumes"]}
+    assert states.pop(label) == "retired"
+    assert set(states.values()) == {"complete"}
+    assert {file["state"] for file in box.files()} == {"migrated"}
+    for barcode in old:
+        image(box, barcode).write_bytes(b"")
+    assert not differing(made)
+    done = box.hsm("volume", "reclaim", label, check=False)
+    assert (done.returncode, "found state retired" in done.stderr) == (1, True)
+    box.stop()
+    assert box.hsm("fsck", check=False)["findings"] == []
