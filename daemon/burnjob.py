@@ -60,14 +60,30 @@ class _Lane:
     dead: bool = False
     cut: bool = False
     error: HsmError | None = None
+    others: Callable[[], list[_Lane]] = list
+    """The lanes that share the stream."""
+    patience_s: float = float("inf")
 
     def put(self, chunk: bytes | None) -> None:
-        while not self.dead:
+        """Waits while the drive is behind, but not while it alone holds up the others."""
+        alone_s = 0.0
+        while not self.dead and not self.cut:
             try:
                 self.chunks.put(chunk, timeout=POLL_S)
                 return
             except queue.Full:
-                continue
+                alone_s = alone_s + POLL_S if self._holds_up_others() else 0.0
+            if alone_s >= self.patience_s:
+                self.error = DriveError(
+                    f"drive {self.unit.name}: took no data for {alone_s:.0f} s while the other "
+                    "drives of the burn waited for it; it is left out"
+                )
+                self.cut = True
+
+    def _holds_up_others(self) -> bool:
+        others = [lane for lane in self.others() if lane is not self and not lane.dead]
+        others = [lane for lane in others if not lane.cut]
+        return bool(others) and all(lane.chunks.empty() for lane in others)
 
     def drain_into(self, burn: Burn) -> None:
         """Write what comes, then close the disc (in the drive's thread)."""
@@ -141,7 +157,9 @@ class BurnSession:
                 disc.become(DiscState.BURNING)
                 await self.core.catalog.save(disc)
                 size = max(2, self.core.config.burn.buffer_bytes // CHUNK_BYTES_ABOUT)
-                lane = _Lane(unit, disc, queue.Queue(maxsize=size))
+                patience_s = self.core.config.burn.slow_drive_s
+                lane = _Lane(unit, disc, queue.Queue(maxsize=size), patience_s=patience_s)
+                lane.others = lambda: self._lanes
                 self._lanes.append(lane)
                 return burn
             return None
@@ -177,7 +195,7 @@ class BurnSession:
             with trio.CancelScope(shield=True):
                 await lane.unit.call(lane.drain_into, burn)
         except HsmError as error:
-            lane.error = error
+            lane.error = lane.error or error
 
     async def _feed(self) -> None:
         try:

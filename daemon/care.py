@@ -28,6 +28,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeState,
 )
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.identifyjob import IdentifyJob
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.paritykeeper import ParityKeeper
 from hsmfs.daemon.parityset import FoldJob
@@ -69,6 +70,8 @@ class Care:
     waiting: dict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
     """Jobs that end when a volume has its copies."""
     scrubs: set[str] = field(default_factory=set)
+    unknown: dict[str, Job] = field(default_factory=dict)
+    """Discs that people want looked at, by barcode."""
     doubted: set[str] = field(default_factory=set)
     """Discs of which a part could not be read just now."""
     parity: ParityKeeper = field(init=False)
@@ -298,6 +301,11 @@ class Care:
             for barcode in {**self.asked, **dict.fromkeys(sorted(self.doubted))}
             if self._free(catalog.discs[barcode])
         ]
+        demands += [
+            VerifyDemand(barcode, "", self._since_s)
+            for barcode in self.unknown
+            if self._free(catalog.discs[barcode])
+        ]
         if not demands and not self.scrubs:
             due = self._due()
             if due is not None:
@@ -325,9 +333,12 @@ class Care:
             due, key=lambda d: (d.verified_ns > 0, -d.read_errors, d.verified_ns), default=None
         )
 
-    def start_verify(self, barcode: str) -> VerifyJob:
+    def start_verify(self, barcode: str) -> VerifyJob | IdentifyJob:
         """The job for a drive, for any of the demands."""
         disc = self.core.catalog.discs[barcode]
+        if barcode in self.unknown:
+            self.core.reserved.add(barcode)
+            return IdentifyJob(self.core, disc, self.unknown.pop(barcode), self._identified)
         volume = self.core.catalog.volumes[disc.volume]
         asked = self.asked.get(barcode)
         percent, what = WHOLE_PERCENT, "verify"
@@ -350,6 +361,9 @@ class Care:
             asked.job.fail(str(job.error))
         elif asked is not None:
             asked.job.done(0)
+        self.core.wake()
+
+    def _identified(self, job: IdentifyJob) -> None:
         self.core.wake()
 
     # -- by hand ---------------------------------------------------------------------------------
@@ -389,6 +403,18 @@ class Care:
                 )
             else:
                 self.asked[barcode] = _Asked(percent, job)
+        self.core.wake()
+
+    async def identify(self, job: Job, barcode: str) -> None:
+        """See what a disc is that no burn of ours is known of."""
+        disc = self.disc(barcode)
+        job.add(1, 0)
+        if disc.state not in (DiscState.BLANK, DiscState.FOREIGN):
+            job.fail(f"disc {barcode} is {disc.state} (volume {disc.volume}): it is known already")
+        elif not self.core.librarian.present(disc):
+            job.fail(f"disc {barcode} is not in the library; bring it in first")
+        else:
+            self.unknown[barcode] = job
         self.core.wake()
 
     async def repair(self, job: Job, label: str) -> None:

@@ -27,17 +27,20 @@ class DiscState(StrEnum):
 
 
 DISC_TRANSITIONS: dict[DiscState, frozenset[DiscState]] = {
-    DiscState.BLANK: frozenset({DiscState.BURNING, DiscState.FOREIGN, DiscState.SUSPECT}),
+    DiscState.BLANK: frozenset(
+        {DiscState.BURNING, DiscState.FOREIGN, DiscState.SUSPECT, DiscState.BURNED}
+    ),
     DiscState.BURNING: frozenset({DiscState.BURNED, DiscState.SUSPECT, DiscState.BLANK}),
     DiscState.BURNED: frozenset({DiscState.VERIFIED, DiscState.SUSPECT, DiscState.DAMAGED}),
     DiscState.VERIFIED: frozenset({DiscState.DAMAGED, DiscState.RETIRED}),
     DiscState.DAMAGED: frozenset({DiscState.VERIFIED, DiscState.RETIRED}),
     DiscState.SUSPECT: frozenset(),
-    DiscState.FOREIGN: frozenset(),
+    DiscState.FOREIGN: frozenset({DiscState.BURNED}),
     DiscState.RETIRED: frozenset(),
 }
 """A retired disc was replaced by a fresh one and is not used any more. A disc that was
-cut or failed stays suspect for ever; none becomes blank again but one whose burn ended
+cut or failed stays suspect for ever. One that turns out to be a copy of a known volume
+counts as burned (it is proved like any other); none becomes blank again but one whose burn ended
 before its first sector."""
 
 

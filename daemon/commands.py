@@ -160,6 +160,11 @@ class Commands:
         self.hsmd.care.volume(label)
         return self._start("repair", self.hsmd.care.repair, label)
 
+    def identify(self, barcode: str) -> Job:
+        """See what a disc is."""
+        self.hsmd.care.disc(barcode)
+        return self._start("identify", self.hsmd.care.identify, barcode)
+
     def reclaim(self, label: str) -> Job:
         """New volumes for what lives on this one."""
         record = self.hsmd.care.volume(label)

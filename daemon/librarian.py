@@ -100,6 +100,10 @@ class Librarian:
         for start in range(0, len(self._slots), size):
             span = inventory.slots[start : start + size]
             changed += self._believe_span(span, seen)
+        for element in inventory.drives:
+            if element.full and element.barcode and str(element.barcode) not in self._catalog.discs:
+                # Not seen in a slot yet (a first start, a rebuild): its magazine is not known.
+                changed += self._believe_disc(str(element.barcode), "", 0)
         for magazine in self._catalog.magazines.values():
             if magazine.library == self.config.name and magazine.name not in seen:
                 changed += self._leave(magazine)
@@ -177,7 +181,7 @@ class Librarian:
     def present(self, disc: DiscRecord) -> bool:
         """Inside, and not about to leave."""
         magazine = self._catalog.magazines.get(disc.magazine)
-        if magazine is None or magazine.exporting:
+        if disc.magazine and (magazine is None or magazine.exporting):
             return False
         unit = self.unit_with(disc.barcode)
         if unit is not None:

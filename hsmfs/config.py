@@ -95,6 +95,8 @@ class Burn(Section, frozen=True):
     burn_max_wait_s: Seconds = 604_800.0
     buffer_bytes: Positive = 64 * 1024 * 1024
     """Bound of what one drive may lag behind the others of a burn."""
+    slow_drive_s: Annotated[float, Meta(gt=0)] = 120.0
+    """A drive that takes no data for so long while the others of its burn wait is left out."""
     attempts_max: Positive = 3
     """Fresh discs tried for one copy of a volume before it is given up."""
     previous_manifests: Annotated[int, Meta(ge=0, le=1000)] = 16

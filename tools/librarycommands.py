@@ -41,6 +41,7 @@ def add(app: typer.Typer) -> None:
     disc.command("show")(show_disc)
     disc.command("history", hidden=True)(show_disc)
     disc.command("verify")(verify_disc)
+    disc.command("identify")(identify_disc)
     disc.command("quarantine")(quarantine_disc)
     app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")
@@ -279,6 +280,8 @@ def _run_job(
         number = int(api.post(path, body)["job"])
         job = follow(api, number, verb) if wait else api.get(f"/v1/jobs/{number}")
     show_job(job, json)
+    if job.get("note") and not json:
+        say(job["note"])
     raise typer.Exit(exit_of(job))
 
 
@@ -293,6 +296,18 @@ def verify_disc(
     """Read one disc and prove every byte."""
     path, body = f"/v1/discs/{segment(barcode)}/verify", {"percent": sample}
     _run_job(ctx, path, "verify", body, wait, json, config)
+
+
+def identify_disc(
+    ctx: typer.Context,
+    barcode: BarcodeArgument,
+    wait: WaitOption = True,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """See what a blank or foreign disc is; a copy of a known volume is taken in and proved."""
+    path = f"/v1/discs/{segment(barcode)}/identify"
+    _run_job(ctx, path, "identify", {}, wait, json, config)
 
 
 def quarantine_disc(

@@ -200,6 +200,8 @@ class Api:
         match request.path_params["verb"]:
             case "verify":
                 return _started(self.commands.verify([barcode], _percent(body)))
+            case "identify":
+                return _started(self.commands.identify(barcode))
             case "quarantine":
                 why = str(body.get("why", ""))
                 return self.report.disc(await self.commands.hsmd.care.quarantine(barcode, why))

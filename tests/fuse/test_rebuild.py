@@ -85,6 +85,10 @@ def images(box: Sandbox, label: str) -> list[Path]:
     return [library(box) / "discs" / f"{barcode}.img" for barcode in discs]
 
 
+def states(box: Sandbox) -> dict[str, str]:
+    return {disc["barcode"]: disc["state"] for disc in box.discs()}
+
+
 def make_awkward(box: Sandbox) -> None:
     mnt = box.mnt
     write_files(mnt / "病历" / "影像", 10, 300_000)
@@ -158,7 +162,18 @@ def test_a_missing_volume_is_named_and_the_rest_is_whole(box: Sandbox, tmp_path:
         value[5] for key, value in before.items() if "two/f" in key
     }
     assert (box.mnt / "two" / "f0000").read_bytes() == before["b'two/f0000'"][8]
-    # the discs turn up: from all of them all is whole
+    # the discs turn up in the library: what waited for them can be read
+    for number, image in enumerate(lost):
+        shutil.copy(aside / image.name, image)
+        done = box.hsm("disc", "identify", image.stem)
+        assert f"is a copy of volume {label}" in done["note"]
+        box.until(lambda n=number: states(box)[lost[n].stem] == "verified")
+    assert (box.mnt / "one" / "f0000").read_bytes() == before["b'one/f0000'"][8]
+    done = box.hsm("disc", "identify", lost[0].stem, check=False)
+    assert "it is known already" in done["errors"][0]
+    for image in lost:
+        image.unlink()
+    # or from all of them all is whole at once
     lose_everything(box)
     assert rebuild(box, aside, library(box))["not_whole"] == 0
     for image in aside.iterdir():
