@@ -10,7 +10,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import xxhash
 
@@ -24,13 +24,19 @@ Segment = tuple["FileHashes", int, int]
 """Whose bytes from where to where in a chunk."""
 
 
+END: Final = -1
+"""Start of a segment that says: this was all of the file."""
+
+
 class FileHashes:
-    """Fed in order; ready when all is fed."""
+    """Fed in order; keeps little once it has ended."""
+
+    __slots__ = ("_chunk", "_chunk_left", "_chunks", "_sha256", "_xxh3")
 
     def __init__(self) -> None:
-        self._xxh3 = xxhash.xxh3_128()
-        self._sha256 = hashlib.sha256()
-        self._chunk = xxhash.xxh3_64()
+        self._xxh3: Any = xxhash.xxh3_128()
+        self._sha256: Any = hashlib.sha256()
+        self._chunk: Any = xxhash.xxh3_64()
         self._chunk_left = CHUNK_BYTES
         self._chunks: list[int] = []
 
@@ -54,6 +60,19 @@ class FileHashes:
                 self._end_chunk()
             piece = piece[len(part) :]
 
+    def end_sha256(self) -> None:
+        """That was all, for SHA-256; once more is no harm."""
+        if not isinstance(self._sha256, str):
+            self._sha256 = self._sha256.hexdigest()
+
+    def end_xxh3(self) -> None:
+        """That was all, for the others; once more is no harm."""
+        if self._chunk is None:
+            return
+        if self._chunk_left != CHUNK_BYTES:
+            self._end_chunk()
+        self._xxh3, self._chunk = self._xxh3.hexdigest(), None
+
     def _end_chunk(self) -> None:
         self._chunks.append(self._chunk.intdigest())
         self._chunk.reset()
@@ -61,15 +80,15 @@ class FileHashes:
 
     def result(self, entry: FileSource, offset_bytes: int) -> FileResult:
         """What was fed, as the result of a file at that place."""
-        if self._chunk_left != CHUNK_BYTES:
-            self._end_chunk()
+        self.end_sha256()
+        self.end_xxh3()
         return FileResult(
             ino=entry.ino,
             data_version=entry.data_version,
             offset_bytes=offset_bytes,
             size=entry.size,
-            xxh3_128=self._xxh3.hexdigest(),
-            sha256=self._sha256.hexdigest(),
+            xxh3_128=self._xxh3,
+            sha256=self._sha256,
             chunk_xxh3=self._chunks,
         )
 
@@ -126,10 +145,16 @@ class HashThreads:
         self.image.update(chunk)
         view = memoryview(chunk)
         for hashes, start, stop in segments:
-            hashes.update_xxh3(view[start:stop])
+            if start == END:
+                hashes.end_xxh3()
+            else:
+                hashes.update_xxh3(view[start:stop])
 
 
 def _sha256(chunk: bytes, segments: list[Segment]) -> None:
     view = memoryview(chunk)
     for hashes, start, stop in segments:
-        hashes.update_sha256(view[start:stop])
+        if start == END:
+            hashes.end_sha256()
+        else:
+            hashes.update_sha256(view[start:stop])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from hsmfs.types import SECTOR_BYTES
-from hsmfs.volume.hashes import FileHashes, HashThreads, Segment
+from hsmfs.volume.hashes import END, FileHashes, HashThreads, Segment
 
 STAGE_BYTES: Final = 1024 * 1024
 _ZEROS: Final = bytes(STAGE_BYTES)
@@ -37,6 +37,10 @@ class Stage:
         self._filled += size
         if hashes is not None:
             self._segments.append((hashes, start, self._filled))
+
+    def end(self, hashes: FileHashes) -> None:
+        """That was all that these hashes get."""
+        self._segments.append((hashes, END, END))
 
     @property
     def full(self) -> bool:

@@ -175,6 +175,7 @@ class VolumeWriter:
         else:
             with source:
                 good = yield from self._pull(source, entry.size, hashes)
+        self._stage.end(hashes)
         self._hashed.append((entry, offset, hashes if good else None))
         yield from self._stage.zeros_to(node.sector + node.sectors)
 
