@@ -63,7 +63,7 @@ def rebuild_command(
         print_json(facts)
     else:
         _show(facts)
-    if left_out or collected.notes or facts["not_whole"]:
+    if left_out or collected.notes or facts["not_whole"] or not facts["changes_complete"]:
         raise typer.Exit(EXIT_IN_PART)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote_to_bytes
@@ -21,6 +21,10 @@ from hsmfs.volume.source import (
     FileSource,
     VolumeHeader,
 )
+
+CLOSING_BYTES_MAX: Final = 4096
+"""Of the last line."""
+ENTRY_KINDS: Final = ("file", "dir", "symlink", "link", "own")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,42 @@ def _entry(line: _Line) -> ManifestEntry:
     return ManifestEntry(
         source, _result(line, source), "" if source.kind == "symlink" else disc_path
     )
+
+
+def prove(pieces: Iterable[bytes], label: str) -> None:
+    """Whether a manifest is whole, without a look at its lines: its last line has the hash
+    of all before it. MediumError where it is not."""
+    proof, lines, held = xxhash.xxh3_128(), 0, b""
+    for piece in pieces:
+        data = held + piece
+        proof.update(data[:-CLOSING_BYTES_MAX])
+        lines += data.count(b"\n", 0, max(0, len(data) - CLOSING_BYTES_MAX))
+        held = data[-CLOSING_BYTES_MAX:]
+    start = held[:-1].rfind(b"\n") + 1
+    proof.update(held[:start])
+    lines += held.count(b"\n", 0, start)
+    try:
+        closing = msgspec.json.decode(held[start:], type=_Line)
+    except msgspec.MsgspecError as error:
+        _bad(label, lines + 1, error)
+    if closing.kind != "end" or proof.hexdigest() != closing.xxh3:
+        _bad(label, lines + 1, "lines before it are missing or changed")
+
+
+def entries_around_damage(
+    lines: Iterable[bytes], label: str
+) -> Iterator[ManifestEntry | MediumError]:
+    """All entries whose lines can be understood, and why the others cannot; for rescue:
+    nothing proves these lines, only that each is one."""
+    for number, line in enumerate(lines, 1):
+        try:
+            fields = _decode(line)
+            if fields.kind in ENTRY_KINDS:
+                yield _entry(fields)
+            elif fields.kind not in ("hsm-manifest", "end"):
+                raise ValueError(f"found kind {fields.kind!r}")
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            yield MediumError(f"volume {label}: manifest line {number}: {error}")
 
 
 def entries_of(lines: Iterator[bytes], label: str) -> Iterator[ManifestEntry]:

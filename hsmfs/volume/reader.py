@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from hsmfs.errors import MediumError
+from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume import parse
 from hsmfs.volume.geometry import TAIL_SECTORS, sectors_of
 from hsmfs.volume.manifest import MANIFEST_PATH
-from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
+from hsmfs.volume.manifestread import (
+    ManifestEntry,
+    entries_around_damage,
+    entries_of,
+    parse_header,
+    prove,
+)
 from hsmfs.volume.metadata import FILE_TYPE_DIRECTORY, FILE_TYPE_FILE
 from hsmfs.volume.mount import Mount, Read, exactly
 from hsmfs.volume.names import disc_path
@@ -22,6 +29,9 @@ from hsmfs.volume.source import VolumeHeader
 
 READ_SECTORS: Final = 512
 """Files are read in requests of 1 MiB."""
+RESCUE_SECTORS: Final = 32
+"""A cluster: what a drive cannot read it cannot read by clusters."""
+HOLE: Final = b"\xff"
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of the manifest."""
 
@@ -218,6 +228,39 @@ class VolumeReader:
         CallerError at the start where the format is newer than this reader.
         """
         return entries_of(self._lines(), self.label)
+
+    def prove_manifest(self) -> None:
+        """MediumError where it cannot be read, or is not as it was written."""
+        prove(self.stream_file(MANIFEST_PATH), self.label)
+
+    def manifest_around_damage(self) -> Iterator[ManifestEntry | MediumError]:
+        """Each entry that is there, before and after damage, and why others are not.
+
+        For rescue: nothing proves these entries.
+        """
+        return entries_around_damage(self._lines_around_damage(), self.label)
+
+    def _lines_around_damage(self) -> Iterator[bytes]:
+        rest = b""
+        for extent in self._find(MANIFEST_PATH).extents:
+            count = sectors_of(extent.length)
+            first = self._mount.sector_of(extent.block, count, MANIFEST_PATH)
+            for sector in range(first, first + count, RESCUE_SECTORS):
+                left = extent.length - (sector - first) * SECTOR_BYTES
+                step = min(RESCUE_SECTORS, sectors_of(left))
+                *lines, rest = (rest + self._or_holes(sector, step)[:left]).split(b"\n")
+                yield from lines
+                if len(rest) > LINE_BYTES_MAX:
+                    rest = b""
+
+    def _or_holes(self, sector: int, sectors: int) -> bytes:
+        """What can be read; bytes that no manifest has for the rest."""
+        try:
+            return exactly(self._read, sector, sectors)
+        except MediumError:
+            if sectors == 1:
+                return HOLE * SECTOR_BYTES
+        return b"".join(self._or_holes(sector + at, 1) for at in range(sectors))
 
     def manifest_until_damage(self) -> Iterator[ManifestEntry | MediumError]:
         """The entries up to the first that cannot be read, and then why.

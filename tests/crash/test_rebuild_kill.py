@@ -9,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.volumes import burn, stopped_system
+from support.volumes import burn, changes, stopped_system
 
+from hsmfs.daemon.namespaceset import SetLine
 from hsmfs.fsck.findings import Summary
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.lmdbstore import LmdbStore
@@ -44,7 +45,12 @@ def system(tmp_path: Path) -> Path:
     images = tmp_path / "images"
     images.mkdir()
     files = [FileSource(path=b"f%d" % ino, ino=ino, data_version=1, size=ino) for ino in (20, 21)]
-    burn(images / "D1.img", "sandbox-000001", files)
+    root = SetLine(ino=1, mode=0o40755)
+    lines = [
+        SetLine(ino=f.ino, names=[[1, f.path.decode()]], mode=0o100644, size=f.size, data_version=1)
+        for f in files
+    ]
+    burn(images / "D1.img", "sandbox-000001", files, changes(0, 5, root, *lines))
     return tmp_path
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from hsmfs.config import Config
 from hsmfs.configload import load
+from hsmfs.daemon.namespaceset import SetHeader, SetLine
 from hsmfs.tools.sandbox import CONFIG_TEXT
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
@@ -48,6 +52,13 @@ def burn(
         for piece in writer.stream(opened):
             out.write(piece)
     return writer
+
+
+def changes(since: int, until: int, *lines: SetLine) -> dict[bytes, bytes]:
+    """A set of namespace changes as an own file, a full one where ``since`` is 0."""
+    header = SetHeader(site=SITE, full=since == 0, since=since, until=until, time_ns=until)
+    packed = b"".join(msgspec.json.encode(line) + b"\n" for line in (header, *lines))
+    return {b"namespace.jsonl.gz": gzip.compress(packed)}
 
 
 def stopped_system(root: Path) -> Config:

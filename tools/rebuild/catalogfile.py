@@ -122,7 +122,7 @@ def _disc(barcode: str, volume: FoundVolume, library: str) -> DiscRecord:
         magazine="",
         position=0,
         library=library,
-        state=DiscState.VERIFIED,
+        state=DiscState.DAMAGED if barcode in volume.damaged else DiscState.VERIFIED,
         volume=volume.label,
         used_sectors=volume.sectors,
         note="taken in by hsm rebuild",

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Final
 
 import msgspec
+import xxhash
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
 from hsmfs.daemon.namespaceset import FORMAT, SetHeader, SetLine
 from hsmfs.daemon.ownfiles import MANIFEST_SUFFIX, MANIFESTS_DIRECTORY, NAMESPACE_NAME
 from hsmfs.errors import HsmError, MediumError
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
-from hsmfs.tools.rebuild.images import FoundVolume, volume_reader
+from hsmfs.tools.rebuild.images import FoundVolume, opened
 from hsmfs.tools.rebuild.scratch import Full, Known, Scratch
 from hsmfs.types import FileVersion
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
@@ -60,23 +63,58 @@ class Collected:
 
 
 class Collector:
-    """Reads one volume after the other, in any order."""
+    """Reads the volumes given, in any order. A manifest is taken from the first copy that has
+    it whole; where none has, from another volume that repeats it; else line by line."""
 
-    def __init__(self, scratch: Scratch, catalog: CatalogFile, given: Iterable[str]) -> None:
+    def __init__(
+        self, scratch: Scratch, catalog: CatalogFile, given: Mapping[str, FoundVolume]
+    ) -> None:
         self.scratch = scratch
         self.catalog = catalog
         self.result = Collected()
-        self._given = set(given)
+        self._given = given
+        self._wanted: dict[str, FoundVolume] = {}
+        """Of the given ones, those whose manifest is still to be found."""
 
-    def volume(self, found: FoundVolume) -> None:
-        """All of a volume's manifest and own files."""
-        descriptor = os.open(found.image, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            reader = volume_reader(descriptor)
-            with self._damage_noted(f"volume {found.label}"):
-                self._entries(found.header, reader.manifest(), reader, is_missing=False)
-        finally:
-            os.close(descriptor)
+    def run(self) -> None:
+        """All of the volumes' manifests and own files."""
+        whole = [found for found in self._given.values() if self._is_whole(found)]
+        self._wanted = dict(self._given)
+        for found in whole:
+            del self._wanted[found.label]
+        for found in whole:
+            self._volume(found, VolumeReader.manifest)
+        for found in list(self._wanted.values()):
+            self._volume(found, self._around_damage)
+
+    def _is_whole(self, found: FoundVolume) -> bool:
+        damaged = []
+        for image in found.images:
+            try:
+                with opened(image) as reader:
+                    reader.prove_manifest()
+            except (HsmError, OSError) as error:
+                damaged.append(image)
+                self.result.notes.append(f"{image}: {error}")
+        return found.sort_out(damaged)
+
+    def _volume(
+        self, found: FoundVolume, entries: Callable[[VolumeReader], Iterator[ManifestEntry]]
+    ) -> None:
+        with self._damage_noted(f"volume {found.label}"), opened(found.images[0]) as reader:
+            self._entries(found.header, entries(reader), found)
+
+    def _around_damage(self, reader: VolumeReader) -> Iterator[ManifestEntry]:
+        bad = 0
+        for one in reader.manifest_around_damage():
+            if isinstance(one, MediumError):
+                bad += 1
+            else:
+                yield one
+        self.result.notes.append(
+            f"volume {reader.label}: {bad} pieces of the manifest cannot be understood; files that "
+            "only they tell of are not taken in: hsm volume extract copies them by the UDF tree"
+        )
 
     @contextmanager
     def _damage_noted(self, where: str) -> Iterator[None]:
@@ -89,15 +127,14 @@ class Collector:
         self,
         header: VolumeHeader,
         entries: Iterable[ManifestEntry],
-        reader: VolumeReader | None,
-        is_missing: bool,
+        found: FoundVolume | None,
     ) -> None:
+        """A whole manifest; ``found`` is None where its volume is missing."""
         for entry in entries:
-            if entry.source.kind == "own":
-                if reader is not None:
-                    self._own(reader, os.fsdecode(entry.source.path))
-                continue
-            self._entry(header, entry, is_missing)
+            if entry.source.kind != "own":
+                self._entry(header, entry, found is None)
+            elif found is not None:
+                self._own(found, entry)
 
     def _entry(self, header: VolumeHeader, entry: ManifestEntry, is_missing: bool) -> None:
         source, result = entry.source, entry.result
@@ -125,26 +162,42 @@ class Collector:
 
     # -- the volume's own files ----------------------------------------------------------
 
-    def _own(self, reader: VolumeReader, path: str) -> None:
+    def _own(self, found: FoundVolume, entry: ManifestEntry) -> None:
+        path = os.fsdecode(entry.source.path)
         directory, _, name = path.rpartition("/")
-        with self._damage_noted(f"volume {reader.label}: .hsm/{path}"):
-            if path == NAMESPACE_NAME:
-                self._set(_lines(reader.stream_file(f"/.hsm/{path}")))
-            elif directory == MANIFESTS_DIRECTORY and name.endswith(MANIFEST_SUFFIX):
-                label = name.removesuffix(MANIFEST_SUFFIX)
-                if label not in self._given and label not in self.result.missing:
-                    self._previous(label, _lines(reader.stream_file(f"/.hsm/{path}")))
+        previous = name.removesuffix(MANIFEST_SUFFIX)
+        if path == NAMESPACE_NAME:
+            self._proved(found, entry, self._set)
+        elif directory == MANIFESTS_DIRECTORY and previous != name and self._is_wanted(previous):
+            self._proved(found, entry, partial(self._previous, previous))
+
+    def _proved(
+        self, found: FoundVolume, entry: ManifestEntry, use: Callable[[Iterator[bytes]], None]
+    ) -> None:
+        """The lines of an own file, of the first copy that has it whole."""
+        path = f"/.hsm/{os.fsdecode(entry.source.path)}"
+        for image in found.images:
+            with self._damage_noted(f"{image}: {path}"), opened(image) as reader:
+                proof = xxhash.xxh3_128()
+                for piece in reader.stream_file(path):
+                    proof.update(piece)
+                if entry.result is None or proof.hexdigest() != entry.result.xxh3_128:
+                    raise MediumError("found other bytes than the manifest tells of")
+                use(_lines(reader.stream_file(path)))
+                return
+
+    def _is_wanted(self, label: str) -> bool:
+        if label in self._given:
+            return label in self._wanted
+        return label not in self.result.missing
 
     def _previous(self, label: str, lines: Iterator[bytes]) -> None:
         first = next(lines, b"")
         header = parse_header(first, label)[0]
-        self.result.missing[label] = header
-
-        def again() -> Iterator[bytes]:
-            yield first
-            yield from lines
-
-        self._entries(header, entries_of(again(), label), None, is_missing=True)
+        found = self._wanted.pop(label, None)
+        if found is None:
+            self.result.missing[label] = header
+        self._entries(header, entries_of(chain([first], lines), label), found)
 
     def _set(self, lines: Iterator[bytes]) -> None:
         header = _decode_header(next(lines, b""))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hsmfs.daemon.namespaceset import SetLine
-from hsmfs.tools.rebuild.scratch import DIRECTORIES, Full, Known, Said, Scratch
+from hsmfs.tools.rebuild.scratch import DIRECTORIES, Full, Known, Rank, Said, Scratch
 from hsmfs.types import ROOT_INODE
 
 LOST_NAME: Final = b"lost+found"
@@ -24,6 +24,7 @@ class Directory:
     known: Known | None = None
     children: int = 0
     """Directories in it."""
+    rank: Rank = (-1, -1)
 
 
 @dataclass(slots=True)
@@ -48,6 +49,8 @@ class Directories:
         for said in scratch.said(DIRECTORIES, full):
             here._take(said, complete, unplaced)
         here._attach_all()
+        if not complete:
+            here._part_all()
         here._number_paths()
         for said in sorted(unplaced, key=lambda one: one.lines[-1].path.count(b"/")):
             here._place_by_path(said)
@@ -66,7 +69,9 @@ class Directories:
         elif said.newest is not None:
             places = said.newest.places()
             if not said.newest.gone and places:
-                self.by_ino[said.ino] = Directory(said.ino, *places[0], said.newest, known)
+                place = places[0]
+                here = Directory(said.ino, *place, said.newest, known, rank=said.rank)
+                self.by_ino[said.ino] = here
         elif not complete and known is not None:
             unplaced.append(said)
 
@@ -84,6 +89,23 @@ class Directories:
                 self.moved += 1
                 reaches.add(top.parent)
             reaches.update(way)
+
+    def _part_all(self) -> None:
+        """One name leads to one directory: the one that was told of last."""
+        holders: dict[tuple[int, bytes], Directory] = {}
+        for directory in list(self.by_ino.values()):
+            place = directory.parent, directory.name
+            other = holders.setdefault(place, directory)
+            if other is not directory:
+                older, newer = sorted((other, directory), key=lambda one: one.rank)
+                holders[place] = newer
+                self.put_aside(older.ino)
+
+    def put_aside(self, ino: int) -> None:
+        """Another has its name."""
+        directory = self.by_ino[ino]
+        directory.parent, directory.name = self.lost(), b"%d" % ino
+        self.moved += 1
 
     def lost(self) -> int:
         """The directory for what has no place; made when it is first needed."""
@@ -121,7 +143,7 @@ class Directories:
             return
         parent, _, name = known.path.rpartition(b"/")
         above = self.at(parent)
-        self.by_ino[said.ino] = Directory(said.ino, above, name, None, known)
+        self.by_ino[said.ino] = Directory(said.ino, above, name, None, known, rank=said.rank)
         self._by_path[known.path] = said.ino
 
     def at(self, path: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,15 +26,30 @@ class FoundVolume:
     """One volume, and where its copies are."""
 
     header: VolumeHeader
-    image: Path
-    """The copy that is read."""
+    images: list[Path]
+    """Copies, in the order in which they are tried."""
     manifest_bytes: int
     sectors: int
     barcodes: list[str] = field(default_factory=list)
+    damaged: set[str] = field(default_factory=set)
+    """Barcodes of copies whose manifest is damaged, where another one's is whole."""
 
     @property
     def label(self) -> str:
         return self.header.label
+
+    @property
+    def copies(self) -> int:
+        """Those that count; a drive has no barcode, but a copy in it."""
+        return max(1, len(self.barcodes) - len(self.damaged))
+
+    def sort_out(self, damaged: list[Path]) -> bool:
+        """Whole copies are tried first from now on; whether there is one."""
+        self.images.sort(key=lambda image: image in damaged)
+        is_whole = self.images[0] not in damaged
+        if is_whole:
+            self.damaged = {image.stem for image in damaged} & set(self.barcodes)
+        return is_whole
 
 
 def volume_reader(descriptor: int) -> VolumeReader:
@@ -46,6 +62,16 @@ def volume_reader(descriptor: int) -> VolumeReader:
             raise MediumError(f"sector {sector}: {error.strerror}") from error
 
     return VolumeReader(read, os.lseek(descriptor, 0, os.SEEK_END) // SECTOR_BYTES)
+
+
+@contextmanager
+def opened(image: Path) -> Iterator[VolumeReader]:
+    """A volume in an image or device, for a while."""
+    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield volume_reader(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def images_of(sources: Iterable[Path]) -> Iterator[Path]:
@@ -86,24 +112,23 @@ def find(
         known = volumes.setdefault(found.label, found)
         if (known.header, known.manifest_bytes) != (found.header, found.manifest_bytes):
             raise CallerError(
-                f"{image} and {known.image}: found two different volumes of label {found.label}, "
-                "expected copies of one; give one of them only (see hsm volume dump)"
+                f"{image} and {known.images[0]}: found two different volumes of label "
+                f"{found.label}, expected copies of one; give one of them only (see hsm volume "
+                "dump)"
             )
+        if known is not found:
+            known.images.append(image)
         if not image.is_block_device():
             known.barcodes.append(image.stem)
     return volumes, left_out
 
 
 def _open(image: Path, site: str) -> FoundVolume:
-    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        reader = volume_reader(descriptor)
+    with opened(image) as reader:
         header = reader.header
         if header.site != site:
             raise CallerError(
                 f"found a disc of site {header.site!r}, expected {site!r} (site.id of the "
                 "configuration)"
             )
-        return FoundVolume(header, image, reader.size(MANIFEST_PATH), reader.total_sectors)
-    finally:
-        os.close(descriptor)
+        return FoundVolume(header, [image], reader.size(MANIFEST_PATH), reader.total_sectors)

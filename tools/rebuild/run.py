@@ -101,8 +101,7 @@ def _write(
 ) -> tuple[Collected, Outcome]:
     catalog = CatalogFile(_beside(Path(config.catalog.path), NEW), config.catalog.map_bytes)
     collector = Collector(scratch, catalog, volumes)
-    for volume in volumes.values():
-        collector.volume(volume)
+    collector.run()
     scratch.flush()
     catalog.flush()
     collected = collector.result
@@ -117,7 +116,7 @@ def _write(
         catalog,
         namespace,
         CacheTier(tier.name, Path(tier.path)),
-        {label: max(1, len(volume.barcodes)) for label, volume in volumes.items()},
+        {label: volume.copies for label, volume in volumes.items()},
         collected,
         time.time_ns(),
     )

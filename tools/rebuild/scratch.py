@@ -51,6 +51,11 @@ class Known(msgspec.Struct, array_like=True):
     """Its volume is known by another's manifests only."""
 
 
+Rank = tuple[int, int]
+"""How new what is said of an inode is: up to where in the journal the set reaches, -1 without
+one, and when its volume was made."""
+
+
 class Full(NamedTuple):
     """The newest full set: up to where in the journal, and when."""
 
@@ -69,6 +74,11 @@ class Said(msgspec.Struct):
     """Of the set that ``newest`` is of."""
     created_ns: int = -1
     """Of the newest volume of ``lines``."""
+
+    @property
+    def rank(self) -> Rank:
+        """Of two that claim one name the greater has it."""
+        return (-1, self.created_ns) if self.newest is None else (self.until, 0)
 
     def is_outdated(self, full: Full | None) -> bool:
         """Whether a full set is newer than all that is said: it has no such inode."""

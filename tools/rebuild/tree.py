@@ -18,7 +18,7 @@ from hsmfs.tools.rebuild.catalogfile import CatalogFile, ExtentReader
 from hsmfs.tools.rebuild.collect import Collected
 from hsmfs.tools.rebuild.directories import Directories, Directory
 from hsmfs.tools.rebuild.namespacefile import NamespaceFile, Place
-from hsmfs.tools.rebuild.scratch import OTHERS, Known, Said, Scratch
+from hsmfs.tools.rebuild.scratch import OTHERS, Known, Rank, Said, Scratch
 from hsmfs.types import ROOT_INODE, FileVersion, Residency
 
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
@@ -91,15 +91,22 @@ class TreeBuilder:
     # -- names ------------------------------------------------------------------------
 
     def _claim_names(self) -> None:
-        """Without all sets two inodes may claim one path: the one that a set names
-        has it, else the newest."""
-        for told in (False, True):
-            for said in self.scratch.said(OTHERS, self.full):
-                if (said.newest is not None) == told:
-                    for place in self._wanted(said):
-                        self._claims[place] = said.ino
-        for directory in self.directories.by_ino.values():
-            self._claims[directory.parent, directory.name] = directory.ino
+        """Without all sets two inodes may claim one path: the one that the newest set names
+        has it, else the one of the newest volume."""
+        ranks: dict[Place, Rank] = {}
+        for said in self.scratch.said(OTHERS, self.full):
+            for place in self._wanted(said):
+                if said.rank >= ranks.get(place, said.rank):
+                    ranks[place], self._claims[place] = said.rank, said.ino
+        directories = self.directories
+        for directory in sorted(directories.by_ino.values(), key=lambda one: one.ino):
+            place = directory.parent, directory.name
+            if directory.ino == ROOT_INODE or place not in ranks:
+                continue
+            if directory.rank >= ranks[place]:
+                self._claims[place] = directory.ino
+            else:
+                directories.put_aside(directory.ino)
 
     def _wanted(self, said: Said) -> list[Place]:
         """The names that an inode had last; none where it is gone."""
@@ -130,6 +137,8 @@ class TreeBuilder:
             return [self._moved(said.ino)]
         if not places:
             self.outcome.superseded += 1
+            why = f"inode {said.ino} was here last; a newer one has the path now"
+            self.outcome.tell("superseded", self._path(wanted[0]), why)
         return places
 
     def _moved(self, ino: int) -> Place:

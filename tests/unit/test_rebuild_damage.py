@@ -1,0 +1,171 @@
+"""Rebuild from damaged discs, and from discs whose sets of changes have gaps."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.volumes import SITE, burn, changes, stopped_system
+
+from hsmfs.config import Config
+from hsmfs.daemon.namespaceset import SetLine
+from hsmfs.errors import MediumError
+from hsmfs.fsck.findings import Summary
+from hsmfs.namespace.view import NamespaceView
+from hsmfs.store.lmdbstore import LmdbStore
+from hsmfs.tools.fsckcommand import findings
+from hsmfs.tools.rebuild.collect import Collected
+from hsmfs.tools.rebuild.images import opened
+from hsmfs.tools.rebuild.run import rebuild
+from hsmfs.tools.rebuild.tree import Outcome
+from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.reader import VolumeReader
+from hsmfs.volume.source import FileSource
+
+ONE, TWO, THREE = (f"{SITE}-{number:06d}" for number in (1, 2, 3))
+ROOT = SetLine(ino=1, mode=0o40755)
+GZIP = b"\x1f\x8b\x08"
+
+
+def source(ino: int, path: bytes) -> FileSource:
+    return FileSource(path=path, ino=ino, data_version=1, size=100)
+
+
+FILES = [source(20 + n, b"f%d" % n) for n in range(5)]
+ALL = {b"f%d" % n: 20 + n for n in range(5)}
+
+
+def file(ino: int, name: str, parent: int = 1) -> SetLine:
+    return SetLine(ino=ino, names=[[parent, name]], mode=0o100644, size=100, data_version=1)
+
+
+def folder(ino: int, name: str, parent: int = 1) -> SetLine:
+    return SetLine(ino=ino, names=[[parent, name]], mode=0o40750)
+
+
+def rebuilt(root: Path, images: Sequence[Path]) -> tuple[dict[bytes, int], Collected, Outcome]:
+    """Paths with inodes; fsck finds nothing."""
+    config = stopped_system(root / "system")
+    _, _, collected, outcome = rebuild(config, images, lambda what, path, why: None)
+    assert [one for one in findings(config, False, None, Summary())] == []
+    return tree(config), collected, outcome
+
+
+def tree(config: Config) -> dict[bytes, int]:
+    store = LmdbStore(Path(config.namespace.path), config.namespace.map_bytes, read_only=True)
+    try:
+        with store.snapshot() as reader:
+            return {path: one.ino for path, one in NamespaceView(reader).walk(1, b"")}
+    finally:
+        store.close()
+
+
+def hurt(whole: Path, image: Path, mark: bytes) -> Path:
+    """A copy with a changed byte."""
+    data = bytearray(whole.read_bytes())
+    data[data.rindex(mark)] ^= 0xFF
+    image.write_bytes(data)
+    return image
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    image = tmp_path / "B.img"
+    burn(image, ONE, FILES, changes(0, 10, ROOT, *(file(20 + n, f"f{n}") for n in range(5))))
+    return image
+
+
+@pytest.mark.parametrize(
+    "mark", [b'"path":"f2"', b'"kind":"end"', GZIP], ids=["line", "end", "set"]
+)
+def test_a_copy_with_a_damaged_manifest_is_made_up_for_by_another(
+    tmp_path: Path, whole: Path, mark: bytes
+) -> None:
+    found, collected, outcome = rebuilt(tmp_path, [hurt(whole, tmp_path / "A.img", mark), whole])
+    assert found == ALL
+    assert collected.is_complete()
+    assert len(collected.notes) == 1
+    assert outcome.files == 5
+
+
+def test_a_damaged_manifest_is_made_up_for_by_a_later_volume(tmp_path: Path, whole: Path) -> None:
+    with opened(whole) as reader:
+        manifest = gzip.compress(reader.read_file("/.hsm/manifest.jsonl"))
+    later = tmp_path / "C.img"
+    burn(later, TWO, [], {b"manifests/%s.jsonl.gz" % ONE.encode(): manifest}, created_ns=2)
+    damaged = hurt(whole, tmp_path / "A.img", b'"path":"f2"')
+    found, collected, outcome = rebuilt(tmp_path, [damaged, later])
+    assert found == ALL
+    assert (outcome.files, dict(outcome.waiting), collected.missing) == (5, {}, {})
+
+
+def test_one_damaged_line_costs_one_file(tmp_path: Path) -> None:
+    whole = tmp_path / "B.img"
+    burn(whole, ONE, FILES)
+    damaged = hurt(whole, tmp_path / "A.img", b'"path":"f2"')
+    found, collected, _ = rebuilt(tmp_path, [damaged])
+    assert found == {path: ino for path, ino in ALL.items() if path != b"f2"}
+    assert any("1 pieces of the manifest" in note for note in collected.notes)
+
+
+def test_unreadable_sectors_of_a_manifest_cost_their_lines(tmp_path: Path) -> None:
+    image = tmp_path / "B.img"
+    many = [source(100 + n, b"%04d" % n) for n in range(400)]
+    burn(image, ONE, many)
+    data = image.read_bytes()
+    bad = data.index(b'"path":"0200"') // SECTOR_BYTES
+
+    def read(sector: int, sectors: int) -> bytes:
+        if sector <= bad < sector + sectors:
+            raise MediumError(f"sector {bad}: unreadable")
+        return data[sector * SECTOR_BYTES : (sector + sectors) * SECTOR_BYTES]
+
+    reader = VolumeReader(read, len(data) // SECTOR_BYTES)
+    with pytest.raises(MediumError):
+        reader.prove_manifest()
+    lines: list[Any] = list(reader.manifest_around_damage())
+    paths = [one.source.path for one in lines if not isinstance(one, MediumError)]
+    damage = [one for one in lines if isinstance(one, MediumError)]
+    assert set(paths) < {one.path for one in many}
+    assert {b"0000", b"0150", b"0250", b"0399"} < set(paths)
+    assert 1 <= len(damage) <= 3
+    assert len(paths) > 380
+
+
+def rebuilt_with_a_gap(
+    root: Path, before: list[SetLine], after: list[SetLine], files: list[FileSource]
+) -> tuple[dict[bytes, int], Outcome]:
+    """The second of three sets of changes is missing."""
+    first, third = root / "A.img", root / "C.img"
+    burn(first, ONE, files, changes(0, 10, ROOT, *before), created_ns=1)
+    burn(third, THREE, [], changes(20, 30, *after), created_ns=3)
+    found, collected, outcome = rebuilt(root, [third, first])
+    assert not collected.is_complete()
+    return found, outcome
+
+
+def test_of_two_files_with_one_path_the_newest_set_decides(tmp_path: Path) -> None:
+    files = [source(20, b"x"), source(18, b"b")]
+    before, after = [file(20, "x"), file(18, "b")], [file(18, "x")]
+    found, outcome = rebuilt_with_a_gap(tmp_path, before, after, files)
+    assert found == {b"x": 18}
+    assert outcome.superseded == 1
+
+
+def test_a_directory_that_a_newer_file_replaced_is_in_lost_found(tmp_path: Path) -> None:
+    before = [folder(20, "x"), file(21, "in", 20), file(18, "b")]
+    files = [source(21, b"x/in"), source(18, b"b")]
+    found, outcome = rebuilt_with_a_gap(tmp_path, before, [file(18, "x")], files)
+    assert (found[b"x"], found[b"lost+found/20/in"]) == (18, 21)
+    assert outcome.moved == 1
+
+
+def test_a_directory_that_a_newer_one_replaced_is_in_lost_found(tmp_path: Path) -> None:
+    before = [folder(22, "x"), folder(23, "in", 22)]
+    after = [folder(20, "x"), folder(21, "in", 20)]
+    found, _ = rebuilt_with_a_gap(tmp_path, before, after, [])
+    assert (found[b"x"], found[b"x/in"]) == (20, 21)
+    assert (found[b"lost+found/22"], found[b"lost+found/22/in"]) == (22, 23)
