@@ -103,6 +103,7 @@ def _facts(
     return {
         "volumes": sorted(volumes),
         "discs": sum(len(volume.barcodes) for volume in volumes.values()),
+        "without_barcode": sorted(v.label for v in volumes.values() if not v.barcodes),
         "left_out": [{"image": image, "why": why} for image, why in left_out],
         "damage": collected.notes,
         "missing_volumes": {
@@ -129,6 +130,11 @@ def _show(facts: dict[str, Any]) -> None:
         complain(f"left out: {one['image']}: {one['why']}")
     for note in facts["damage"]:
         complain(f"damage: {note}")
+    for label in facts["without_barcode"]:
+        complain(
+            f"volume {label} was read in a drive, so its disc's barcode is not known: put the disc "
+            "into the library and say hsm disc identify BARCODE"
+        )
     for label, files in facts["missing_volumes"].items():
         complain(f"missing: volume {label}; {files} files wait for it")
     say(

@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from support.volumes import SITE, burn, changes, stopped_system
@@ -18,7 +19,7 @@ from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.fsckcommand import findings
 from hsmfs.tools.rebuild.collect import Collected
-from hsmfs.tools.rebuild.images import opened
+from hsmfs.tools.rebuild.images import find, opened
 from hsmfs.tools.rebuild.run import rebuild
 from hsmfs.tools.rebuild.tree import Outcome
 from hsmfs.types import SECTOR_BYTES
@@ -169,3 +170,15 @@ def test_a_directory_that_a_newer_one_replaced_is_in_lost_found(tmp_path: Path) 
     found, _ = rebuilt_with_a_gap(tmp_path, before, after, [])
     assert (found[b"x"], found[b"x/in"]) == (20, 21)
     assert (found[b"lost+found/22"], found[b"lost+found/22/in"]) == (22, 23)
+
+
+def test_a_disc_read_in_a_drive_waits_to_be_identified(tmp_path: Path) -> None:
+    """A drive tells no barcode, so the catalog cannot know which disc it was."""
+    config = stopped_system(tmp_path)
+    image = tmp_path / "D1.img"
+    burn(image, "sandbox-000001", [FileSource(path=b"f", ino=20, data_version=1, size=9)])
+    found, _ = find([image], SITE)
+    found["sandbox-000001"].barcodes.clear()
+    with patch("hsmfs.tools.rebuild.run.find", return_value=(found, [])):
+        _, _, _, outcome = rebuild(config, [image], lambda what, path, why: None)
+    assert (outcome.files, outcome.waiting) == (0, {"sandbox-000001": 1})

@@ -40,8 +40,9 @@ class FoundVolume:
 
     @property
     def copies(self) -> int:
-        """Those that count; a drive has no barcode, but a copy in it."""
-        return max(1, len(self.barcodes) - len(self.damaged))
+        """Those that count. What was read in a drive does not: it has no barcode, so nobody
+        knows which disc it was until it is identified in the library."""
+        return max(1, len(self.barcodes) - len(self.damaged)) if self.barcodes else 0
 
     def sort_out(self, damaged: list[Path]) -> bool:
         """Whole copies are tried first from now on; whether there is one."""
