@@ -43,6 +43,8 @@ REPAIRS_MAX: Final = 2
 """Volumes that get fresh discs at once: bounds the room for images."""
 YEAR_NS: Final = 365 * 86_400 * 10**9
 IN_USE: Final = (DiscState.BURNING, DiscState.BURNED, DiscState.VERIFIED)
+WHOLE: Final = (DiscState.BURNED, DiscState.VERIFIED)
+"""At start; a burn that still counts as running then was cut."""
 
 
 @dataclass(slots=True)
@@ -96,7 +98,12 @@ class Care:
         """Parity volumes whose image went with the restart; they are made anew."""
         for record in list(self.core.catalog.volumes.values()):
             discs = self.core.catalog.discs_of(record.label)
-            if record.parity is not None and not any(disc.state in IN_USE for disc in discs):
+            if record.parity is None or any(disc.state in WHOLE for disc in discs):
+                continue
+            if discs:  # what names it stays explained
+                record.state = VolumeState.SHORT
+                await self.core.catalog.save(record)
+            else:
                 await self.core.catalog.forget_volume(record.label)
 
     # -- fresh copies ------------------------------------------------------------------

@@ -14,7 +14,7 @@ import trio
 import xxhash
 
 from hsmfs.daemon.catalog import put_record
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.parityset import (
@@ -62,8 +62,7 @@ class ParityKeeper:
 
     def blanks_kept(self) -> set[str]:
         """Blank discs that wait to become parity: the last of each magazine."""
-        count = self.core.config.care.parity
-        if not count:
+        if not self.core.config.care.parity:
             return set()
         blanks: dict[str, list[DiscRecord]] = defaultdict(list)
         for disc in self.core.catalog.discs.values():
@@ -72,13 +71,26 @@ class ParityKeeper:
         return {
             disc.barcode
             for magazine, discs in blanks.items()
-            if not self._parity_volumes(magazine)
-            for disc in sorted(discs, key=lambda one: one.position)[-count:]
+            if (lacking := len(self._lacking(magazine)))
+            for disc in sorted(discs, key=lambda one: one.position)[-lacking:]
         }
 
     def _parity_volumes(self, magazine: str) -> list[VolumeRecord]:
         volumes = self.core.catalog.volumes.values()
-        return [r for r in volumes if r.parity is not None and r.magazine == magazine]
+        return [
+            record
+            for record in volumes
+            if record.parity is not None
+            and record.magazine == magazine
+            and record.state == VolumeState.COMPLETE
+        ]
+
+    def _lacking(self, magazine: str) -> tuple[str, ...]:
+        """Which of P and Q a magazine should have and no volume is: both of one that has
+        none yet, one where a restart cut the burns of the other."""
+        made = {r.parity.kind for r in self._parity_volumes(magazine) if r.parity is not None}
+        wanted = KINDS[: self.core.config.care.parity]
+        return tuple(kind for kind in wanted if kind not in made)
 
     def _due(self) -> str | None:
         """A magazine whose other discs are proved and whose blanks are for parity."""
@@ -87,14 +99,24 @@ class ParityKeeper:
         if asked is not None or not count:
             return asked
         for name, magazine in self.core.catalog.magazines.items():
-            if not magazine.present or self._parity_volumes(name):
+            lacking = self._lacking(name)
+            if not magazine.present or not lacking:
                 continue
             discs = [d for d in self.core.catalog.discs.values() if d.magazine == name]
             blank = sum(disc.state == DiscState.BLANK for disc in discs)
             settled = not any(disc.state in UNSETTLED for disc in discs)
-            if settled and blank == count and len(members_of(self.core, name)) >= MEMBERS_MIN:
+            if self._parity_volumes(name):
+                if settled and blank >= len(lacking) and self._members_readable(name):
+                    return name
+            elif settled and blank == count and len(members_of(self.core, name)) >= MEMBERS_MIN:
                 return name
         return None
+
+    def _members_readable(self, magazine: str) -> bool:
+        """Whether all members of the set that a magazine has are at hand."""
+        info = self._parity_volumes(magazine)[0].parity
+        assert info is not None
+        return all(self.readable(member.label) for member in info.members)
 
     async def ask(self, job: Job, magazine: str) -> None:
         """Parity for what is in a magazine now."""
@@ -115,6 +137,10 @@ class ParityKeeper:
         self.waiting[magazine].append(job)
 
     def _begin_making(self, magazine: str) -> None:
+        made = self._parity_volumes(magazine)
+        if made and made[0].parity is not None:
+            self._start_making(magazine, made[0].parity, self._lacking(magazine))
+            return
         members = members_of(self.core, magazine)[:MEMBERS_MAX]
         discs = self.core.catalog.discs.values()
         blanks = sum(d.magazine == magazine and d.state == DiscState.BLANK for d in discs)
@@ -127,11 +153,14 @@ class ParityKeeper:
                 for r in members
             ],
         )
+        self._start_making(magazine, info, KINDS[:count])
+
+    def _start_making(self, magazine: str, info: ParityInfo, kinds: tuple[str, ...]) -> None:
         parts = [
             Part(member.label, index, "", member.sectors, member.xxh3)
             for index, member in enumerate(info.members)
         ]
-        self._start(f"parity {magazine}", parts, info, KINDS[:count], magazine=magazine)
+        self._start(f"parity {magazine}", parts, info, kinds, magazine=magazine)
 
     def _start(
         self,

@@ -21,7 +21,8 @@ VOLUMES = 3
 def started(root: Path, parity: int) -> Sandbox:
     box = Sandbox(root)
     slots = VOLUMES + parity
-    box.start("--drives", "2", "--slots", str(slots), "--disc-bytes", DISC, "--pool-copies", "1")
+    words = ["--drives", "2", "--slots", str(slots)]
+    box.start(*words, "--disc-bytes", DISC, "--pool-copies", "1")
     box.stop()
     config = root / "hsmfs.toml"
     one = re.sub("magazine_slots = .*", f"magazine_slots = {slots + parity}", config.read_text())
@@ -133,6 +134,59 @@ def test_any_lost_images_are_made_anew_by_hand(
     assert done.returncode == 1
     assert "expected no more losses than parity volumes" in done.stderr
     assert not (tmp_path / "no").exists()
+
+
+def parity_kinds(box: Sandbox) -> list[str]:
+    """Of the parity volumes that have a proved disc."""
+    proved = verified(box)
+    return sorted(v["parity"]["kind"] for v in volumes(box) if v["parity"] and v["label"] in proved)
+
+
+def test_a_set_without_its_q_gets_it(tmp_path: Path) -> None:
+    """As a restart leaves it that cut Q's burn: P is proved, and Q is not recorded."""
+    box = started(tmp_path / "sb", 1)
+    try:
+        for number in range(VOLUMES):
+            write_files(box.mnt / f"v{number}", 4, 200_000 * (number + 1), seed=number)
+            box.migrate_and_release()
+        box.until(lambda: parity_kinds(box) == ["p"])
+        box.stop()
+        config = box.root / "hsmfs.toml"
+        config.write_text(config.read_text().replace("parity = 1", "parity = 2"))
+        add_blank(box, "FRESH0")
+        box.start()
+        box.until(lambda: parity_kinds(box) == ["p", "q"])
+        assert len({v["parity"]["set"] for v in volumes(box) if v["parity"]}) == 1
+        images = {label: image(box, code) for label, code in verified(box).items()}
+        first, second, *_ = data_volumes(box)
+        rest = [path for label, path in images.items() if label not in (first, second)]
+        out = tmp_path / "anew"
+        done = rebuild(second, out, rest)
+        assert done.returncode == 0, done.stderr
+        made = out.read_bytes()
+        assert made == images[second].read_bytes()[: len(made)]
+    finally:
+        box.stop()
+
+
+def test_killed_while_p_burns(tmp_path: Path) -> None:
+    """The cut disc is suspect; parity is computed anew and goes to a fresh one."""
+    box = started(tmp_path / "sb", 1)
+    try:
+        for number in range(VOLUMES):
+            write_files(box.mnt / f"v{number}", 4, 1_000_000 * (number + 1), seed=number)
+            box.migrate_and_release()
+        blank = next(d["barcode"] for d in box.discs() if d["volume"] in ("", None))
+        box.until(lambda: image(box, blank).exists() and image(box, blank).stat().st_size)
+        box.kill("hsmd")
+        box.stop()
+        add_blank(box, "FRESH0")
+        box.start()
+        box.until(lambda: parity_kinds(box) == ["p"])
+        box.stop()
+        assert box.hsm("fsck", check=False)["findings"] == []
+    finally:
+        box.stop()
 
 
 def test_by_hand_and_killed(tmp_path: Path) -> None:
