@@ -138,14 +138,26 @@ class TaskRecord(msgspec.Struct, kw_only=True):
 
 
 class ExtentRecord(msgspec.Struct, kw_only=True, array_like=True):
-    """Where one file version lies on every disc of one volume."""
+    """Where one file version, or one part of it, lies on every disc of one volume.
+
+    A volume has at most one part of a file version.
+    """
 
     offset: int
+    """Byte on the disc."""
     size: int
+    """Bytes that are here."""
     xxh3_128: str
     sha256: str
     chunks: list[int]
+    """XXH3 of 64 bits of each 4 MiB; empty where the data was not hashed yet (a disc of others)."""
     path: str
+    start: int = 0
+    """First byte of the file that is here; a multiple of 4 MiB."""
+    total: int = 0
+    """Size of the whole file; 0: all of it is here."""
+    runs: list[tuple[int, int]] = []
+    """Byte on the disc and length of each run, in file order; empty: one run at ``offset``."""
 
 
 class AlarmRecord(msgspec.Struct, kw_only=True):
