@@ -1,4 +1,4 @@
-# make setup | demo | test | test-long | lint | bench | bench-scale | docs | deb
+# make setup | demo | test | test-long | lint | bench | bench-scale | bench-rebuild | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
