@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from hsmfs.types import SECTOR_BYTES
@@ -24,9 +26,12 @@ from hsmfs.volume.geometry import (
     PARTITION_SECTOR,
     sectors_of,
 )
-from hsmfs.volume.layout import DirectoryNode, FileNode, Layout, Node
-from hsmfs.volume.names import dstring
+from hsmfs.volume.layout import OWN_MODE, Layout
+from hsmfs.volume.names import disc_name, dstring, encode_cs0
 from hsmfs.volume.sequence import padded
+from hsmfs.volume.source import FileSource
+from hsmfs.volume.tally import OWN, ROOT
+from hsmfs.volume.tree import IS_DIRECTORY, MANIFEST, OWN_NAME, README, directory_name
 
 FILE_TYPE_DIRECTORY: Final = 4
 FILE_TYPE_FILE: Final = 5
@@ -39,6 +44,8 @@ _IS_DIRECTORY: Final = 2
 _IS_PARENT: Final = 8
 _NOBODY: Final = 0xFFFFFFFF
 _LINKS_MAX: Final = 0xFFFF
+KEPT_ENTRIES_MAX: Final = 4096
+"""Of one directory: those of larger ones are read from the plan when they are needed."""
 _PHYSICAL: Final = 0
 _METADATA: Final = 1
 _ICB_TAG: Final = struct.Struct("<IHHHBBIHH")
@@ -62,11 +69,21 @@ def _icb_tag(file_type: int, flags: int) -> bytes:
     return _ICB_TAG.pack(0, 4, 0, 1, 0, file_type, 0, 0, flags)
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What has a file entry on the disc."""
+
+    entry: FileSource
+    unique_id: int
+    block: int
+    """In metadata."""
+    links: int = 1
+
+
 def _file_entry(node: Node, file_type: int, size: int, ads: bytes) -> bytes:
     """Entry of a file or directory (ECMA-167 4/14.9)."""
     entry = node.entry
     flags = _LONG_AD | _CONTIGUOUS | _special_bits(entry.mode)
-    times = (entry.atime_ns, entry.mtime_ns, entry.ctime_ns)
     body = _ENTRY.pack(
         _icb_tag(file_type, flags),
         entry.uid & _NOBODY,
@@ -78,7 +95,7 @@ def _file_entry(node: Node, file_type: int, size: int, ads: bytes) -> bytes:
         0,  # record format, attributes, length
         size,
         sectors_of(size),
-        b"".join(map(timestamp, times)),
+        timestamp(entry.atime_ns) + timestamp(entry.mtime_ns) + timestamp(entry.ctime_ns),
         1,  # checkpoint
         NO_EXTENT,
         IMPLEMENTATION,
@@ -123,8 +140,8 @@ def metadata_file_entry(layout: Layout, *, mirror: bool) -> bytes:
     return padded(sealed(TagId.EXTENDED_FILE_ENTRY, block, body + ads))
 
 
-def _data_extents(node: FileNode) -> Iterator[bytes]:
-    block, left = node.sector - PARTITION_SECTOR, node.entry.size
+def _data_extents(sector: int, size: int) -> Iterator[bytes]:
+    block, left = sector - PARTITION_SECTOR, size
     while left > 0:
         length = min(left, EXTENT_BYTES_MAX)
         yield long_ad(length, block, _PHYSICAL)
@@ -132,35 +149,114 @@ def _data_extents(node: FileNode) -> Iterator[bytes]:
         left -= length
 
 
-def _file(node: FileNode) -> bytes:
-    return _file_entry(node, FILE_TYPE_FILE, node.entry.size, b"".join(_data_extents(node)))
+def _file(node: Node, sector: int) -> bytes:
+    size = node.entry.size
+    return _file_entry(node, FILE_TYPE_FILE, size, b"".join(_data_extents(sector, size)))
 
 
-def _directory(node: DirectoryNode) -> bytes:
-    ads = long_ad(node.content_bytes, node.block + 1, _METADATA)
-    return _file_entry(node, FILE_TYPE_DIRECTORY, node.content_bytes, ads)
-
-
-def _identifier(location: int, node: Node, flags: int, coded: bytes, unique_id: int) -> bytes:
+def _identifier(location: int, block: int, flags: int, coded: bytes, unique_id: int) -> bytes:
     """A file identifier descriptor; 7-Zip wants the CRC over the padding too."""
-    icb = long_ad(SECTOR_BYTES, node.block, _METADATA, unique_id & 0xFFFFFFFF)
+    icb = long_ad(SECTOR_BYTES, block, _METADATA, unique_id & 0xFFFFFFFF)
     body = _FID.pack(1, flags, len(coded), icb, 0) + coded
     return sealed(TagId.FILE_IDENTIFIER, location, body + bytes(-len(body) % 4))
 
 
-def _content(directory: DirectoryNode) -> bytes:
-    above = directory.parent or directory
-    first = directory.block + 1
-    parts = [_identifier(first, above, _IS_DIRECTORY | _IS_PARENT, b"", above.unique_id)]
-    position = len(parts[0])
-    for name in directory.names:
-        flags = _IS_DIRECTORY if isinstance(name.node, DirectoryNode) else 0
-        location = first + position // SECTOR_BYTES
-        part = _identifier(location, name.node, flags, name.coded, name.unique_id)
-        parts.append(part)
-        position += len(part)
-    assert position == directory.content_bytes
-    return padded(b"".join(parts))
+class _Directories:
+    """Makes the metadata of one directory after the other."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._tree = layout.tree
+        self._own = {README: layout.readme, MANIFEST: layout.manifest}
+
+    def parts(self, directory: int) -> Iterator[bytes]:
+        """File entry, content, and file entries of the files first named in it."""
+        tree, size = self._tree, self._layout.content_bytes[directory]
+        block = tree.directory_block[directory]
+        node = Node(
+            self._directory_entry(directory),
+            tree.directory_id[directory],
+            block,
+            tree.directory_links[directory],
+        )
+        ads = long_ad(size, block + 1, _METADATA)
+        yield _file_entry(node, FILE_TYPE_DIRECTORY, size, ads)
+        refs = tree.names(directory)
+        entries = self._kept(refs)
+        yield from self._content(directory, refs, entries)
+        for ref in refs:
+            if tree.is_first(ref):
+                yield self._file(ref, entries)
+
+    def _directory_entry(self, directory: int) -> FileSource:
+        number = self._tree.entry[directory]
+        layout = self._layout
+        return layout.entries[number] if number >= 0 else layout.default(0o40755, "dir")
+
+    def _kept(self, refs: array[int]) -> dict[int, FileSource]:
+        """Entries of a directory that has few: else each is read twice."""
+        if len(refs) > KEPT_ENTRIES_MAX:
+            return {}
+        entries = self._layout.entries
+        return {ref: entries[ref] for ref in refs if ref < README}
+
+    def _entry(self, ref: int, kept: dict[int, FileSource]) -> FileSource:
+        found = kept.get(ref)
+        return self._layout.entries[ref] if found is None else found
+
+    def _file(self, ref: int, kept: dict[int, FileSource]) -> bytes:
+        own, layout, tree = self._own.get(ref), self._layout, self._tree
+        if own is not None:
+            node = Node(layout.default(OWN_MODE, "file", own.size), own.unique_id, own.block)
+            return _file(node, own.sector)
+        node = Node(self._entry(ref, kept), tree.unique_id[ref], tree.block[ref], tree.links[ref])
+        return _file(node, layout.geometry.data_sector + tree.sector[ref])
+
+    def _content(
+        self, directory: int, refs: array[int], kept: dict[int, FileSource]
+    ) -> Iterator[bytes]:
+        """The names, in pieces; zeros up to a whole block after the last."""
+        tree = self._tree
+        first = tree.directory_block[directory] + 1
+        above = tree.parent[directory]
+        part = _identifier(
+            first,
+            tree.directory_block[above],
+            _IS_DIRECTORY | _IS_PARENT,
+            b"",
+            tree.directory_id[above],
+        )
+        parts, position = [part], len(part)
+        for ref in refs:
+            name, block, flags, unique_id = self._named(ref, directory, kept)
+            location = first + position // SECTOR_BYTES
+            part = _identifier(location, block, flags, encode_cs0(name), unique_id)
+            parts.append(part)
+            position += len(part)
+            if len(parts) > KEPT_ENTRIES_MAX:
+                yield b"".join(parts)
+                parts = []
+        assert position == self._layout.content_bytes[directory]
+        yield b"".join(parts) + bytes(-position % SECTOR_BYTES)
+
+    def _named(
+        self, ref: int, directory: int, kept: dict[int, FileSource]
+    ) -> tuple[str, int, int, int]:
+        """Name, block of the file entry, flags and unique id of a name."""
+        tree, at_root = self._tree, directory == ROOT
+        if ref & IS_DIRECTORY:
+            number = ref & ~IS_DIRECTORY
+            place = tree.directory_block[number], _IS_DIRECTORY, tree.directory_id[number]
+            if number == OWN:
+                return OWN_NAME, *place
+            via = self._layout.entries[tree.via[number]]
+            return directory_name(tree.depth[number], via, at_root=at_root), *place
+        own = self._own.get(ref)
+        if own is not None:
+            return own.name, own.block, 0, own.unique_id
+        name = self._entry(ref, kept).key.rpartition(b"/")[2]
+        block = tree.block[tree.node[ref]]
+        return disc_name(name, at_root=at_root), block, 0, tree.unique_id[ref]
 
 
 def _file_set(layout: Layout) -> bytes:
@@ -174,7 +270,7 @@ def _file_set(layout: Layout) -> bytes:
             CHARSPEC,
             dstring(label, 32),
             bytes(64),
-            long_ad(SECTOR_BYTES, layout.root.block, _METADATA),
+            long_ad(SECTOR_BYTES, layout.tree.directory_block[ROOT], _METADATA),
             DOMAIN,
             NO_EXTENT * 2,
             bytes(32),
@@ -187,9 +283,8 @@ def _file_set(layout: Layout) -> bytes:
 def metadata_content(layout: Layout) -> Iterator[bytes]:
     """The metadata file's content in whole sectors; main and mirror alike."""
     yield _file_set(layout)
-    for directory in layout.directories():
-        yield _directory(directory) + _content(directory)
-        for node in directory.owned():
-            yield _file(node)
+    directories = _Directories(layout)
+    for directory in layout.tree.directories():
+        yield from directories.parts(directory)
     geometry = layout.geometry
     yield bytes((geometry.metadata_blocks - geometry.metadata_used_blocks) * SECTOR_BYTES)
