@@ -6,6 +6,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from hsmfs.types import SECTOR_BYTES
@@ -28,6 +29,7 @@ from hsmfs.volume.geometry import (
 )
 from hsmfs.volume.layout import OWN_MODE, Layout
 from hsmfs.volume.names import disc_name, dstring, encode_cs0
+from hsmfs.volume.scratch import Scratch
 from hsmfs.volume.sequence import padded
 from hsmfs.volume.source import FileSource
 from hsmfs.volume.tally import OWN, ROOT
@@ -44,6 +46,10 @@ _IS_DIRECTORY: Final = 2
 _IS_PARENT: Final = 8
 _NOBODY: Final = 0xFFFFFFFF
 _LINKS_MAX: Final = 0xFFFF
+PIECE_BYTES: Final = 256 * 1024
+"""Metadata is handed on in pieces of about this size."""
+_ZEROS: Final = bytes(SECTOR_BYTES)
+_LENGTH: Final = struct.Struct("<I")
 KEPT_ENTRIES_MAX: Final = 4096
 """Of one directory: those of larger ones are read from the plan when they are needed."""
 _PHYSICAL: Final = 0
@@ -103,7 +109,7 @@ def _file_entry(node: Node, file_type: int, size: int, ads: bytes) -> bytes:
         0,  # length of extended attributes
         len(ads),
     )
-    return padded(sealed(TagId.FILE_ENTRY, node.block, body + ads))
+    return sealed(TagId.FILE_ENTRY, node.block, body + ads)
 
 
 def metadata_file_entry(layout: Layout, *, mirror: bool) -> bytes:
@@ -215,7 +221,7 @@ class _Directories:
     def _content(
         self, directory: int, refs: array[int], kept: dict[int, FileSource]
     ) -> Iterator[bytes]:
-        """The names, in pieces; zeros up to a whole block after the last."""
+        """The names, in pieces of whole blocks but the last."""
         tree = self._tree
         first = tree.directory_block[directory] + 1
         above = tree.parent[directory]
@@ -226,18 +232,21 @@ class _Directories:
             b"",
             tree.directory_id[above],
         )
-        parts, position = [part], len(part)
+        parts, position, given = [part], len(part), 0
         for ref in refs:
             name, block, flags, unique_id = self._named(ref, directory, kept)
             location = first + position // SECTOR_BYTES
             part = _identifier(location, block, flags, encode_cs0(name), unique_id)
             parts.append(part)
             position += len(part)
-            if len(parts) > KEPT_ENTRIES_MAX:
-                yield b"".join(parts)
-                parts = []
+            if position - given >= PIECE_BYTES:
+                data = b"".join(parts)
+                whole = len(data) // SECTOR_BYTES * SECTOR_BYTES
+                yield data[:whole]
+                parts, given = [data[whole:]], given + whole
         assert position == self._layout.content_bytes[directory]
-        yield b"".join(parts) + bytes(-position % SECTOR_BYTES)
+        if position > given:
+            yield b"".join(parts)
 
     def _named(
         self, ref: int, directory: int, kept: dict[int, FileSource]
@@ -276,15 +285,57 @@ def _file_set(layout: Layout) -> bytes:
             bytes(32),
         )
     )
-    end = sealed(TagId.TERMINATING, 1, bytes(496))
-    return padded(sealed(TagId.FILE_SET, 0, body)) + padded(end)
+    return sealed(TagId.FILE_SET, 0, body)
 
 
-def metadata_content(layout: Layout) -> Iterator[bytes]:
-    """The metadata file's content in whole sectors; main and mirror alike."""
+def metadata_parts(layout: Layout) -> Iterator[bytes]:
+    """The metadata file's content, main and mirror alike: each part starts at a block,
+    and zeros are to be put up to the next."""
     yield _file_set(layout)
+    yield sealed(TagId.TERMINATING, 1, bytes(496))
     directories = _Directories(layout)
     for directory in layout.tree.directories():
         yield from directories.parts(directory)
-    geometry = layout.geometry
-    yield bytes((geometry.metadata_blocks - geometry.metadata_used_blocks) * SECTOR_BYTES)
+
+
+class MetadataContent:
+    """The metadata file's content twice: made once, and the second time from a scratch
+    file, which takes about a tenth of the content."""
+
+    def __init__(self, layout: Layout, scratch: Path | None) -> None:
+        self._layout = layout
+        self._kept = Scratch(f"volume {layout.header.label}: metadata", scratch)
+
+    def main(self) -> Iterator[bytes]:
+        """In pieces of whole blocks."""
+        return self._padded(self._made())
+
+    def mirror(self) -> Iterator[bytes]:
+        """The same bytes, after ``main`` has ended."""
+        return self._padded(self._again())
+
+    def _made(self) -> Iterator[bytes]:
+        append = self._kept.append
+        for part in metadata_parts(self._layout):
+            append(_LENGTH.pack(len(part)) + part)
+            yield part
+        append(_LENGTH.pack(0))
+
+    def _again(self) -> Iterator[bytes]:
+        take = self._kept.reader().take
+        while (length := _LENGTH.unpack(take(_LENGTH.size))[0]) != 0:
+            yield take(length)
+
+    def _padded(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        for part in parts:
+            over = -len(part) % SECTOR_BYTES
+            pieces += (part, _ZEROS[:over])
+            size += len(part) + over
+            if size >= PIECE_BYTES:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+        geometry = self._layout.geometry
+        unused = geometry.metadata_blocks - geometry.metadata_used_blocks
+        yield b"".join(pieces) + bytes(unused * SECTOR_BYTES)

@@ -7,21 +7,17 @@ more than 0 bytes in data order: XXH3 of 128 bits (16 bytes), SHA-256 (32), and 
 
 from __future__ import annotations
 
-import os
 import struct
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Final, overload
+from typing import Final, overload
 
-from hsmfs.errors import TransientError
 from hsmfs.volume.hashes import OF_NOTHING, Proof
 from hsmfs.volume.layout import DataFile, Layout
 from hsmfs.volume.manifest import FileResult, chunks_of, void_result
+from hsmfs.volume.scratch import Scratch
 
 _HASHES: Final = struct.Struct(">16s32s")
-BUFFER_BYTES: Final = 256 * 1024
-"""So much is kept in memory before a scratch file is made or added to."""
 
 
 class Results(Sequence[FileResult]):
@@ -29,11 +25,8 @@ class Results(Sequence[FileResult]):
 
     def __init__(self, layout: Layout, scratch: Path | None = None) -> None:
         self._layout = layout
-        self._scratch = scratch
         self._void = bytearray()
-        self._buffer = bytearray()
-        self._file: IO[bytes] | None = None
-        self._spilled_bytes = 0
+        self._hashes = Scratch(f"volume {layout.header.label}: hashes", scratch)
 
     def add(self, size: int, proof: Proof | None) -> None:
         """The next file's hashes; None where it is void."""
@@ -41,27 +34,12 @@ class Results(Sequence[FileResult]):
         if not size:
             return
         if proof is None:
-            self._buffer += bytes(_HASHES.size + 8 * chunks_of(size))
-        else:
-            self._buffer += _HASHES.pack(proof.xxh3_128, proof.sha256)
-            chunks = proof.chunk_xxh3
-            self._buffer += struct.pack(f">{len(chunks)}Q", *chunks)
-        if len(self._buffer) >= BUFFER_BYTES:
-            self._spill()
-
-    def _spill(self) -> None:
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0, dir=self._scratch)  # noqa: SIM115
-            while self._buffer:
-                done = os.pwrite(self._file.fileno(), self._buffer, self._spilled_bytes)
-                self._spilled_bytes += done
-                del self._buffer[:done]
-        except OSError as error:
-            raise TransientError(
-                f"volume {self._layout.header.label}: hashes cannot be kept in "
-                f"{self._scratch or tempfile.gettempdir()}: {error.strerror}; free space there"
-            ) from error
+            self._hashes.append(bytes(_HASHES.size + 8 * chunks_of(size)))
+            return
+        self._hashes.append(proof.xxh3_128)
+        self._hashes.append(proof.sha256)
+        chunks = proof.chunk_xxh3
+        self._hashes.append(struct.pack(f">{len(chunks)}Q", *chunks))
 
     def __len__(self) -> int:
         return len(self._void)
@@ -73,7 +51,7 @@ class Results(Sequence[FileResult]):
 
     def pairs(self) -> Iterator[tuple[DataFile, FileResult]]:
         """Each file with its result."""
-        reader = _Reader(self._file, self._spilled_bytes, self._buffer)
+        reader = self._hashes.reader()
         for void, file in zip(self._void, self._layout.data_files(), strict=False):
             size = file.entry.size
             proof = OF_NOTHING
@@ -101,32 +79,3 @@ class Results(Sequence[FileResult]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
-
-
-class _Reader:
-    """The scratch file from its start, then what is still in memory."""
-
-    def __init__(self, file: IO[bytes] | None, spilled_bytes: int, tail: bytearray) -> None:
-        self._file = file
-        self._left = spilled_bytes
-        self._position = 0
-        self._tail = tail
-        self._piece = b""
-        self._at = 0
-
-    def take(self, size: int) -> bytes:
-        while self._at + size > len(self._piece):
-            self._piece = self._piece[self._at :] + self._next()
-            self._at = 0
-        self._at += size
-        return self._piece[self._at - size : self._at]
-
-    def _next(self) -> bytes:
-        if self._file is not None and self._position < self._left:
-            want = min(BUFFER_BYTES, self._left - self._position)
-            piece = os.pread(self._file.fileno(), want, self._position)
-            self._position += len(piece)
-        else:
-            piece, self._tail = bytes(self._tail), bytearray()
-        assert piece, "results end before the files do"
-        return piece

@@ -23,7 +23,7 @@ from hsmfs.volume.geometry import (
 from hsmfs.volume.hashes import OF_NOTHING, FileHashes
 from hsmfs.volume.layout import DataFile, FileSource, Layout, OwnFile
 from hsmfs.volume.manifest import end_line, entry_line, header_line
-from hsmfs.volume.metadata import metadata_content, metadata_file_entry
+from hsmfs.volume.metadata import MetadataContent, metadata_file_entry
 from hsmfs.volume.readme import readme
 from hsmfs.volume.results import Results
 from hsmfs.volume.sequence import anchor, integrity, recognition, sequence
@@ -60,12 +60,13 @@ class Source(Protocol):
 class VolumeWriter:
     """Streams one volume; may be used once.
 
-    ``scratch`` is a directory for a file without a name (57 bytes a file of the volume);
+    ``scratch`` is a directory for a file without a name (some 300 bytes a file of the volume);
     the system's own for temporary files where it is None.
     """
 
     def __init__(self, layout: Layout, scratch: Path | None = None) -> None:
         self._layout = layout
+        self._metadata = MetadataContent(layout, scratch)
         self._stage: Stage
         self._hashed: deque[_Hashed] = deque()
         """Size and hashes of files that may not have ended; None where one is void."""
@@ -101,7 +102,7 @@ class VolumeWriter:
         assert not self._hashed
         yield from self._own(layout.manifest, self.manifest())
         yield from stage.zeros_to(geometry.mirror_sector)
-        for part in metadata_content(self._layout):
+        for part in self._metadata.mirror():
             yield from stage.put(part)
         yield from stage.put(metadata_file_entry(self._layout, mirror=True))
         yield from self._tail()
@@ -121,7 +122,7 @@ class VolumeWriter:
         )
         yield from self._at(parts)
         yield from self._stage.zeros_to(METADATA_SECTOR)
-        for part in metadata_content(self._layout):
+        for part in self._metadata.main():
             yield from self._stage.put(part)
 
     def _tail(self) -> Iterator[bytes]:
