@@ -22,7 +22,7 @@ from hsmfs.volume.geometry import Geometry, sectors_of
 from hsmfs.volume.manifest import MANIFEST_NAME
 from hsmfs.volume.readme import README_NAME, readme
 from hsmfs.volume.sequence import VolumeIdentity
-from hsmfs.volume.source import FileSource, VolumeHeader
+from hsmfs.volume.source import UDF_REVISIONS, FileSource, VolumeHeader
 from hsmfs.volume.tree import FIRST_UNIQUE_ID, MANIFEST, README, Planner, Tree
 
 __all__ = [
@@ -94,12 +94,17 @@ class Layout:
     def manifest(self) -> OwnFile:
         return self.own_files[1]
 
+    def placed(self) -> Iterator[tuple[FileSource, int | None]]:
+        """All entries, with the first sector of those that have data."""
+        first = self.geometry.data_sector
+        for entry, sector in zip(self.entries, self.tree.sector, strict=True):
+            yield entry, first + sector if entry.has_data else None
+
     def data_files(self) -> Iterator[DataFile]:
         """What is planned with data, in data order; README and manifest are not."""
-        first, sectors = self.geometry.data_sector, self.tree.sector
-        for number, entry in enumerate(self.entries):
-            if entry.has_data:
-                yield DataFile(entry, first + sectors[number])
+        for entry, sector in self.placed():
+            if sector is not None:
+                yield DataFile(entry, sector)
 
     @property
     def extents(self) -> dict[int, int]:
@@ -140,7 +145,7 @@ def plan_volume(
         )
     manifest_id = planner.close()
     tree, content_bytes = planner.tree, planner.content_bytes
-    blocks = tree.place(content_bytes)
+    blocks = tree.place(content_bytes, geometry.first_block)
     assert blocks == geometry.metadata_used_blocks
     first = OwnFile(
         README_NAME,
@@ -163,5 +168,6 @@ def plan_volume(
         files=planner.files,
         directories=planner.directories,
         next_unique_id=planner.next_unique_id,
+        revision=UDF_REVISIONS[header.udf],
     )
     return Layout(header, entries, geometry, identity, tree, content_bytes, (first, last))

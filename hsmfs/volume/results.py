@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, overload
 
+from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.hashes import OF_NOTHING, Proof
-from hsmfs.volume.layout import DataFile, Layout
+from hsmfs.volume.layout import Layout
 from hsmfs.volume.manifest import FileResult, chunks_of, void_result
 from hsmfs.volume.scratch import Scratch
+from hsmfs.volume.source import FileSource
 
 _HASHES: Final = struct.Struct(">16s32s")
 
@@ -45,25 +47,26 @@ class Results(Sequence[FileResult]):
         return len(self._void)
 
     def __iter__(self) -> Iterator[FileResult]:
-        for file, result in self.pairs():
-            assert result.size == file.entry.size
-            yield result
+        for _, result in self.with_entries():
+            if result is not None:
+                yield result
 
-    def pairs(self) -> Iterator[tuple[DataFile, FileResult]]:
-        """Each file with its result."""
-        reader = self._hashes.reader()
-        for void, file in zip(self._void, self._layout.data_files(), strict=False):
-            size = file.entry.size
-            proof = OF_NOTHING
-            if size:
-                chunks = chunks_of(size)
-                xxh3, sha256 = _HASHES.unpack(reader.take(_HASHES.size))
-                marks = struct.unpack(f">{chunks}Q", reader.take(8 * chunks))
+    def with_entries(self) -> Iterator[tuple[FileSource, FileResult | None]]:
+        """All entries in their order, with the results of those that have data."""
+        take = self._hashes.reader().take
+        voids = iter(self._void)
+        for entry, sector in self._layout.placed():
+            if sector is None:
+                yield entry, None
+                continue
+            offset, proof = sector * SECTOR_BYTES, OF_NOTHING
+            if entry.size:
+                xxh3, sha256 = _HASHES.unpack(take(_HASHES.size))
+                chunks = chunks_of(entry.size)
+                marks = struct.unpack(f">{chunks}Q", take(8 * chunks))
                 proof = Proof(xxh3, sha256, list(marks))
-            if void:
-                yield file, void_result(file.entry, file.offset_bytes)
-            else:
-                yield file, proof.result(file.entry, file.offset_bytes)
+            void = next(voids)
+            yield entry, void_result(entry, offset) if void else proof.result(entry, offset)
 
     @overload
     def __getitem__(self, index: int) -> FileResult: ...

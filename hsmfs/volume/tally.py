@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hsmfs.errors import CallerError
-from hsmfs.volume.geometry import EXTENT_BYTES_MAX, FILE_BYTES_MAX, Geometry, sectors_of
+from hsmfs.volume.geometry import DIRECTORY_BYTES_MAX, FILE_BYTES_MAX, Geometry, sectors_of
 from hsmfs.volume.manifest import FRAME_BYTES, MANIFEST_NAME, header_line, line_bytes
 from hsmfs.volume.names import disc_name, encode_cs0
 from hsmfs.volume.pathtable import VALUE_MAX, PathTable
 from hsmfs.volume.readme import README_NAME, readme
-from hsmfs.volume.source import OWN_DIRECTORY, FileSource, VolumeHeader
+from hsmfs.volume.source import OWN_DIRECTORY, UDF_REVISIONS, FileSource, VolumeHeader
 
 FID_BYTES: Final = 38
 """A file identifier descriptor without its name."""
@@ -55,6 +55,12 @@ class Tally:
     """Running totals; every addition can be taken back."""
 
     def __init__(self, header: VolumeHeader) -> None:
+        if header.udf not in UDF_REVISIONS:
+            raise CallerError(
+                f"volume {header.label}: found UDF {header.udf!r}, "
+                f"expected one of {', '.join(UDF_REVISIONS)}"
+            )
+        self.metadata_partition = header.udf == "2.50"
         self.entries = 0
         self.files = 2
         self.directories = 0
@@ -83,6 +89,7 @@ class Tally:
         return Geometry(
             metadata_used_blocks=self._metadata_blocks,
             data_sectors=self._data_sectors + sectors_of(self._manifest_bytes),
+            metadata_partition=self.metadata_partition,
         )
 
     def add_all(self, entries: Sequence[FileSource], capacity_sectors: int) -> bool:
@@ -236,10 +243,10 @@ class Tally:
 
     def _grow(self, directory: int, size: int) -> None:
         before = self.content_bytes[directory]
-        if before + size > EXTENT_BYTES_MAX:
+        if before + size > DIRECTORY_BYTES_MAX:
             raise CallerError(
-                f"a directory of more than {EXTENT_BYTES_MAX} bytes of names, expected one "
-                "extent; put the files into several directories"
+                f"a directory of more than {DIRECTORY_BYTES_MAX} bytes of names; put the files "
+                "into several directories"
             )
         self.content_bytes[directory] = before + size
         self._metadata_blocks += sectors_of(before + size) - sectors_of(before)

@@ -82,9 +82,9 @@ class Tree:
         """A file's first name, not a directory and not a link."""
         return ref < IS_DIRECTORY and (ref >= README or self.node[ref] == ref)
 
-    def place(self, content_bytes: array[int]) -> int:
+    def place(self, content_bytes: array[int], first_block: int) -> int:
         """Give each file entry its block of the metadata; returns the blocks used."""
-        block = FILE_SET_BLOCKS
+        block = first_block + FILE_SET_BLOCKS
         self.directory_block = array("I", bytes(4 * len(self.parent)))
         for directory in self.directories():
             self.directory_block[directory] = block
@@ -95,7 +95,7 @@ class Tree:
                 elif self.node[ref] == ref:
                     self.block[ref] = block
                     block += 1
-        return block
+        return block - first_block
 
     def own_block(self, ref: int, content_bytes: array[int]) -> int:
         """Block of README or manifest: names of ``.hsm`` like others."""

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import xxhash
 
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.fileentry import metadata_file_entry
 from hsmfs.volume.geometry import (
     ANCHOR_SECTOR,
     END_ANCHOR_SECTORS,
@@ -23,7 +24,7 @@ from hsmfs.volume.geometry import (
 from hsmfs.volume.hashes import OF_NOTHING, FileHashes
 from hsmfs.volume.layout import DataFile, FileSource, Layout, OwnFile
 from hsmfs.volume.manifest import end_line, entry_line, header_line
-from hsmfs.volume.metadata import MetadataContent, metadata_file_entry
+from hsmfs.volume.metadata import MetadataContent
 from hsmfs.volume.readme import readme
 from hsmfs.volume.results import Results
 from hsmfs.volume.sequence import anchor, integrity, recognition, sequence
@@ -101,10 +102,11 @@ class VolumeWriter:
         self._keep_ended()
         assert not self._hashed
         yield from self._own(layout.manifest, self.manifest())
-        yield from stage.zeros_to(geometry.mirror_sector)
-        for part in self._metadata.mirror():
-            yield from stage.put(part)
-        yield from stage.put(metadata_file_entry(self._layout, mirror=True))
+        if geometry.metadata_partition:
+            yield from stage.zeros_to(geometry.mirror_sector)
+            for part in self._metadata.mirror():
+                yield from stage.put(part)
+            yield from stage.put(self._metadata_entry(mirror=True))
         yield from self._tail()
         assert stage.position == geometry.total_sectors * SECTOR_BYTES
         if stage.position > stage.taken_bytes:
@@ -113,17 +115,22 @@ class VolumeWriter:
     def _front(self) -> Iterator[bytes]:
         """Everything before the data."""
         identity, geometry = self._layout.identity, self._layout.geometry
-        parts = (
+        parts = [
             (RECOGNITION_SECTOR, recognition()),
             (MAIN_SEQUENCE_SECTOR, sequence(MAIN_SEQUENCE_SECTOR, identity, geometry)),
             (INTEGRITY_SECTOR, integrity(identity, geometry)),
             (ANCHOR_SECTOR, anchor(ANCHOR_SECTOR, geometry)),
-            (PARTITION_SECTOR, metadata_file_entry(self._layout, mirror=False)),
-        )
+        ]
+        if geometry.metadata_partition:
+            parts.append((PARTITION_SECTOR, self._metadata_entry(mirror=False)))
         yield from self._at(parts)
         yield from self._stage.zeros_to(METADATA_SECTOR)
         for part in self._metadata.main():
             yield from self._stage.put(part)
+
+    def _metadata_entry(self, *, mirror: bool) -> bytes:
+        layout = self._layout
+        return metadata_file_entry(layout.geometry, layout.header.created_ns, mirror=mirror)
 
     def _tail(self) -> Iterator[bytes]:
         """Reserve sequence and the two anchors at the end."""
@@ -150,12 +157,10 @@ class VolumeWriter:
         """The manifest's lines; once more, when the stream has ended."""
         entries = self._layout.entries
         proof = xxhash.xxh3_128()
-        results = iter(self.results)
         line = header_line(self._layout.header, len(entries))
         proof.update(line)
         yield line
-        for entry in entries:
-            result = next(results) if entry.has_data else None
+        for entry, result in self.results.with_entries():
             sector = result.offset_bytes // SECTOR_BYTES if result is not None else 0
             line = entry_line(entry, sector, result)
             proof.update(line)
