@@ -192,6 +192,7 @@ class Migrator:
             pool=pool.name,
             created_ns=self.core.clock.now_ns(),
             copies=pool.copies,
+            udf=self.core.config.burn.udf,
         )
         entries, parents = await self._entries(claimed)
         own, namespace_until = await self._own_files(header, capacity)

@@ -34,9 +34,12 @@ def burn(
     created_ns: int = 1,
     site: str = SITE,
     capacity_bytes: int = 1 << 30,
+    udf: str = "2.50",
 ) -> VolumeWriter:
     """An image with these entries; ``own`` are files below ``.hsm``."""
-    header = VolumeHeader(label=label, site=site, pool="main", created_ns=created_ns, copies=1)
+    header = VolumeHeader(
+        label=label, site=site, pool="main", created_ns=created_ns, copies=1, udf=udf
+    )
     own = own or {}
     mine = [
         FileSource(path=path, ino=0, kind="own", size=len(data), mode=0o100444)
