@@ -12,10 +12,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, overload
 
+import xxhash
+
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.hashes import OF_NOTHING, Proof
 from hsmfs.volume.layout import Layout
-from hsmfs.volume.manifest import FileResult, chunks_of, void_result
+from hsmfs.volume.manifest import (
+    FileResult,
+    chunks_of,
+    end_line,
+    entry_line,
+    header_line,
+    void_result,
+)
 from hsmfs.volume.scratch import Scratch
 from hsmfs.volume.source import FileSource
 
@@ -51,6 +60,10 @@ class Results(Sequence[FileResult]):
             if result is not None:
                 yield result
 
+    def voids(self) -> Iterator[bool]:
+        """Of each file with data, whether it is void."""
+        return map(bool, self._void)
+
     def with_entries(self) -> Iterator[tuple[FileSource, FileResult | None]]:
         """All entries in their order, with the results of those that have data."""
         take = self._hashes.reader().take
@@ -67,6 +80,21 @@ class Results(Sequence[FileResult]):
                 proof = Proof(xxh3, sha256, list(marks))
             void = next(voids)
             yield entry, void_result(entry, offset) if void else proof.result(entry, offset)
+
+    def manifest(self) -> Iterator[bytes]:
+        """The manifest's lines, when all files were added."""
+        layout = self._layout
+        entries = len(layout.entries)
+        proof = xxhash.xxh3_128()
+        line = header_line(layout.header, entries)
+        proof.update(line)
+        yield line
+        for entry, result in self.with_entries():
+            sector = result.offset_bytes // SECTOR_BYTES if result is not None else 0
+            line = entry_line(entry, sector, result)
+            proof.update(line)
+            yield line
+        yield end_line(entries, proof.hexdigest())
 
     @overload
     def __getitem__(self, index: int) -> FileResult: ...

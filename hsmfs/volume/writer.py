@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-import xxhash
-
 from hsmfs.types import SECTOR_BYTES
-from hsmfs.volume.fileentry import metadata_file_entry
-from hsmfs.volume.geometry import (
-    ANCHOR_SECTOR,
-    END_ANCHOR_SECTORS,
-    INTEGRITY_SECTOR,
-    MAIN_SEQUENCE_SECTOR,
-    METADATA_SECTOR,
-    PARTITION_SECTOR,
-    RECOGNITION_SECTOR,
-)
+from hsmfs.volume.frame import Frame, Parts
 from hsmfs.volume.hashes import OF_NOTHING, FileHashes
-from hsmfs.volume.layout import DataFile, FileSource, Layout, OwnFile
-from hsmfs.volume.manifest import end_line, entry_line, header_line
-from hsmfs.volume.metadata import MetadataContent
-from hsmfs.volume.readme import readme
+from hsmfs.volume.layout import DataFile, FileSource, Layout
 from hsmfs.volume.results import Results
-from hsmfs.volume.sequence import anchor, integrity, recognition, sequence
 from hsmfs.volume.stage import Stage
 
 HASHED_STEP: Final = 64
@@ -67,7 +52,7 @@ class VolumeWriter:
 
     def __init__(self, layout: Layout, scratch: Path | None = None) -> None:
         self._layout = layout
-        self._metadata = MetadataContent(layout, scratch)
+        self._frame = Frame(layout, scratch)
         self._stage: Stage
         self._hashed: deque[_Hashed] = deque()
         """Size and hashes of files that may not have ended; None where one is void."""
@@ -90,10 +75,9 @@ class VolumeWriter:
         self.image_xxh3 = self._stage.hashes.image.hexdigest()
 
     def _stream(self, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
-        geometry, stage = self._layout.geometry, self._stage
-        layout = self._layout
-        yield from self._front()
-        yield from self._own(layout.readme, [readme(layout.header)])
+        layout, stage = self._layout, self._stage
+        yield from self._at(self._frame.front())
+        yield from stage.zeros_to(layout.readme.sector + layout.readme.sectors)
         for file in layout.data_files():
             yield from self._file(file, open_source)
         if stage.position > stage.taken_bytes:
@@ -101,71 +85,22 @@ class VolumeWriter:
         stage.hashes.drain()
         self._keep_ended()
         assert not self._hashed
-        yield from self._own(layout.manifest, self.manifest())
-        if geometry.metadata_partition:
-            yield from stage.zeros_to(geometry.mirror_sector)
-            for part in self._metadata.mirror():
-                yield from stage.put(part)
-            yield from stage.put(self._metadata_entry(mirror=True))
-        yield from self._tail()
-        assert stage.position == geometry.total_sectors * SECTOR_BYTES
+        for line in self.manifest():
+            yield from stage.put(line)
+        assert stage.position == layout.manifest.sector * SECTOR_BYTES + layout.manifest.size
+        yield from self._at(self._frame.back())
+        assert stage.position == layout.geometry.total_sectors * SECTOR_BYTES
         if stage.position > stage.taken_bytes:
             yield stage.take()
 
-    def _front(self) -> Iterator[bytes]:
-        """Everything before the data."""
-        identity, geometry = self._layout.identity, self._layout.geometry
-        parts = [
-            (RECOGNITION_SECTOR, recognition()),
-            (MAIN_SEQUENCE_SECTOR, sequence(MAIN_SEQUENCE_SECTOR, identity, geometry)),
-            (INTEGRITY_SECTOR, integrity(identity, geometry)),
-            (ANCHOR_SECTOR, anchor(ANCHOR_SECTOR, geometry)),
-        ]
-        if geometry.metadata_partition:
-            parts.append((PARTITION_SECTOR, self._metadata_entry(mirror=False)))
-        yield from self._at(parts)
-        yield from self._stage.zeros_to(METADATA_SECTOR)
-        for part in self._metadata.main():
-            yield from self._stage.put(part)
-
-    def _metadata_entry(self, *, mirror: bool) -> bytes:
-        layout = self._layout
-        return metadata_file_entry(layout.geometry, layout.header.created_ns, mirror=mirror)
-
-    def _tail(self) -> Iterator[bytes]:
-        """Reserve sequence and the two anchors at the end."""
-        identity, geometry = self._layout.identity, self._layout.geometry
-        reserve, total = geometry.reserve_sector, geometry.total_sectors
-        ends = (total - END_ANCHOR_SECTORS, total - 1)
-        parts = [(reserve, sequence(reserve, identity, geometry))]
-        parts += [(sector, anchor(sector, geometry)) for sector in ends]
-        return self._at(parts)
-
-    def _at(self, parts: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    def _at(self, parts: Parts) -> Iterator[bytes]:
         for sector, data in parts:
             yield from self._stage.zeros_to(sector)
             yield from self._stage.put(data)
 
-    def _own(self, file: OwnFile, parts: Iterable[bytes]) -> Iterator[bytes]:
-        """One of the volume's own files."""
-        for part in parts:
-            yield from self._stage.put(part)
-        assert self._stage.position == file.sector * SECTOR_BYTES + file.size
-        yield from self._stage.zeros_to(file.sector + file.sectors)
-
     def manifest(self) -> Iterator[bytes]:
         """The manifest's lines; once more, when the stream has ended."""
-        entries = self._layout.entries
-        proof = xxhash.xxh3_128()
-        line = header_line(self._layout.header, len(entries))
-        proof.update(line)
-        yield line
-        for entry, result in self.results.with_entries():
-            sector = result.offset_bytes // SECTOR_BYTES if result is not None else 0
-            line = entry_line(entry, sector, result)
-            proof.update(line)
-            yield line
-        yield end_line(len(entries), proof.hexdigest())
+        return self.results.manifest()
 
     def _file(self, file: DataFile, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
         entry = file.entry

@@ -15,6 +15,7 @@ from hsmfs.configload import load
 from hsmfs.daemon.namespaceset import SetHeader, SetLine
 from hsmfs.tools.sandbox import CONFIG_TEXT
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.imagefile import write_stream
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
 from hsmfs.volume.writer import VolumeWriter
 
@@ -52,8 +53,7 @@ def burn(
         return io.BytesIO(own[source.path] if source.kind == "own" else content(source))
 
     with image.open("wb") as out:
-        for piece in writer.stream(opened):
-            out.write(piece)
+        write_stream(out.fileno(), writer.stream(opened))
     return writer
 
 
