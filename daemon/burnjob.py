@@ -214,7 +214,7 @@ class BurnSession:
 
     def _produce(self) -> None:
         """Read, hash and hand out chunks (in a worker thread)."""
-        self._writer = VolumeWriter(self.active.layout)
+        self._writer = VolumeWriter(self.active.layout, self.active.own.parent)
         try:
             for chunk in self._writer.stream(self._open):
                 for lane in self._lanes:

@@ -192,10 +192,13 @@ class Migrator:
             pool=pool.name,
             created_ns=self.core.clock.now_ns(),
             copies=pool.copies,
+            udf=self.core.config.burn.udf,
         )
         entries, parents = await self._entries(claimed)
         own, namespace_until = await self._own_files(header, capacity)
-        chosen, left = self._pack(header, capacity, own, parents, entries)
+        chosen, left = await trio.to_thread.run_sync(
+            self._pack, header, capacity, own, parents, entries
+        )
         await self._give_back(pool.name, capacity, claimed, left)
         if all(entry.kind == "own" for entry in chosen):
             self.plans.drop(label)
@@ -207,12 +210,7 @@ class Migrator:
             created_ns=header.created_ns,
             namespace_until=namespace_until,
         )
-        plan = StoredPlan(header=header, capacity_sectors=capacity, entries=chosen)
-        active = activate(record, plan, self.core.clock.monotonic_s(), self.plans.own(label))
-        record.files = len(active.files)
-        record.bytes = sum(source.size for source in active.files.values())
-        record.total_sectors = active.layout.total_sectors
-        await self.plans.save(label, plan)
+        active = await self._activate_new(record, header, capacity, chosen)
         self.core.catalog.volumes[label] = record
         await self.core.catalog.transact(label_change)
         await self.core.catalog.save(record)
@@ -222,6 +220,25 @@ class Migrator:
         self.active[label] = active
         log.info("volume planned", volume=label, files=record.files, bytes=record.bytes)
         return True
+
+    async def _activate_new(
+        self,
+        record: VolumeRecord,
+        header: VolumeHeader,
+        capacity: int,
+        chosen: Sequence[FileSource],
+    ) -> ActiveVolume:
+        """Plan file and layout; the entries are then read from the file, not kept."""
+        label = record.label
+        plan = StoredPlan(header=header, capacity_sectors=capacity, entries=chosen)
+        await self.plans.save(label, plan)
+        stored = self.plans.load(label)
+        assert stored is not None
+        now_s, own = self.core.clock.monotonic_s(), self.plans.own(label)
+        active = await trio.to_thread.run_sync(activate, record, stored, now_s, own)
+        record.files, record.bytes = len(active.files), active.files.bytes
+        record.total_sectors = active.layout.total_sectors
+        return active
 
     def _take_head(self, pool: str, capacity: int) -> list[Waiting]:
         """About a disc full, in order (they leave the queue)."""
@@ -440,7 +457,8 @@ class Migrator:
             await self._abandon(record)
             return
         now_s = self.core.clock.monotonic_s()
-        active = activate(record, plan, now_s, self.plans.own(record.label))
+        own = self.plans.own(record.label)
+        active = await trio.to_thread.run_sync(activate, record, plan, now_s, own)
         results = await self.core.link.claim(list(active.files))
         stale = [result for result in results if result.refused]
         active.claimed = not stale

@@ -324,6 +324,7 @@ class ParityKeeper:
                 pool=PARITY_POOL,
                 created_ns=self.core.clock.now_ns(),
                 parity=ParityInfo(set=work.info.set, kind=kind, members=work.info.members),
+                udf=self.core.config.burn.udf,
             )
             image = stage_root / f"{label}.img"
             sums = work.sums.paths[kind]

@@ -101,6 +101,8 @@ class Burn(Section, frozen=True):
     """Fresh discs tried for one copy of a volume before it is given up."""
     previous_manifests: Annotated[int, Meta(ge=0, le=1000)] = 16
     """Manifests of the pool's last volumes that each disc repeats, in 1 % of its room."""
+    udf: Literal["2.50", "2.01"] = "2.50"
+    """Of new volumes; 2.01 is for old readers, and holds metadata only once."""
 
 
 class Care(Section, frozen=True):

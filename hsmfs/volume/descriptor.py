@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 TAG_BYTES: Final = 16
-UDF_REVISION: Final = 0x0250
 CHARSPEC: Final = b"\0" + b"OSTA Compressed Unicode".ljust(63, b"\0")
 _OS_UNIX: Final = b"\x04\x05"
 _EXTENT_NONE: Final = bytes(16)
@@ -55,12 +54,16 @@ def regid(name: bytes, suffix: bytes = _OS_UNIX) -> bytes:
 
 
 IMPLEMENTATION: Final = regid(b"*hsmfs")
-DOMAIN: Final = regid(b"*OSTA UDF Compliant", struct.pack("<HB", UDF_REVISION, 3))
 
 
-def udf_regid(name: bytes) -> bytes:
+def domain(revision: int) -> bytes:
+    """The entity identifier of UDF, hard and soft write protected (UDF 2.50 2.1.5.3)."""
+    return regid(b"*OSTA UDF Compliant", struct.pack("<HB", revision, 3))
+
+
+def udf_regid(name: bytes, revision: int) -> bytes:
     """An entity identifier that UDF itself defines: revision and OS."""
-    return regid(name, struct.pack("<H", UDF_REVISION) + _OS_UNIX)
+    return regid(name, struct.pack("<H", revision) + _OS_UNIX)
 
 
 def timestamp(time_ns: int) -> bytes:

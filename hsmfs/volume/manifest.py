@@ -55,6 +55,8 @@ def header_line(header: VolumeHeader, entries: int) -> bytes:
         "created_ns": header.created_ns,
         "copies": header.copies,
     }
+    if header.udf != "2.50":
+        fields["udf"] = header.udf
     if header.parity is not None:
         fields["parity"] = msgspec.to_builtins(header.parity)
     line = _encode(fields)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final
 
 from hsmfs.errors import MediumError
@@ -100,5 +101,14 @@ def _shortened(text: str, name: bytes) -> str:
 
 def disc_path(path: bytes) -> str:
     """The whole path as it is on the disc."""
+    parent, slash, name = path.rpartition(b"/")
+    if not slash:
+        return disc_name(name, at_root=True)
+    return f"{_disc_directory(parent)}/{disc_name(name)}"
+
+
+@lru_cache(maxsize=256)
+def _disc_directory(path: bytes) -> str:
+    """Of a directory: one after the other has the same."""
     first, *rest = path.split(b"/")
     return "/".join([disc_name(first, at_root=True), *map(disc_name, rest)])

@@ -14,7 +14,7 @@ VOLUME {label} (site {site}, pool {pool}, disc format {format})
 
 What this is
 This disc holds files as they were stored, under their original paths, in a
-standard UDF 2.50 file system. Any computer that reads Blu-ray data discs can
+standard UDF {udf} file system. Any computer that reads Blu-ray data discs can
 read them: mount the disc (Linux: mount -t udf -o ro /dev/sr0 /mnt) or open it
 with Windows, macOS or 7-Zip. No other software is needed.
 
@@ -39,7 +39,7 @@ own were added. Symbolic links are in the manifest only.
 卷 {label}（站点 {site}，池 {pool}，光盘格式 {format}）
 
 本光盘是什么
-本光盘按原路径保存原始文件，采用标准 UDF 2.50 文件系统。任何能读取蓝光数据盘的
+本光盘按原路径保存原始文件，采用标准 UDF {udf} 文件系统。任何能读取蓝光数据盘的
 计算机都可以读取：挂载光盘（Linux：mount -t udf -o ro /dev/sr0 /mnt），或用
 Windows、macOS、7-Zip 打开。不需要其他软件。
 
@@ -64,5 +64,9 @@ Windows、macOS、7-Zip 打开。不需要其他软件。
 def readme(header: VolumeHeader) -> bytes:
     """The text for one volume."""
     return _TEXT.format(
-        label=header.label, site=header.site, pool=header.pool, format=FORMAT_VERSION
+        label=header.label,
+        site=header.site,
+        pool=header.pool,
+        format=FORMAT_VERSION,
+        udf=header.udf,
     ).encode()

@@ -14,6 +14,10 @@ KNOWN_FEATURES: Final[frozenset[str]] = frozenset()
 """Features that change the meaning of a disc; a reader refuses others."""
 
 
+UDF_REVISIONS: Final = {"2.50": 0x0250, "2.01": 0x0201}
+"""By what a header calls them."""
+
+
 class FileSource(msgspec.Struct, frozen=True, kw_only=True):
     """One name on a volume: a file, a further name of one, or a directory.
 
@@ -78,3 +82,5 @@ class VolumeHeader(msgspec.Struct, frozen=True, kw_only=True):
     copies: int = 1
     parity: ParityInfo | None = None
     """Of a parity volume, whose data is the own file ``parity.bin``."""
+    udf: str = "2.50"
+    """Or ``2.01``, which old systems and GRUB read: metadata is there only once."""

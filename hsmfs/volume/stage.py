@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from hsmfs.types import SECTOR_BYTES
-from hsmfs.volume.hashes import END, FileHashes, HashThreads, Segment
+from hsmfs.volume.hashes import END, PART, WHOLE, FileHashes, HashThreads, Segment
 
 STAGE_BYTES: Final = 1024 * 1024
 _ZEROS: Final = bytes(STAGE_BYTES)
@@ -35,12 +35,23 @@ class Stage:
         """So much was put into the room; ``hashes`` gets it when it leaves."""
         start = self._filled
         self._filled += size
-        if hashes is not None:
-            self._segments.append((hashes, start, self._filled))
+        if hashes is None:
+            return
+        if self._segments:
+            last, begin, stop, part = self._segments[-1]
+            if last is hashes and stop == start and part == PART:
+                self._segments[-1] = (hashes, begin, self._filled, PART)
+                return
+        self._segments.append((hashes, start, self._filled, PART))
 
     def end(self, hashes: FileHashes) -> None:
         """That was all that these hashes get."""
-        self._segments.append((hashes, END, END))
+        if self._segments and not hashes.in_parts:
+            last, begin, stop, _ = self._segments[-1]
+            if last is hashes:
+                self._segments[-1] = (hashes, begin, stop, WHOLE)
+                return
+        self._segments.append((hashes, 0, 0, END))
 
     @property
     def full(self) -> bool:
@@ -49,6 +60,8 @@ class Stage:
     def take(self) -> bytes:
         """All that was gathered, as an object of its own."""
         chunk = bytes(self._view[: self._filled])
+        if self._segments and self._segments[-1][3] == PART:
+            self._segments[-1][0].in_parts = True
         self.hashes.put(chunk, self._segments)
         self._segments = []
         self.taken_bytes += self._filled

@@ -15,6 +15,7 @@ from hsmfs.configload import load
 from hsmfs.daemon.namespaceset import SetHeader, SetLine
 from hsmfs.tools.sandbox import CONFIG_TEXT
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.imagefile import write_stream
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
 from hsmfs.volume.writer import VolumeWriter
 
@@ -34,9 +35,12 @@ def burn(
     created_ns: int = 1,
     site: str = SITE,
     capacity_bytes: int = 1 << 30,
+    udf: str = "2.50",
 ) -> VolumeWriter:
     """An image with these entries; ``own`` are files below ``.hsm``."""
-    header = VolumeHeader(label=label, site=site, pool="main", created_ns=created_ns, copies=1)
+    header = VolumeHeader(
+        label=label, site=site, pool="main", created_ns=created_ns, copies=1, udf=udf
+    )
     own = own or {}
     mine = [
         FileSource(path=path, ino=0, kind="own", size=len(data), mode=0o100444)
@@ -49,8 +53,7 @@ def burn(
         return io.BytesIO(own[source.path] if source.kind == "own" else content(source))
 
     with image.open("wb") as out:
-        for piece in writer.stream(opened):
-            out.write(piece)
+        write_stream(out.fileno(), writer.stream(opened))
     return writer
 
 
