@@ -18,6 +18,7 @@ from hsmfs.daemon.catalogrecords import DiscState, VolumeRecord
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.entries import MAGIC, StoredEntries, write_entries
 from hsmfs.volume.layout import FileSource, Layout, VolumeHeader, plan_volume
+from hsmfs.volume.source import PARTS
 
 PLAN_VERSION: Final = 2
 """1 was one MessagePack object; 2 is read entry by entry (hsmfs.volume.entries)."""
@@ -64,6 +65,13 @@ class ActiveVolume:
     void: set[FileVersion] = field(default_factory=set)
     own: Path = Path()
     """Directory of the volume's own files."""
+
+    def parts(self) -> set[FileVersion]:
+        """Files of which it holds a part."""
+        if PARTS not in self.layout.header.features:
+            return set()
+        entries = (e for e in self.layout.entries if e.part is not None and e.has_data)
+        return {FileVersion(entry.ino, entry.data_version) for entry in entries}
 
     @property
     def bytes(self) -> int:
