@@ -51,7 +51,7 @@ class VolumeWriter:
     """
 
     def __init__(self, layout: Layout, scratch: Path | None = None) -> None:
-        self._layout = layout
+        self.layout = layout
         self._frame = Frame(layout, scratch)
         self._stage: Stage
         self._hashed: deque[_Hashed] = deque()
@@ -75,7 +75,7 @@ class VolumeWriter:
         self.image_xxh3 = self._stage.hashes.image.hexdigest()
 
     def _stream(self, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
-        layout, stage = self._layout, self._stage
+        layout, stage = self.layout, self._stage
         yield from self._at(self._frame.front())
         yield from stage.zeros_to(layout.readme.sector + layout.readme.sectors)
         for file in layout.data_files():
