@@ -113,9 +113,18 @@ class StoredEntries(Sequence[FileSource]):
         return len(self._offsets)
 
     def __iter__(self) -> Iterator[FileSource]:
-        if self._offsets:
-            for _, data in self._frames(self._offsets[0]):
-                yield _decode(data)
+        position = self._offsets[0] if self._offsets else 0
+        piece, at = memoryview(b""), 0
+        lengths = _LENGTH.unpack_from
+        for _ in range(len(self._offsets)):
+            if len(piece) - at < _LENGTH.size:
+                piece, at = self._more(position, piece[at:], _LENGTH.size), 0
+            whole = _LENGTH.size + lengths(piece, at)[0]
+            if len(piece) - at < whole:
+                piece, at = self._more(position, piece[at:], whole), 0
+            yield _decode(piece[at + _LENGTH.size : at + whole])
+            position += whole
+            at += whole
 
     @overload
     def __getitem__(self, index: int) -> FileSource: ...

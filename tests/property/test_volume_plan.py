@@ -104,11 +104,15 @@ def test_a_plan_that_was_cut_is_told(tmp_path: Path):
 
 @given(ENTRIES)
 def test_planned_files_are_a_dict(entries: list[FileSource]):
-    kept = {}
+    kept: dict[FileVersion, FileSource] = {}
+    unique = []
     for entry in entries:
-        if entry.kind == "file" and entry.link_of is None:
-            kept.setdefault(FileVersion(entry.ino, entry.data_version), entry)
-    unique = [e for e in entries if e in kept.values() or e.kind != "file" or e.link_of]
+        file = FileVersion(entry.ino, entry.data_version)
+        is_file = entry.kind == "file" and entry.link_of is None
+        if not is_file or file not in kept:
+            unique.append(entry)
+        if is_file:
+            kept.setdefault(file, entry)
     files = PlannedFiles(unique)
     assert dict(files) == kept and len(files) == len(kept)
     assert list(files.values()) == list(kept.values())

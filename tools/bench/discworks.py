@@ -166,8 +166,9 @@ def _needs(*programs: str) -> None:
 
 
 def burned(corpus: Corpus, place: Path, copies: int) -> Figures:
-    """One stream to so many emulated drives, by the lanes of a burn."""
+    """One stream to so many emulated drives, whose discs are files, by a burn's lanes."""
     layout = corpus.layout()
+    os.sync()
     library = EmulatedLibrary.create(
         place / f"library{copies}",
         drives=copies,
