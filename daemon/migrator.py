@@ -452,13 +452,10 @@ class Migrator:
         await self._resume_asked()
 
     async def _resume_volume(self, record: VolumeRecord) -> None:
-        plan = self.plans.load(record.label)
-        if plan is None:
+        active = await self._activated(record)
+        if active is None:
             await self._abandon(record)
             return
-        now_s = self.core.clock.monotonic_s()
-        own = self.plans.own(record.label)
-        active = await trio.to_thread.run_sync(activate, record, plan, now_s, own)
         results = await self.core.link.claim(list(active.files))
         stale = [result for result in results if result.refused]
         active.claimed = not stale
@@ -473,6 +470,19 @@ class Migrator:
             active.void = {file for file in active.files if label not in dict(extents(file))}
         self.active[record.label] = active
         log.info("volume taken up again", volume=record.label, files=record.files)
+
+    async def _activated(self, record: VolumeRecord) -> ActiveVolume | None:
+        """From its plan file; None where that is missing or damaged."""
+        own, now_s = self.plans.own(record.label), self.core.clock.monotonic_s()
+        try:
+            plan = self.plans.load(record.label)
+            if plan is None:
+                return None
+            return await trio.to_thread.run_sync(activate, record, plan, now_s, own)
+        except CallerError as error:
+            why = f"volume {record.label}: its plan cannot be used: {error}"
+            self.core.alarms.raise_("plan", f"{why}; its files go into a new volume")
+            return None
 
     async def _abandon(self, record: VolumeRecord) -> None:
         """Its bytes cannot be written again: the files go into a new volume."""

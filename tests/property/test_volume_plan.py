@@ -179,3 +179,22 @@ def test_plans_are_loaded_as_they_were_saved_also_those_of_earlier_releases(tmp_
         assert found is not None
         assert (found.header, found.capacity_sectors) == (HEADER, 5000)
         assert list(found.entries) == entries
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_plan_with_a_changed_byte_is_used_or_told(place: int, change: int):
+    with ScratchPath() as path:
+        plans = PlanStore(path.parent)
+        plan = StoredPlan(header=HEADER, capacity_sectors=5000, entries=tree(20))
+        trio.run(plans.save, "plan", plan)
+        path = path.with_suffix(".plan")
+        data = bytearray(path.read_bytes())
+        data[place % len(data)] ^= change
+        path.write_bytes(data)
+        try:
+            found = plans.load("plan")
+            assert found is not None
+            entries = list(found.entries)
+            assert entries == [found.entries[n] for n in range(len(entries))]
+        except CallerError as error:
+            assert "plan" in str(error)
