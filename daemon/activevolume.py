@@ -19,6 +19,7 @@ from hsmfs.errors import CallerError
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.entries import MAGIC, StoredEntries, write_entries
 from hsmfs.volume.layout import FileSource, Layout, VolumeHeader, plan_volume
+from hsmfs.volume.source import PARTS
 
 PLAN_VERSION: Final = 2
 """1 was one MessagePack object; 2 is read entry by entry (hsmfs.volume.entries)."""
@@ -65,6 +66,13 @@ class ActiveVolume:
     void: set[FileVersion] = field(default_factory=set)
     own: Path = Path()
     """Directory of the volume's own files."""
+
+    def parts(self) -> set[FileVersion]:
+        """Files of which it holds a part."""
+        if PARTS not in self.layout.header.features:
+            return set()
+        entries = (e for e in self.layout.entries if e.part is not None and e.has_data)
+        return {FileVersion(entry.ino, entry.data_version) for entry in entries}
 
     @property
     def bytes(self) -> int:
@@ -165,7 +173,7 @@ class PlanStore:
             return self._loaded(path)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CallerError(f"{path}: is damaged: {error}") from error
 
     def _loaded(self, path: Path) -> StoredPlan:

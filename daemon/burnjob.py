@@ -244,7 +244,8 @@ class BurnSession:
                 fd = open_claimed(root, source.ino, source.data_version)
             except FileNotFoundError:
                 continue
-            return ClaimedSource(fd, claim_path(root, source.ino, source.data_version))
+            claim = claim_path(root, source.ino, source.data_version)
+            return ClaimedSource(fd, claim, source.part, source.size)
         raise FileNotFoundError(f"no cache file of inode {source.ino}")
 
     # -- after the last sector -----------------------------------------------------------
@@ -289,7 +290,7 @@ class BurnSession:
             if result.void:
                 self.active.void.add(file)
                 continue
-            path = self.active.files[file].path.decode("utf-8", "surrogateescape")
+            path, part = entry.key.decode("utf-8", "surrogateescape"), entry.part
             extent = ExtentRecord(
                 offset=result.offset_bytes,
                 size=result.size,
@@ -297,6 +298,8 @@ class BurnSession:
                 sha256=result.sha256,
                 chunks=list(result.chunk_xxh3),
                 path=path.encode("utf-8", "backslashreplace").decode(),
+                start=part.start if part is not None else 0,
+                total=part.total if part is not None else 0,
             )
             extents.append((file, extent))
         return extents

@@ -10,6 +10,7 @@ Keys (big endian) and values::
     Y label 0x00 offset(8) ino(8)    data_version(4): contents of a volume, in disc order
     H barcode 0x00 time ns(8)    HistoryRecord: what happened to a disc
     Q kind(1) ino(8)             pool or b"": work asked for by hand ("m" or "r")
+    S ino(8)                     SplitRecord: a file that is being burned in parts
     M name                       value: schema, next volume number, next task id
 
 Volumes, discs, magazines and tasks are few and kept in memory; extents are
@@ -31,9 +32,11 @@ from hsmfs.daemon.catalogrecords import (
     ExtentRecord,
     HistoryRecord,
     MagazineRecord,
+    SplitRecord,
     TaskRecord,
     VolumeRecord,
 )
+from hsmfs.daemon.coverage import copies_of
 from hsmfs.errors import CallerError
 from hsmfs.store.interface import Item, KVStore, Writer
 from hsmfs.types import FileVersion
@@ -49,6 +52,7 @@ _history_decode: Final = msgspec.msgpack.Decoder(HistoryRecord).decode
 _extent_decode: Final = msgspec.msgpack.Decoder(ExtentRecord).decode
 
 Change = Callable[[Writer], None]
+AnyRecord = VolumeRecord | DiscRecord | MagazineRecord | TaskRecord | SplitRecord
 
 
 def _after(prefix: bytes) -> bytes:
@@ -70,6 +74,8 @@ class Catalog:
         self.discs: dict[str, DiscRecord] = {}
         self.magazines: dict[str, MagazineRecord] = {}
         self.tasks: dict[int, TaskRecord] = {}
+        self.splits: dict[int, SplitRecord] = {}
+        """By inode."""
         self._next_volume = 1
         self._next_task = 1
         self._load()
@@ -94,6 +100,9 @@ class Catalog:
             for value in _values(reader.scan(b"T", b"U")):
                 task = msgspec.msgpack.decode(value, type=TaskRecord)
                 self.tasks[task.id] = task
+            for value in _values(reader.scan(b"S", b"T")):
+                split = msgspec.msgpack.decode(value, type=SplitRecord)
+                self.splits[split.ino] = split
             self._next_volume = int(reader.get(b"Mnext_volume") or b"1")
             self._next_task = int(reader.get(b"Mnext_task") or b"1")
 
@@ -108,7 +117,7 @@ class Catalog:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._store.transact, apply, limiter=self._limiter)
 
-    async def save(self, *records: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> None:
+    async def save(self, *records: AnyRecord) -> None:
         """Make these records durable as they are now."""
         await self.transact(*[put_record(record) for record in records])
 
@@ -118,6 +127,15 @@ class Catalog:
 
         def drop(writer: Writer) -> None:
             writer.delete(b"V" + label.encode())
+
+        await self.transact(drop)
+
+    async def forget_split(self, split: SplitRecord) -> None:
+        """All parts are counted, or it was given up."""
+        self.splits.pop(split.ino, None)
+
+        def drop(writer: Writer) -> None:
+            writer.delete(b"S" + _U64.pack(split.ino))
 
         await self.transact(drop)
 
@@ -198,7 +216,9 @@ class Catalog:
 
     def copies(self, file: FileVersion) -> int:
         """Verified copies of a version, counted anew from the records."""
-        return sum(len(self.verified_discs(label)) for label, _ in self.extents(file))
+        return copies_of(
+            (extent, len(self.verified_discs(label))) for label, extent in self.extents(file)
+        )
 
     # -- work asked for by hand ----------------------------------------------
 
@@ -251,7 +271,7 @@ def _history_prefix(barcode: str) -> bytes:
     return b"H" + barcode.encode() + b"\0"
 
 
-def record_item(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Item:
+def record_item(record: AnyRecord) -> Item:
     """Key and value of a record as it is now."""
     match record:
         case VolumeRecord():
@@ -262,10 +282,12 @@ def record_item(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord)
             key = b"G" + record.name.encode()
         case TaskRecord():
             key = b"T" + _U64.pack(record.id)
+        case SplitRecord():
+            key = b"S" + _U64.pack(record.ino)
     return key, _encode(record)
 
 
-def put_record(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Change:
+def put_record(record: AnyRecord) -> Change:
     """The change that stores a record as it is now."""
     key, value = record_item(record)
     return lambda writer: writer.put(key, value)

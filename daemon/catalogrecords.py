@@ -160,6 +160,26 @@ class ExtentRecord(msgspec.Struct, kw_only=True, array_like=True):
     """Byte on the disc and length of each run, in file order; empty: one run at ``offset``."""
 
 
+class SplitRecord(msgspec.Struct, kw_only=True):
+    """A file that is larger than a disc, on its way into several volumes."""
+
+    ino: int
+    data_version: int
+    pool: str
+    names: list[bytes]
+    """Its paths when the first part was planned; all parts are called by the same."""
+    total: int
+    part_bytes: int
+    """Of each part but the last; a multiple of 4 MiB."""
+    labels: list[str]
+    """Volume of each part; empty where it is still to be planned."""
+
+    @property
+    def next_part(self) -> int:
+        """The first part without a volume, from 1; 0 where all have one."""
+        return self.labels.index("") + 1 if "" in self.labels else 0
+
+
 class AlarmRecord(msgspec.Struct, kw_only=True):
     kind: str
     text: str

@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from hsmfs.daemon.catalogrecords import DiscState
+from hsmfs.daemon.coverage import cover
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, regular_files
@@ -207,8 +208,8 @@ class Commands:
 
     def _plan_recall(self, items: Sequence[Found]) -> dict[str, Any]:
         chosen = [item for item in items if item.state == Residency.MIGRATED]
-        extents = [self.core.catalog.extents(item.file)[:1] for item in chosen]
-        volumes = {label for found in extents for label, _ in found}
+        extents = [self.core.catalog.extents(item.file) for item in chosen]
+        volumes = {label for found in extents for label in cover(found)}
         size = sum(item.size for item in chosen)
         librarian = self.core.librarian
         outside: set[str] = set()

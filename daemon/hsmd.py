@@ -26,6 +26,7 @@ from hsmfs.daemon.packing import founds
 from hsmfs.daemon.readjob import ReadJob
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.releaser import Releaser
+from hsmfs.daemon.resume import resume
 from hsmfs.daemon.scheduler import (
     Action,
     Burn,
@@ -123,7 +124,7 @@ class Hsmd:
         """Take up what a restart of either side left."""
         try:
             await self.core.link.sync()
-            await self.migrator.resume()
+            await resume(self.migrator)
             await self._resume_recalls()
         except HsmError as error:
             log.warning("resume waits for the next connection", error=str(error))

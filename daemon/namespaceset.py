@@ -16,7 +16,7 @@ import gzip
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -105,7 +105,12 @@ def write_set(reader: Reader, since: int, site: str, time_ns: int, out: Path) ->
         site=site, full=full, since=0 if full else since, until=until, time_ns=time_ns
     )
     view = NamespaceView(reader)
-    lines = _all(reader, view) if full else _changed(reader, view, since, until)
+    write_lines(out, header, _all(reader, view) if full else _changed(reader, view, since, until))
+    return header
+
+
+def write_lines(out: Path, header: SetHeader, lines: Iterable[SetLine]) -> None:
+    """One set; on disk when it returns."""
     with out.open("wb") as file:
         with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
             packed.write(_encode(header) + b"\n")
@@ -113,14 +118,13 @@ def write_set(reader: Reader, since: int, site: str, time_ns: int, out: Path) ->
                 packed.write(_encode(line) + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    return header
 
 
 def _all(reader: Reader, view: NamespaceView) -> Iterator[SetLine]:
     for _, value in reader.scan(b"I", b"J"):
         record = InodeRecord.unpack(value)
         if record.nlink:
-            yield _line(reader, view, record)
+            yield line_of(reader, view, record)
 
 
 def _changed(reader: Reader, view: NamespaceView, since: int, until: int) -> Iterator[SetLine]:
@@ -136,10 +140,11 @@ def _changed(reader: Reader, view: NamespaceView, since: int, until: int) -> Ite
         if record is None or (record.nlink == 0):
             yield SetLine(ino=ino, gone=True)
         else:
-            yield _line(reader, view, record)
+            yield line_of(reader, view, record)
 
 
-def _line(reader: Reader, view: NamespaceView, record: InodeRecord) -> SetLine:
+def line_of(reader: Reader, view: NamespaceView, record: InodeRecord) -> SetLine:
+    """An inode as it is in this snapshot."""
     ino = record.ino
     line = SetLine(
         ino=ino,

@@ -22,7 +22,7 @@ from hsmfs.errors import (
     MediumError,
     TransientError,
 )
-from hsmfs.types import SECTOR_BYTES, ByteRange
+from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES, ByteRange
 from hsmfs.volume.reader import VolumeReader
 
 if TYPE_CHECKING:
@@ -40,13 +40,14 @@ def fetch(drive: Drive, extent: ExtentRecord, chunk: int, span: ByteRange, fd: i
     """
     length = span.stop - span.start
     sectors = -(-length // SECTOR_BYTES)
-    data = drive.read((extent.offset + span.start) // SECTOR_BYTES, sectors)
+    data = drive.read((extent.offset + span.start - extent.start) // SECTOR_BYTES, sectors)
     proved = memoryview(data)[:length]
     digest = xxhash.xxh3_64_intdigest(proved)
-    if digest != extent.chunks[chunk]:
+    expected = extent.chunks[chunk - extent.start // CHUNK_BYTES]
+    if digest != expected:
         raise MediumError(
             f"{extent.path}: bytes {span.start}-{span.stop} read from the disc have xxh3 "
-            f"{digest:016x}, expected {extent.chunks[chunk]:016x}"
+            f"{digest:016x}, expected {expected:016x}"
         )
     offset = span.start
     try:
@@ -131,8 +132,10 @@ class ReadJob:
                 return
             request.landed(chunk)
             await self.recaller.announce(request, span)
-        if request.fd >= 0:
+        if request.fd >= 0 and request.complete:
             await self.recaller.complete(request)
+        elif request.fd >= 0:
+            self.recaller.go_on_elsewhere(request)
 
     async def _chunk_failed(self, unit: DriveUnit, request: Request, error: MediumError) -> None:
         """Another copy goes on from here; drive and disc are charged apart."""

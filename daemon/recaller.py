@@ -19,6 +19,7 @@ import trio
 
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.coverage import copies_of
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.recallqueue import Request, VolumeQueue, Waiter
@@ -60,8 +61,8 @@ class Recaller:
             return
         request.waiters[event.pid] = Waiter(event.path, event.pid, event.uid, event.program)
         request.wanted.append(event.range)
-        if request.queued:
-            self.queues[request.label].put(request)
+        if request.queued or (request.fd >= 0 and request.label not in self.serving):
+            self._route(request)
         self.core.wake()
 
     async def _request(self, file: FileVersion, path: str) -> Request | None:
@@ -70,7 +71,7 @@ class Recaller:
             return known
         extents = dict(self.core.catalog.extents(file))
         extents = {label: extent for label, extent in extents.items() if self._discs(label, USABLE)}
-        if not extents:
+        if not copies_of((extent, 1) for extent in extents.values()):
             await self._fail_unknown(file, path)
             return None
         request = Request(file, path, extents, "", self.core.clock.monotonic_s())
@@ -152,10 +153,15 @@ class Recaller:
         """Choose the volume: one that can be served now, else any untried."""
         if request.label:
             self.queues[request.label].drop(request)
-        labels = list(request.extents)
+        labels = request.labels()
         ready = [label for label in labels if self.usable(request, label)]
         request.label = (ready or labels)[0]
         self.queues[request.label].put(request)
+
+    def go_on_elsewhere(self, request: Request) -> None:
+        """This volume has no more of what is needed: a file in parts goes on with another."""
+        self._route(request)
+        self.core.wake()
 
     def demands(self) -> list[ReadDemand]:
         """What the scheduler should know."""
@@ -361,7 +367,7 @@ class Recaller:
         """Magazines outside that hold a copy not yet found bad."""
         names = {
             disc.magazine
-            for label in request.extents
+            for label in request.labels()
             for disc in self._discs(label, USABLE)
             if disc.barcode not in request.bad and not self._magazine_inside(disc)
         }

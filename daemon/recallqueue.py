@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from sortedcontainers import SortedDict
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
+from hsmfs.daemon.coverage import size_of, stop_of
 from hsmfs.daemon.jobs import Job
 from hsmfs.types import CHUNK_BYTES, ByteRange, FileVersion
 
 Place = tuple[int, int, int]
+CHUNKS_MAX: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,11 @@ class Request:
         return self.extents[self.label]
 
     @property
+    def size(self) -> int:
+        """Of the whole file."""
+        return size_of(self.extent)
+
+    @property
     def queued(self) -> bool:
         """Neither being read nor being completed."""
         return self.fd < 0 and not self.completing
@@ -68,38 +76,63 @@ class Request:
     def begin(self, fd: int, landed: list[ByteRange]) -> None:
         """A recall file stands; chunks that landed before need not be read."""
         self.fd = fd
-        count = -(-self.extent.size // CHUNK_BYTES)
+        count = -(-self.size // CHUNK_BYTES)
         self.have = bytearray(count)
         self.cursor = 0
         for span in landed:
             first = -(-span.start // CHUNK_BYTES)
-            last = count if span.stop >= self.extent.size else span.stop // CHUNK_BYTES
+            last = count if span.stop >= self.size else span.stop // CHUNK_BYTES
             for chunk in range(first, last):
                 self.have[chunk] = 1
 
     def next_chunk(self) -> int | None:
-        """Wanted chunks first, in the order of their requests, then ascending."""
-        while self.wanted:
-            chunk = self._missing_in(self.wanted[0])
+        """What to read of this volume: wanted chunks first, in the order of their requests,
+        then ascending; None where readers want another volume's part, or all is here."""
+        self.wanted = [span for span in self.wanted if self._missing_in(span) is not None]
+        first, last = chunks_of(self.extent)
+        for span in self.wanted:
+            chunk = self._missing_in(span, first, last)
             if chunk is not None:
                 return chunk
-            self.wanted.pop(0)
-        missing = self.have.find(0, self.cursor)
+        if self.wanted:
+            return None
+        missing = self.have.find(0, max(first, self.cursor), last)
         if missing < 0:
-            missing = self.have.find(0)
+            missing = self.have.find(0, first, last)
         return missing if missing >= 0 else None
 
-    def _missing_in(self, span: ByteRange) -> int | None:
-        stop = min(span.stop, self.extent.size)
+    def needed_chunk(self) -> int:
+        """The first chunk that readers want and is missing, else the first that is missing."""
+        if not self.have:
+            return (
+                min(self.wanted[0].start, max(0, self.size - 1)) // CHUNK_BYTES
+                if self.wanted
+                else 0
+            )
+        for span in self.wanted:
+            chunk = self._missing_in(span)
+            if chunk is not None:
+                return chunk
+        return max(0, self.have.find(0))
+
+    def labels(self) -> list[str]:
+        """Volumes that have what is needed next; parts of files are each on their own."""
+        needed = self.needed_chunk()
+        return [label for label, extent in self.extents.items() if holds(extent, needed)]
+
+    def _missing_in(self, span: ByteRange, first: int = 0, last: int = CHUNKS_MAX) -> int | None:
+        """A missing chunk of a range, of those from ``first`` up to before ``last``."""
+        stop = min(span.stop, self.size)
         if stop <= span.start:
             return None
-        missing = self.have.find(0, span.start // CHUNK_BYTES, -(-stop // CHUNK_BYTES))
+        start_at = max(first, span.start // CHUNK_BYTES)
+        missing = self.have.find(0, start_at, min(last, -(-stop // CHUNK_BYTES)))
         return missing if missing >= 0 else None
 
     def chunk_range(self, chunk: int) -> ByteRange:
         """Bytes of the file that a chunk covers."""
         start = chunk * CHUNK_BYTES
-        return ByteRange(start, min(start + CHUNK_BYTES, self.extent.size))
+        return ByteRange(start, min(start + CHUNK_BYTES, self.size))
 
     def landed(self, chunk: int) -> None:
         self.have[chunk] = 1
@@ -108,6 +141,17 @@ class Request:
     @property
     def complete(self) -> bool:
         return self.have.find(0) < 0
+
+
+def chunks_of(extent: ExtentRecord) -> tuple[int, int]:
+    """The first chunk of the file that an extent holds, and the one after the last."""
+    return extent.start // CHUNK_BYTES, -(-stop_of(extent) // CHUNK_BYTES)
+
+
+def holds(extent: ExtentRecord, chunk: int) -> bool:
+    """Whether a chunk of the file is there; all extents hold all of an empty file."""
+    first, last = chunks_of(extent)
+    return first <= chunk < last or not size_of(extent)
 
 
 class VolumeQueue:

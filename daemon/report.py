@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord
 from hsmfs.daemon.commands import Commands
+from hsmfs.daemon.coverage import size_of
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.metrics import gauge, plain
 from hsmfs.daemon.packing import Found, regular_files
@@ -293,11 +294,15 @@ class Report:
             "type": "file",
             "size": item.size,
             "state": item.state.word,
-            "copies": len(discs) if volumes else copies,
+            "copies": self._copies(item, discs, volumes) if volumes else copies,
             "volumes": volumes,
             "magazines": sorted({disc.magazine for disc in discs}),
             "cached_bytes": cached,
         }
+
+    def _copies(self, item: Found, discs: list[DiscRecord], volumes: list[str]) -> int:
+        """Of a file on several volumes each may hold a part only."""
+        return self.core.catalog.copies(item.file) if len(volumes) > 1 else len(discs)
 
     async def locate(self, path: str) -> dict[str, Any]:
         """Every copy of a file."""
@@ -318,6 +323,8 @@ class Report:
                         "slot": about["slot"],
                         "offset": extent.offset,
                         "size": extent.size,
+                        "start": extent.start,
+                        "file_size": size_of(extent),
                         "xxh3": extent.xxh3_128,
                         "sha256": extent.sha256,
                         "verified": disc.verified_ns / 1e9 or None,

@@ -54,7 +54,7 @@ from hsmfs.rpc.messages import (
     Wanted,
 )
 from hsmfs.store.overlay import GroupCommit
-from hsmfs.types import ByteRange, FileVersion, Residency
+from hsmfs.types import ROOT_INODE, ByteRange, FileVersion, Residency
 
 __all__ = [
     "RENAME_EXCHANGE",
@@ -288,12 +288,12 @@ class Engine:
         """Remove one; ENODATA."""
         self.xattrs.remove(ino, name)
 
-    def statfs(self) -> StatFs:
-        """The cache tier's space: what can be written now."""
+    def statfs(self, ino: int = ROOT_INODE) -> StatFs:
+        """The cache tier's space: what can be written now; below a quota, what it leaves."""
         space = self.tier.space()
         total = self.tier.capacity_bytes or space.total
         free = min(self.tier.free_bytes(), total)
-        return StatFs(
+        whole = StatFs(
             BLOCK_BYTES,
             BLOCK_BYTES,
             total // BLOCK_BYTES,
@@ -304,6 +304,7 @@ class Engine:
             space.files_free,
             NAME_BYTES_MAX,
         )
+        return self.quotas.seen_from(self.tables.inode(ino), whole)
 
     # -- files ---------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ class StoredEntries(Sequence[FileSource]):
     def _decoded(self, position: int, data: memoryview) -> FileSource:
         try:
             return _decoder.decode(data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._cut(position) from error
 
     def _cut(self, position: int) -> CallerError:

@@ -48,7 +48,7 @@ def header_line(header: VolumeHeader, entries: int) -> bytes:
     fields = {
         "kind": "hsm-manifest",
         "format": FORMAT_VERSION,
-        "features": [],
+        "features": header.features,
         "site": header.site,
         "label": header.label,
         "pool": header.pool,
@@ -83,13 +83,19 @@ def _fields(entry: FileSource) -> dict[str, Any]:
     fields: dict[str, Any] = {"kind": "link" if entry.link_of is not None else entry.kind}
     is_own = entry.kind == "own"
     _text_field(fields, "path", OWN_DIRECTORY + b"/" + entry.path if is_own else entry.path)
-    on_disc = "" if is_own or entry.kind == "symlink" or not entry.path else disc_path(entry.path)
+    on_disc = "" if is_own or entry.kind == "symlink" or not entry.path else disc_path(entry.key)
     if on_disc and on_disc != fields.get("path"):
         fields["disc_path"] = on_disc
     fields["ino"] = entry.ino
+    if entry.part is not None:
+        fields["part"] = entry.part.number
     if entry.link_of is not None:
         _text_field(fields, "link_of", entry.link_of)
         return fields
+    if entry.part is not None:
+        fields["parts"] = entry.part.parts
+        fields["part_start"] = entry.part.start
+        fields["total_size"] = entry.part.total
     if is_own:
         fields["size"] = entry.size
     elif entry.kind == "file":

@@ -35,6 +35,7 @@ STEP = 512 * SECTOR
 FIRST = b'{"kind":"hsm-manifest"'
 LAST = b'{"kind":"end"'
 FORMAT_MAX = 2
+FEATURES = {"parts"}
 LINE_MAX = 64 << 20
 MANIFEST = ".hsm/manifest.jsonl"
 PREVIOUS = ".hsm/manifests/"
@@ -124,10 +125,10 @@ class Source:
             lines.insert(0, {"kind": "hsm-manifest", "label": UNKNOWN})
         self.header = lines[0]
         form = self.header.get("format", 0)
-        if not isinstance(form, int) or form > FORMAT_MAX or self.header.get("features"):
+        unknown = {str(one) for one in self.header.get("features") or ()} - FEATURES
+        if not isinstance(form, int) or form > FORMAT_MAX or unknown:
             raise Unusable(
-                f"{place}: format {self.header.get('format')} with features "
-                f"{self.header.get('features')} is newer than this script "
+                f"{place}: format {form} with features {sorted(unknown)} is newer than this script "
                 f"(format {FORMAT_MAX}); use the recover.py of a newer disc"
             )
         self.label = str(self.header.get("label"))
@@ -264,6 +265,8 @@ class Recovery:
         self.copies: dict[Key, list[Place]] = {}
         self.missing: dict[bytes, str] = {}
         """Paths that could not be restored, and why."""
+        self.elsewhere: dict[tuple[int, int, int], str] = {}
+        """Volumes of parts that nobody gave us, by inode, version and part."""
         self.restored: set[bytes] = set()
         self.bytes = 0
         for source in self.sources:
@@ -292,6 +295,8 @@ class Recovery:
                     continue
                 for line in lines:
                     path = bytes_of(line, "path")
+                    if line["kind"] == "file" and line.get("part"):
+                        self.elsewhere[part_key(line, int(line["part"]))] = label
                     if line["kind"] in ("file", "link") and path not in self.entries:
                         self.missing[path] = f"is on volume {label}, which was not given"
 
@@ -364,12 +369,15 @@ class Recovery:
         if not line.get("part"):
             return [by_part.get(0, [])]
         numbers = range(1, int(line["parts"]) + 1)
-        lost = [str(number) for number in numbers if number not in by_part]
+        lost = [number for number in numbers if number not in by_part]
         if lost:
-            raise OSError(
-                f"parts {', '.join(lost)} of {len(numbers)} are on none of the discs given"
-            )
+            raise OSError(", ".join(self._where(line, number) for number in lost))
         return [by_part[number] for number in numbers]
+
+    def _where(self, line: Line, number: int) -> str:
+        label = self.elsewhere.get(part_key(line, number))
+        where = f"volume {label}, which was not given" if label else "none of the discs given"
+        return f"part {number} of {line['parts']} is on {where}"
 
     def _write(self, places: list[Place], out: BinaryIO) -> None:
         start, why = out.tell(), "is on none of the discs given"
@@ -382,6 +390,11 @@ class Recovery:
                 out.seek(start)
                 out.truncate()
         raise OSError(why)
+
+
+def part_key(line: Line, number: int) -> tuple[int, int, int]:
+    """A part of a file's version."""
+    return int(line["ino"]), int(line["data_version"]), number
 
 
 def reason(error: Exception) -> str:

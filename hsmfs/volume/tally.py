@@ -17,7 +17,7 @@ from hsmfs.volume.manifest import FRAME_BYTES, MANIFEST_NAME, header_line, line_
 from hsmfs.volume.names import disc_name, encode_cs0
 from hsmfs.volume.pathtable import VALUE_MAX, PathTable
 from hsmfs.volume.readme import README_NAME, readme
-from hsmfs.volume.source import OWN_DIRECTORY, UDF_REVISIONS, FileSource, VolumeHeader
+from hsmfs.volume.source import OWN_DIRECTORY, PARTS, UDF_REVISIONS, FileSource, VolumeHeader
 
 FID_BYTES: Final = 38
 """A file identifier descriptor without its name."""
@@ -60,6 +60,7 @@ class Tally:
                 f"volume {header.label}: found UDF {header.udf!r}, "
                 f"expected one of {', '.join(UDF_REVISIONS)}"
             )
+        self._takes_parts = PARTS in header.features
         self.metadata_partition = header.udf == "2.50"
         self.entries = 0
         self.files = 2
@@ -161,6 +162,8 @@ class Tally:
                 f"entry {entry.path!r}: {entry.size} bytes, expected at most {FILE_BYTES_MAX}, "
                 f"and at most {ENTRIES_MAX} entries"
             )
+        if entry.part is not None and not self._takes_parts:
+            raise CallerError(f"entry {entry.path!r}: a part, on a volume without that feature")
         if known is not None:
             kind = _kind(known)
             if (kind, entry.kind) != (_IMPLIED, "dir"):
@@ -168,7 +171,7 @@ class Tally:
                     f"entry {entry.path!r}: is on the volume already ({_KINDS[kind]})"
                 )
         if entry.link_of is not None and (
-            entry.kind != "file" or self._file_number(entry.link_of) is None
+            entry.kind != "file" or self._file_number(entry.link_key or b"") is None
         ):
             raise CallerError(
                 f"entry {entry.path!r}: link to {entry.link_of!r}, expected an earlier file"

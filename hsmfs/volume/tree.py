@@ -156,8 +156,8 @@ class Planner(Tally):
         self._name(parent, node)
         if self._data_sectors > SECTORS_MAX:
             raise CallerError(f"entry {entry.path!r}: more than {SECTORS_MAX} sectors of data")
-        if entry.link_of is not None:
-            found = self._file_number(entry.link_of)
+        if entry.link_key is not None:
+            found = self._file_number(entry.link_key)
             assert found is not None
             node = found
             self.tree.links[node] += 1

@@ -4,19 +4,20 @@ import fcntl
 import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from support.engines import Bench
 
-from hsmfs.errors import CallerError
+from hsmfs.errors import CallerError, HsmError
 from hsmfs.namespace import schema
 from hsmfs.namespace.tables import COUNTERS_KEY, NEXT_INO_KEY, Counters
 from hsmfs.records import InodeRecord
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.bench import __main__ as program
-from hsmfs.tools.bench import discs, scale, scaleworks
+from hsmfs.tools.bench import discs, rebuildscale, scale, scaleworks
 from hsmfs.tools.bench import generate as generator
 from hsmfs.tools.bench.apart import WorkFailed, in_parallel, run_apart
 from hsmfs.tools.bench.bigworks import WORKS, RandomWarm, ReadBigCold
@@ -354,3 +355,24 @@ def test_bars_are_least_or_most() -> None:
         discs.Bar("memory", 151.0, 150.0, False),
     ]
     assert [row[3] for row in discs.bar_rows(results)] == ["yes", "NO", "yes", "NO"]
+
+
+# -- rebuild -----------------------------------------------------------------------
+
+
+def test_rebuilt_namespaces_are_compared(tmp_path: Path) -> None:
+    found = rebuildscale.measure(tmp_path, 2500, 3)
+    # Names and links of files and directories, inodes of both and the root.
+    assert (found.files, found.volumes, found.compared) == (2500, 3, 3 * 2503 + 1)
+    assert found.cpu_s > 0 and found.peak_bytes > 1 << 20
+
+
+def test_a_difference_is_found(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    generate(one, MAP_BYTES, SHAPE)
+    generate(other, MAP_BYTES, replace(SHAPE, uid=7))
+    with pytest.raises(HsmError, match="inode: found"):
+        rebuildscale.compare(one, other)
+    generate(tmp_path / "less", MAP_BYTES, replace(SHAPE, files=999))
+    with pytest.raises(HsmError, match="table b'D'"):
+        rebuildscale.compare(one, tmp_path / "less")

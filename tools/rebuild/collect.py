@@ -25,7 +25,7 @@ from hsmfs.tools.rebuild.scratch import Full, Known, Scratch
 from hsmfs.types import FileVersion
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
 from hsmfs.volume.reader import LINE_BYTES_MAX, VolumeReader
-from hsmfs.volume.source import VolumeHeader
+from hsmfs.volume.source import FileSource, VolumeHeader
 
 UNPACKED_BYTES_MAX: Final = 64 << 30
 """Of one packed file of a volume's own: a bound against made-up ones."""
@@ -144,7 +144,7 @@ class Collector:
             return
         kind = "link" if source.link_of is not None else source.kind
         known = Known(
-            header.label, kind, source.path, source.data_version, source.size, source.mode,
+            header.label, kind, source.path, source.data_version, _size(source), source.mode,
             source.uid, source.gid, source.mtime_ns, source.atime_ns, source.ctime_ns,
             source.xattrs, source.target, is_missing,
         )  # fmt: skip
@@ -156,7 +156,9 @@ class Collector:
                 xxh3_128=result.xxh3_128,
                 sha256=result.sha256,
                 chunks=result.chunk_xxh3,
-                path=source.path.decode("utf-8", "backslashreplace"),
+                path=source.key.decode("utf-8", "backslashreplace"),
+                start=source.part.start if source.part is not None else 0,
+                total=source.part.total if source.part is not None else 0,
             )
             self.catalog.extent(header.label, FileVersion(result.ino, result.data_version), extent)
 
@@ -208,6 +210,11 @@ class Collector:
             self.result.highest_ino = max(self.result.highest_ino, line.ino)
             self.scratch.line(line, header.until, stat.S_ISDIR(line.mode))
         self.result.sets.append(header)
+
+
+def _size(source: FileSource) -> int:
+    """Of the whole file."""
+    return source.size if source.part is None else source.part.total
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
