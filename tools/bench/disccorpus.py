@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, overload
@@ -37,6 +37,8 @@ class DiscSizes:
         return self.small_files * self.small_bytes + self.big_files * self.big_bytes
 
 
+COPIES_SHARE: Final = 4
+"""Of the files, one in so many is burned to emulated drives, which write each copy to disk."""
 MANY_BYTES: Final = 2000
 MANY_CACHED: Final = 100
 """Cache files behind the many: their bytes do not matter, opening and reading them does."""
@@ -54,33 +56,39 @@ def entry_path(number: int) -> bytes:
 class Corpus:
     """Cache files in a directory, and entries for them."""
 
-    def __init__(self, place: Path, sizes: DiscSizes) -> None:
+    def __init__(self, place: Path, sizes: DiscSizes, share: int = 1) -> None:
+        self._place = place
+        self._full = sizes
         self.cache = place / "cache"
-        self.sizes = sizes
+        self.small_files = sizes.small_files // share
+        self.big_files = sizes.big_files // share
+        self.bytes = self.small_files * sizes.small_bytes + self.big_files * sizes.big_bytes
+
+    def share(self, share: int) -> Corpus:
+        """One part of so many of the same files."""
+        return Corpus(self._place, self._full, share)
 
     def make(self) -> None:
         """Write the files; they stay in the page cache, as after an import."""
         self.cache.mkdir(parents=True)
         blob = memoryview(random.Random(1).randbytes(BLOB_BYTES))
-        for number, size in enumerate(self._sizes()):
-            start = number * 7919 % (BLOB_BYTES - size)
-            path = self.cache / str(FIRST_INO + number)
-            path.write_bytes(blob[start : start + size])
+        for entry in self._entries():
+            start = entry.ino * 7919 % (BLOB_BYTES - entry.size)
+            (self.cache / str(entry.ino)).write_bytes(blob[start : start + entry.size])
 
-    def _sizes(self) -> Iterator[int]:
-        sizes = self.sizes
-        yield from [sizes.small_bytes] * sizes.small_files
-        yield from [sizes.big_bytes] * sizes.big_files
+    def _entries(self) -> list[FileSource]:
+        sizes = self._full
+        small = [(FIRST_INO + n, sizes.small_bytes) for n in range(self.small_files)]
+        first = FIRST_INO + sizes.small_files
+        big = [(first + n, sizes.big_bytes) for n in range(self.big_files)]
+        return [
+            FileSource(path=entry_path(ino), ino=ino, size=size, mtime_ns=WHEN_NS + ino)
+            for ino, size in [*small, *big]
+        ]
 
     def layout(self) -> Layout:
         """Of a volume with all of them."""
-        entries = [
-            FileSource(
-                path=entry_path(n), ino=FIRST_INO + n, size=size, mtime_ns=WHEN_NS + n * 10**9
-            )
-            for n, size in enumerate(self._sizes())
-        ]
-        return plan_volume(HEADER, entries, CAPACITY_SECTORS)
+        return plan_volume(HEADER, self._entries(), CAPACITY_SECTORS)
 
     def opened(self, entry: FileSource) -> int:
         """A descriptor."""

@@ -16,7 +16,15 @@ import msgspec
 
 from hsmfs.tools.bench import discworks
 from hsmfs.tools.bench.apart import WorkFailed, run_apart
-from hsmfs.tools.bench.disccorpus import FULL, QUICK, TINY, Corpus, DiscSizes, ManyFiles
+from hsmfs.tools.bench.disccorpus import (
+    COPIES_SHARE,
+    FULL,
+    QUICK,
+    TINY,
+    Corpus,
+    DiscSizes,
+    ManyFiles,
+)
 from hsmfs.tools.bench.discworks import Figures
 from hsmfs.tools.bench.report import rotated
 
@@ -85,14 +93,15 @@ class DiscBench:
         corpus, place = Corpus(self._place, self._sizes), self._place
         self._say(f"discs: making {self._sizes.bytes / 1e9:.1f} GB of cache files")
         corpus.make()
+        part = corpus.share(COPIES_SHARE)
         works: dict[str, Callable[[], Figures]] = {
             HASHED: lambda: discworks.hashed(corpus),
             TAR: lambda: discworks.tar_openssl(corpus),
             WRITTEN: lambda: discworks.only_written(corpus, place),
             GENISOIMAGE: lambda: discworks.genisoimage(corpus, place),
             TO_FILE: lambda: discworks.hashed_to_file(corpus, place),
-            ONE: lambda: discworks.burned(corpus, place, 1),
-            TWO: lambda: discworks.burned(corpus, place, 2),
+            ONE: lambda: discworks.burned(part, place, 1),
+            TWO: lambda: discworks.burned(part, place, 2),
         }
         for group in groups:
             for number in range(self._sizes.rounds + 1):

@@ -141,7 +141,7 @@ def _into(
     os.sync()
     try:
         taken = timed(run)
-        assert (into / "image").stat().st_size > corpus.sizes.bytes
+        assert (into / "image").stat().st_size > corpus.bytes
         if check is not None:
             check()
     finally:
@@ -151,8 +151,8 @@ def _into(
 
 def _rate(taken: Timed, corpus: Corpus) -> Figures:
     return {
-        "mb_s": corpus.sizes.bytes / 1e6 / taken.seconds,
-        "cpu_s_per_gb": taken.cpu_s / corpus.sizes.bytes * 1e9,
+        "mb_s": corpus.bytes / 1e6 / taken.seconds,
+        "cpu_s_per_gb": taken.cpu_s / corpus.bytes * 1e9,
     }
 
 
@@ -186,7 +186,7 @@ def burned(corpus: Corpus, place: Path, copies: int) -> Figures:
         with _CountedHashes(counts):
             taken = timed(lambda: _feed(writer, burns, corpus))
         figures = _rate(taken, corpus)
-        figures["read_per_byte"] = (_read_bytes() - before) / corpus.sizes.bytes
+        figures["read_per_byte"] = (_read_bytes() - before) / corpus.bytes
         figures["hashed_per_byte"] = counts["hashed"] / (layout.total_sectors * SECTOR_BYTES)
         assert all(burn.written_bytes >= layout.total_sectors * SECTOR_BYTES for burn in burns)
     finally:
