@@ -15,6 +15,7 @@ import numpy as np
 import trio
 
 from hsmfs.daemon.catalogrecords import DiscState, VolumeRecord
+from hsmfs.errors import CallerError
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.entries import MAGIC, StoredEntries, write_entries
 from hsmfs.volume.layout import FileSource, Layout, VolumeHeader, plan_volume
@@ -163,19 +164,27 @@ class PlanStore:
         _fsync(self._root)
 
     def load(self, label: str) -> StoredPlan | None:
-        """None where there is no plan file; its entries stay on disk."""
+        """None where there is no plan file; its entries stay on disk.
+
+        CallerError where it is damaged, then or when the entries are read.
+        """
         path = self._path(label)
         try:
-            with path.open("rb") as file:
-                is_first = file.read(len(MAGIC)) != MAGIC
-            if is_first:
-                old = msgspec.msgpack.decode(path.read_bytes(), type=_PlanOfVersion1)
-                return StoredPlan(
-                    header=old.header, capacity_sectors=old.capacity_sectors, entries=old.entries
-                )
-            entries = StoredEntries(path)
+            return self._loaded(path)
         except FileNotFoundError:
             return None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise CallerError(f"{path}: is damaged: {error}") from error
+
+    def _loaded(self, path: Path) -> StoredPlan:
+        with path.open("rb") as file:
+            is_first = file.read(len(MAGIC)) != MAGIC
+        if is_first:
+            old = msgspec.msgpack.decode(path.read_bytes(), type=_PlanOfVersion1)
+            return StoredPlan(
+                header=old.header, capacity_sectors=old.capacity_sectors, entries=old.entries
+            )
+        entries = StoredEntries(path)
         head = msgspec.msgpack.decode(entries.head, type=_PlanHead)
         return StoredPlan(
             header=head.header, capacity_sectors=head.capacity_sectors, entries=entries

@@ -9,10 +9,11 @@ from functools import partial
 import structlog
 import trio
 
-from hsmfs.daemon.activevolume import activate
+from hsmfs.daemon.activevolume import ActiveVolume, activate
 from hsmfs.daemon.catalogrecords import VolumeRecord, VolumeState
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.packing import Found, founds
+from hsmfs.errors import CallerError
 from hsmfs.namespace.view import NamespaceView
 
 log = structlog.get_logger(__name__)
@@ -30,13 +31,10 @@ async def resume(migrator: Migrator) -> None:
 
 
 async def _resume_volume(migrator: Migrator, record: VolumeRecord) -> None:
-    plan = migrator.plans.load(record.label)
-    if plan is None:
+    active = await _activated(migrator, record)
+    if active is None:
         await _abandon(migrator, record)
         return
-    now_s = migrator.core.clock.monotonic_s()
-    own = migrator.plans.own(record.label)
-    active = await trio.to_thread.run_sync(activate, record, plan, now_s, own)
     results = await migrator.core.link.claim(list(active.files))
     stale = [result for result in results if result.refused]
     active.claimed = not stale
@@ -51,6 +49,20 @@ async def _resume_volume(migrator: Migrator, record: VolumeRecord) -> None:
         active.void = {file for file in active.files if label not in dict(extents(file))}
     migrator.active[record.label] = active
     log.info("volume taken up again", volume=record.label, files=record.files)
+
+
+async def _activated(migrator: Migrator, record: VolumeRecord) -> ActiveVolume | None:
+    """From its plan file; None where that is missing or damaged."""
+    own, now_s = migrator.plans.own(record.label), migrator.core.clock.monotonic_s()
+    try:
+        plan = migrator.plans.load(record.label)
+        if plan is None:
+            return None
+        return await trio.to_thread.run_sync(activate, record, plan, now_s, own)
+    except CallerError as error:
+        why = f"volume {record.label}: its plan cannot be used: {error}"
+        migrator.core.alarms.raise_("plan", f"{why}; its files go into a new volume")
+        return None
 
 
 async def _abandon(migrator: Migrator, record: VolumeRecord) -> None:

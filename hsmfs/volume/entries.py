@@ -25,7 +25,7 @@ _LENGTH: Final = struct.Struct("<I")
 _STEP_BYTES: Final = 256 * 1024
 _NEAR_BYTES: Final = 32 * 1024
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(FileSource).decode
+_decoder = msgspec.msgpack.Decoder(FileSource)
 
 
 def write_entries(out: BinaryIO, head: bytes, entries: Iterable[FileSource]) -> None:
@@ -106,6 +106,12 @@ class StoredEntries(Sequence[FileSource]):
             data += step
         return memoryview(data)
 
+    def _decoded(self, position: int, data: memoryview) -> FileSource:
+        try:
+            return _decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self._cut(position) from error
+
     def _cut(self, position: int) -> CallerError:
         return CallerError(f"{self._path}: is cut or damaged at byte {position}")
 
@@ -113,9 +119,18 @@ class StoredEntries(Sequence[FileSource]):
         return len(self._offsets)
 
     def __iter__(self) -> Iterator[FileSource]:
-        if self._offsets:
-            for _, data in self._frames(self._offsets[0]):
-                yield _decode(data)
+        position = self._offsets[0] if self._offsets else 0
+        piece, at = memoryview(b""), 0
+        lengths = _LENGTH.unpack_from
+        for _ in range(len(self._offsets)):
+            if len(piece) - at < _LENGTH.size:
+                piece, at = self._more(position, piece[at:], _LENGTH.size), 0
+            whole = _LENGTH.size + lengths(piece, at)[0]
+            if len(piece) - at < whole:
+                piece, at = self._more(position, piece[at:], whole), 0
+            yield self._decoded(position, piece[at + _LENGTH.size : at + whole])
+            position += whole
+            at += whole
 
     @overload
     def __getitem__(self, index: int) -> FileSource: ...
@@ -132,7 +147,7 @@ class StoredEntries(Sequence[FileSource]):
         whole = _LENGTH.size + length
         if at + whole > len(near):
             at, near = self._near_from(start, whole)
-        return _decode(memoryview(near)[at + _LENGTH.size : at + whole])
+        return self._decoded(start, memoryview(near)[at + _LENGTH.size : at + whole])
 
     def _near_from(self, start: int, size: int) -> tuple[int, bytes]:
         """Bytes around what was read last, and where in them; neighbours are asked for

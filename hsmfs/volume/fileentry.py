@@ -145,4 +145,8 @@ def _data_extents(sector: int, size: int) -> Iterator[bytes]:
 def file_with_data(node: Node, sector: int) -> bytes:
     """Entry of a file whose data starts at that sector."""
     size = node.entry.size
-    return file_entry(node, FILE_TYPE_FILE, size, b"".join(_data_extents(sector, size)))
+    if 0 < size <= EXTENT_BYTES_MAX:
+        ads = long_ad(size, sector - PARTITION_SECTOR, _PHYSICAL)
+    else:
+        ads = b"".join(_data_extents(sector, size))
+    return file_entry(node, FILE_TYPE_FILE, size, ads)

@@ -18,7 +18,13 @@ from hsmfs.volume.descriptor import (
     sealed,
     timestamp,
 )
-from hsmfs.volume.fileentry import FILE_TYPE_DIRECTORY, Node, file_entry, file_with_data
+from hsmfs.volume.fileentry import (
+    FILE_TYPE_DIRECTORY,
+    FILE_TYPE_FILE,
+    Node,
+    file_entry,
+    file_with_data,
+)
 from hsmfs.volume.layout import OWN_MODE, Layout
 from hsmfs.volume.names import disc_name, dstring, encode_cs0
 from hsmfs.volume.scratch import Scratch
@@ -26,6 +32,7 @@ from hsmfs.volume.source import FileSource
 from hsmfs.volume.tally import OWN, ROOT
 from hsmfs.volume.tree import IS_DIRECTORY, MANIFEST, OWN_NAME, README, directory_name
 
+__all__ = ["FILE_TYPE_DIRECTORY", "FILE_TYPE_FILE", "MetadataContent", "metadata_parts"]
 _IS_DIRECTORY: Final = 2
 _IS_PARENT: Final = 8
 PIECE_BYTES: Final = 256 * 1024

@@ -146,7 +146,10 @@ class Mount:
     def metadata_entry_blocks(self) -> tuple[int, ...]:
         """Of the metadata file and its mirror, in the physical partition; none where it
         has the file entries itself."""
-        return self.logical.metadata_entry_blocks
+        logical = self.logical
+        if not logical.has_metadata_partition:
+            return ()
+        return logical.metadata_entry_block, logical.mirror_entry_block
 
     def metadata_extent(self, block: int) -> tuple[int, int]:
         """First sector and sectors of the metadata whose entry is there."""

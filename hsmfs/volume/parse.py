@@ -67,9 +67,10 @@ class Logical:
 
     label: str
     file_set: Extent
-    metadata_entry_blocks: tuple[int, ...]
-    """Of the metadata file and its mirror; none where file entries are in the partition
-    itself (UDF 2.01)."""
+    metadata_entry_block: int
+    mirror_entry_block: int
+    has_metadata_partition: bool = True
+    """Else file entries are in the partition itself (UDF 2.01)."""
 
 
 def tag_of(data: bytes, location: int, expected: Collection[int], where: str) -> int:
@@ -110,9 +111,9 @@ def parse_logical(data: bytes, where: str) -> Logical:
             f"{where}: found UDF {revision:#06x} with blocks of {block_bytes}, "
             f"expected 0x0201 or 0x0250 with {SECTOR_BYTES}"
         )
-    blocks = () if plain else _metadata_places(data, where)
+    entry, mirror = (0, 0) if plain else _metadata_places(data, where)
     label = parse_dstring(data[84:212], where)
-    return Logical(label, Extent(length, block, partition), blocks)
+    return Logical(label, Extent(length, block, partition), entry, mirror, not plain)
 
 
 def _metadata_places(data: bytes, where: str) -> tuple[int, int]:

@@ -12,7 +12,6 @@ from typing import Final
 from hsmfs.errors import MediumError
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume import parse
-from hsmfs.volume.fileentry import FILE_TYPE_DIRECTORY, FILE_TYPE_FILE
 from hsmfs.volume.geometry import TAIL_SECTORS, sectors_of
 from hsmfs.volume.manifest import MANIFEST_PATH
 from hsmfs.volume.manifestread import (
@@ -22,6 +21,7 @@ from hsmfs.volume.manifestread import (
     parse_header,
     prove,
 )
+from hsmfs.volume.metadata import FILE_TYPE_DIRECTORY, FILE_TYPE_FILE
 from hsmfs.volume.mount import Mount, Read, exactly
 from hsmfs.volume.names import disc_path
 from hsmfs.volume.parse import Entry, Identifier

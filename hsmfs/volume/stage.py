@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hsmfs.types import SECTOR_BYTES
@@ -68,9 +68,16 @@ class Stage:
         self._filled = 0
         return chunk
 
-    def put(self, data: bytes) -> Iterator[bytes]:
+    def put(self, data: bytes) -> Iterable[bytes]:
         """Copy in; yields each time the stage is full."""
-        rest = memoryview(data)
+        stop = self._filled + len(data)
+        if stop >= STAGE_BYTES:
+            return self._put(memoryview(data))
+        self._view[self._filled : stop] = data
+        self._filled = stop
+        return ()
+
+    def _put(self, rest: memoryview) -> Iterator[bytes]:
         while rest:
             room = self.room(len(rest))
             room[:] = rest[: len(room)]
@@ -85,8 +92,8 @@ class Stage:
             yield from self.put(_ZEROS[:step])
             size -= step
 
-    def zeros_to(self, sector: int) -> Iterator[bytes]:
+    def zeros_to(self, sector: int) -> Iterable[bytes]:
         """Up to a sector that lies ahead."""
         gap = sector * SECTOR_BYTES - self.position
         assert gap >= 0, f"stream is {-gap} bytes past sector {sector}"
-        return self.zeros(gap)
+        return self.put(_ZEROS[:gap]) if gap < SECTOR_BYTES else self.zeros(gap)

@@ -51,11 +51,12 @@ class VolumeWriter:
     """
 
     def __init__(self, layout: Layout, scratch: Path | None = None) -> None:
-        self._layout = layout
+        self.layout = layout
         self._frame = Frame(layout, scratch)
         self._stage: Stage
         self._hashed: deque[_Hashed] = deque()
         """Size and hashes of files that may not have ended; None where one is void."""
+        self._keep_at = HASHED_STEP
         self.results: Results = Results(layout, scratch)
         """One of each file with data, in data order; complete when the manifest begins."""
         self.image_xxh3 = ""
@@ -75,7 +76,7 @@ class VolumeWriter:
         self.image_xxh3 = self._stage.hashes.image.hexdigest()
 
     def _stream(self, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
-        layout, stage = self._layout, self._stage
+        layout, stage = self.layout, self._stage
         yield from self._at(self._frame.front())
         yield from stage.zeros_to(layout.readme.sector + layout.readme.sectors)
         for file in layout.data_files():
@@ -121,8 +122,9 @@ class VolumeWriter:
             self._hashed.append((entry.size, None))
         else:
             self._hashed.append((entry.size, hashes) if entry.size else _EMPTY)
-        if len(self._hashed) >= HASHED_STEP:
+        if len(self._hashed) >= self._keep_at:
             self._keep_ended()
+            self._keep_at = len(self._hashed) + HASHED_STEP
         yield from self._stage.zeros_to(file.sector + file.sectors)
 
     def _keep_ended(self) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from support.sandboxes import Sandbox, write_files
 
+from hsmfs.volume.reader import VolumeReader
+
 pytestmark = pytest.mark.fuse
 DISC = "20000000"
 
@@ -208,3 +210,25 @@ def test_what_is_in_use_is_not_replaced(box: Sandbox) -> None:
     assert done.returncode == 1
     assert "found a disc of site" in done.stderr
     assert not (box.root / "state" / "namespace").exists()
+
+
+def test_discs_of_udf_201_are_recalled_and_rebuilt(box: Sandbox) -> None:
+    """An older revision of new volumes, beside volumes of 2.50."""
+    write_files(box.mnt / "first", 3, 100_000)
+    box.migrate_and_release()
+    box.stop()
+    config = box.root / "hsmfs.toml"
+    config.write_text(config.read_text() + '\n[burn]\nudf = "2.01"\n')
+    box.start()
+    make_awkward(box)
+    box.migrate_and_release()
+    before = facts_of(box.mnt)
+    revisions = set()
+    for volume in {disc["volume"] for disc in box.discs()} - {""}:
+        data = images(box, volume)[0].read_bytes()
+        revisions.add(VolumeReader(lambda s, n, d=data: d[s * 2048 : (s + n) * 2048]).header.udf)
+    assert revisions == {"2.50", "2.01"}
+    lose_everything(box)
+    assert rebuild(box, library(box))["not_whole"] == 0
+    box.start()
+    assert facts_of(box.mnt) == before

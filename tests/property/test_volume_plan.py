@@ -104,11 +104,15 @@ def test_a_plan_that_was_cut_is_told(tmp_path: Path):
 
 @given(ENTRIES)
 def test_planned_files_are_a_dict(entries: list[FileSource]):
-    kept = {}
+    kept: dict[FileVersion, FileSource] = {}
+    unique = []
     for entry in entries:
-        if entry.kind == "file" and entry.link_of is None:
-            kept.setdefault(FileVersion(entry.ino, entry.data_version), entry)
-    unique = [e for e in entries if e in kept.values() or e.kind != "file" or e.link_of]
+        file = FileVersion(entry.ino, entry.data_version)
+        is_file = entry.kind == "file" and entry.link_of is None
+        if not is_file or file not in kept:
+            unique.append(entry)
+        if is_file:
+            kept.setdefault(file, entry)
     files = PlannedFiles(unique)
     assert dict(files) == kept and len(files) == len(kept)
     assert list(files.values()) == list(kept.values())
@@ -175,3 +179,22 @@ def test_plans_are_loaded_as_they_were_saved_also_those_of_earlier_releases(tmp_
         assert found is not None
         assert (found.header, found.capacity_sectors) == (HEADER, 5000)
         assert list(found.entries) == entries
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_plan_with_a_changed_byte_is_used_or_told(place: int, change: int):
+    with ScratchPath() as path:
+        plans = PlanStore(path.parent)
+        plan = StoredPlan(header=HEADER, capacity_sectors=5000, entries=tree(20))
+        trio.run(plans.save, "plan", plan)
+        path = path.with_suffix(".plan")
+        data = bytearray(path.read_bytes())
+        data[place % len(data)] ^= change
+        path.write_bytes(data)
+        try:
+            found = plans.load("plan")
+            assert found is not None
+            entries = list(found.entries)
+            assert entries == [found.entries[n] for n in range(len(entries))]
+        except CallerError as error:
+            assert "plan" in str(error)

@@ -7,13 +7,14 @@ import random
 from pathlib import Path
 
 import pytest
-from support.libudfread import Disc, needs_libudfread
+from support.udfread import LIBRARY, Disc
 
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.geometry import PARTITION_SECTOR
 from hsmfs.volume.layout import FileSource, Layout, VolumeHeader, plan_volume
 from hsmfs.volume.writer import VolumeWriter
 
+needs_libudfread = pytest.mark.skipif(LIBRARY is None, reason="libudfread is not installed")
 ENTRIES = [
     FileSource(path="目录/é — 文件.dcm".encode(), ino=2, size=5000),
     FileSource(path=b"a/empty", ino=3),

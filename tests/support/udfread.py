@@ -1,16 +1,19 @@
-"""Discs as libudfread (behind VLC, Kodi, libbluray) shows them."""
+"""libudfread (behind VLC, Kodi, libbluray) as a reader of images.
+
+As a program (``python udfread.py IMAGE``): SHA-256 of each file by its path in hex, as JSON.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import hashlib
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 LIBRARY = ctypes.util.find_library("udfread")
-needs_libudfread = pytest.mark.skipif(LIBRARY is None, reason="libudfread is not installed")
 DIRECTORY = 1
 PIECE_BYTES = 1 << 20
 
@@ -33,7 +36,7 @@ class Disc:
         self._lib.udfread_file_read.restype = ctypes.c_ssize_t
         self._udf = ctypes.c_void_p(self._lib.udfread_init())
         if self._lib.udfread_open(self._udf, str(path).encode()) < 0:
-            pytest.fail("libudfread cannot open the volume")
+            raise OSError(5, "libudfread cannot open the volume")
 
     def close(self) -> None:
         self._lib.udfread_close(self._udf)
@@ -70,8 +73,7 @@ class Disc:
         self._lib.udfread_file_close(file)
         return b"".join(parts)
 
-    def __enter__(self) -> Disc:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+if __name__ == "__main__":
+    disc = Disc(Path(sys.argv[1]))
+    json.dump({p.hex(): hashlib.sha256(d).hexdigest() for p, d in disc.files().items()}, sys.stdout)
