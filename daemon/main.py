@@ -18,11 +18,8 @@ from hypercorn.trio import serve
 from starlette.applications import Starlette
 
 from hsmfs import configload, logs
-from hsmfs.changer.drive import Drive
-from hsmfs.changer.emulated import EmulatedLibrary, open_library
-from hsmfs.changer.library import Changer
 from hsmfs.clock import SystemClock
-from hsmfs.config import DEFAULT_PATH, Config, Library
+from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
@@ -31,6 +28,7 @@ from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
+from hsmfs.daemon.devices import open_devices
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.emulatedhands import EmulatedHands
 from hsmfs.daemon.fslink import FsLink
@@ -109,34 +107,12 @@ async def _open_namespace(config: Config) -> LmdbStore:
     raise CallerError(f"{path}: no namespace after {NAMESPACE_WAIT_S:.0f} s; start hsmfs first")
 
 
-def _open_emulated(config: Library) -> EmulatedLibrary:
-    return open_library(Path(config.path), SystemClock(), config.speed)
-
-
-def _drive_units(library: EmulatedLibrary, changer: Changer) -> list[DriveUnit]:
-    """Drives by element, matched by serial (DVCID and VPD page 80h)."""
-    clock = SystemClock()
-    by_serial: dict[str, Drive] = {}
-    for number in range(library.drive_count):
-        drive = Drive(library.drive_transport(number))
-        by_serial[drive.identity().serial] = drive
-    units = []
-    for index, element in enumerate(changer.inventory(refresh=True).drives):
-        found = by_serial.get(str(element.drive_serial or ""))
-        if found is None:
-            raise CallerError(
-                f"drive element {element.address}: no device with serial {element.drive_serial!r}"
-            )
-        units.append(DriveUnit(f"drive{index}", int(element.address), found, clock))
-    return units
-
-
 def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd:
     clock = SystemClock()
     catalog = Catalog(store)
     library_config = config.library[0]
-    library = _open_emulated(library_config)
-    changer = Changer(library.changer_transport())
+    devices = open_devices(library_config)
+    changer = devices.changer
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
     text = configload.read_text(Path(config.policy.file))
@@ -148,7 +124,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
     def wake() -> None:
         hsmd.wake()
 
-    units = _drive_units(library, changer)
+    units = [DriveUnit(name, at, drive, clock) for name, at, drive in devices.drives]
     librarian = Librarian(library_config, robot, units, catalog, wake)
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
@@ -181,7 +157,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         migrator=Migrator(core, PlanStore(Path(config.catalog.path) / "plans")),
         recaller=recaller,
         releaser=Releaser(core),
-        magazines=Magazines(core, recaller, EmulatedHands(library)),
+        magazines=Magazines(core, recaller, EmulatedHands(devices.emulated)),
         care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},

@@ -13,6 +13,7 @@ from hsmfs.tools.fsckcommand import stopped
 from hsmfs.tools.output import complain, print_json, say, size_words
 from hsmfs.tools.rebuild.collect import Collected
 from hsmfs.tools.rebuild.images import FoundVolume
+from hsmfs.tools.rebuild.reading import read_libraries, sort_sources
 from hsmfs.tools.rebuild.run import check_empty, rebuild
 from hsmfs.tools.rebuild.tree import Outcome
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
@@ -30,12 +31,12 @@ def add(app: typer.Typer) -> None:
 def rebuild_command(
     ctx: typer.Context,
     sources: Annotated[
-        list[Path],
+        list[str],
         typer.Option(
             "--from",
-            metavar="IMAGE|DRIVE|DIRECTORY",
-            help="Disc images, drives with a disc in them, or directories of images; "
-            "repeat it for several, in any order.",
+            metavar="LIBRARY|IMAGE|DRIVE|DIRECTORY",
+            help="A library of the configuration by its name ('library': all), disc images, drives "
+            "with a disc in them, or directories of images; repeat it for several, in any order.",
         ),
     ],
     report: Annotated[
@@ -44,6 +45,12 @@ def rebuild_command(
             "--report", metavar="FILE", help="Each file that is not whole, as JSON lines."
         ),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Read all discs of libraries, also those that a cut run has read."
+        ),
+    ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -52,13 +59,15 @@ def rebuild_command(
     told = _Told(report)
     with stopped(system.config):
         check_empty(system.config)
+        libraries, paths = sort_sources(system.config, sources)
+        shelf = read_libraries(system.config, libraries, again=again)
         try:
-            volumes, left_out, collected, outcome = rebuild(system.config, sources, told.tell)
+            volumes, left_out, collected, outcome = rebuild(system.config, paths, told.tell, shelf)
         except OSError as error:
             raise HsmError(f"{error.filename}: {error.strerror}") from error
         finally:
             told.close()
-    facts = _facts(volumes, left_out, collected, outcome, told)
+    facts = _facts(volumes, left_out, collected, outcome, told) | shelf.as_facts()
     if json:
         print_json(facts)
     else:
@@ -125,9 +134,16 @@ def _facts(
 
 
 def _show(facts: dict[str, Any]) -> None:
+    if facts["read"]:
+        say(
+            f"{facts['read']} discs of the library ({facts['loads']} loads): "
+            f"{facts['blank']} blank, {facts['cut']} of a cut burn"
+        )
     say(f"{len(facts['volumes'])} volumes on {facts['discs']} discs: {', '.join(facts['volumes'])}")
     for one in facts["left_out"]:
         complain(f"left out: {one['image']}: {one['why']}")
+    for problem in facts["problems"]:
+        complain(problem)
     for note in facts["damage"]:
         complain(f"damage: {note}")
     for label in facts["without_barcode"]:

@@ -77,9 +77,19 @@ class VolumeReader:
     def header(self) -> VolumeHeader:
         """The manifest's first line."""
         if self._header is None:
-            with closing(self._lines()) as lines:
-                self._header = parse_header(next(lines, b""), self.label)[0]
+            self._header = parse_header(self._first_line(), self.label)[0]
         return self._header
+
+    def _first_line(self) -> bytes:
+        """Sector by sector where the whole first request cannot be read."""
+        try:
+            with closing(self._lines()) as lines:
+                return next(lines, b"")
+        except MediumError as error:
+            try:
+                return next(self._lines_around_damage(), b"")
+            except OSError:
+                raise error from None
 
     @property
     def total_sectors(self) -> int:
@@ -89,6 +99,19 @@ class VolumeReader:
     def size(self, path: str) -> int:
         """Bytes of a file by its path on the disc; FileNotFoundError."""
         return self._find(path).size
+
+    def ending(self, path: str, length: int) -> bytes:
+        """The last bytes of a file by its path on the disc; FileNotFoundError."""
+        entry, kept = self._find(path), b""
+        for extent in reversed(entry.extents):
+            count = sectors_of(extent.length)
+            first = self._mount.sector_of(extent.block, count, path)
+            skipped = max(0, extent.length - (length - len(kept))) // SECTOR_BYTES
+            size = extent.length - skipped * SECTOR_BYTES
+            kept = b"".join(self.extent(first + skipped, size)) + kept
+            if len(kept) >= length:
+                break
+        return kept[-length:]
 
     # -- tree ---------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from hsmfs.daemon.ownfiles import MANIFEST_SUFFIX, MANIFESTS_DIRECTORY, NAMESPAC
 from hsmfs.errors import HsmError, MediumError
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
 from hsmfs.tools.rebuild.images import FoundVolume, opened
+from hsmfs.tools.rebuild.recording import NotTaken
 from hsmfs.tools.rebuild.scratch import Full, Known, Scratch
 from hsmfs.types import FileVersion
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
@@ -120,6 +121,8 @@ class Collector:
     def _damage_noted(self, where: str) -> Iterator[None]:
         try:
             yield
+        except NotTaken:
+            pass  # another disc of a library gave it
         except (HsmError, OSError, EOFError, zlib.error, msgspec.MsgspecError) as error:
             self.result.notes.append(f"{where}: {error}")
 

@@ -24,10 +24,14 @@ from hsmfs.tools.rebuild.collect import Collected, Collector
 from hsmfs.tools.rebuild.images import FoundVolume, find
 from hsmfs.tools.rebuild.namespacefile import NamespaceFile
 from hsmfs.tools.rebuild.scratch import Scratch
+from hsmfs.tools.rebuild.shelf import Shelf
 from hsmfs.tools.rebuild.tree import Outcome, TreeBuilder
 
 NEW: Final = ".rebuild"
 SCRATCH: Final = ".rebuild-scratch"
+DISCS: Final = ".rebuild-discs"
+"""What was read of libraries' discs; kept until both stores are in place."""
+NAMED_MAX: Final = 5
 UNFINISHED: Final = "rebuild.unfinished"
 """In a catalog whose namespace is still to be put in place."""
 DATA: Final = "data.mdb"
@@ -44,7 +48,9 @@ def check_empty(config: Config) -> None:
         _want_empty(namespace, config.namespace.map_bytes, b"D", "the namespace has files")
         _want_empty_tier(Path(config.tier[0].path))
     except CallerError:
-        marker.unlink(missing_ok=True)  # both are in place: it was killed just before this
+        if marker.exists():  # both are in place: it was killed just before this
+            shutil.rmtree(discs_of(config), ignore_errors=True)
+            marker.unlink()
         raise
 
 
@@ -73,31 +79,40 @@ def _want_empty_tier(root: Path) -> None:
         )
 
 
+def discs_of(config: Config) -> Path:
+    """Directory of what was read of libraries' discs."""
+    return _beside(Path(config.namespace.path), DISCS)
+
+
 def rebuild(
-    config: Config, sources: Sequence[Path], tell: Tell
+    config: Config, sources: Sequence[Path], tell: Tell, shelf: Shelf | None = None
 ) -> tuple[dict[str, FoundVolume], list[tuple[str, str]], Collected, Outcome]:
     """Both stores from discs; ``tell`` gets files that are not whole, as they are met.
+    ``shelf`` is what was read of libraries.
 
     Raises CallerError where no volume is found or two do not go together.
     """
-    volumes, left_out = find(sources, config.site.id)
+    shelf = shelf or Shelf()
+    volumes, left_out = find([*sources, *shelf.images], config.site.id)
+    shelf.add_copies(volumes)
+    left_out = shelf.left_out + shelf.by_barcode(left_out)
     if not volumes:
-        why = "; ".join(f"{image}: {reason}" for image, reason in left_out)
+        why = "; ".join(f"{image}: {reason}" for image, reason in left_out[:NAMED_MAX])
         raise CallerError(f"found no volume of site {config.site.id!r} ({why})")
     places = Path(config.namespace.path), Path(config.catalog.path)
     for place in places:
         shutil.rmtree(_beside(place, NEW), ignore_errors=True)
     scratch = Scratch(_beside(places[0], SCRATCH))
     try:
-        collected, outcome = _write(config, volumes, scratch, tell)
+        collected, outcome = _write(config, volumes, scratch, tell, shelf)
     finally:
         scratch.close()
-    put_in_place(*places)
+    put_in_place(*places, discs_of(config))
     return volumes, left_out, collected, outcome
 
 
 def _write(
-    config: Config, volumes: dict[str, FoundVolume], scratch: Scratch, tell: Tell
+    config: Config, volumes: dict[str, FoundVolume], scratch: Scratch, tell: Tell, shelf: Shelf
 ) -> tuple[Collected, Outcome]:
     catalog = CatalogFile(_beside(Path(config.catalog.path), NEW), config.catalog.map_bytes)
     collector = Collector(scratch, catalog, volumes)
@@ -122,7 +137,8 @@ def _write(
     )
     builder.outcome.tell = tell
     outcome = builder.run()
-    catalog.records(volumes.values(), collected.missing.values(), config.library[0].name)
+    name = config.library[0].name
+    catalog.records(volumes.values(), collected.missing.values(), name, shelf)
     catalog.close()
     namespace.close(max((one.until for one in collected.sets), default=0))
     return collected, outcome
@@ -132,8 +148,9 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def put_in_place(namespace: Path, catalog: Path) -> None:
-    """The two new stores get their names; what was there (empty stores) is kept beside."""
+def put_in_place(namespace: Path, catalog: Path, discs: Path) -> None:
+    """The two new stores get their names; what was there (empty stores) is kept beside.
+    What was read of libraries' discs is not needed any more."""
     (_beside(catalog, NEW) / UNFINISHED).touch()
     stamp = time.strftime(".before-rebuild-%Y%m%d-%H%M%S", time.gmtime())
     for path in (catalog, namespace):
@@ -141,6 +158,7 @@ def put_in_place(namespace: Path, catalog: Path) -> None:
             _set_aside(path, stamp)
         os.rename(_beside(path, NEW), path)
         _sync_directory(path.parent)
+    shutil.rmtree(discs, ignore_errors=True)
     (catalog / UNFINISHED).unlink()
     _sync_directory(catalog)
 
