@@ -84,7 +84,8 @@ class _Session:
 
     def alive(self) -> bool:
         """Whether the connection still stands; what has arrived meanwhile is dealt with."""
-        if not self._lib.iscsi_is_logged_in(self.context):
+        fd = self._lib.iscsi_get_fd(self.context)
+        if fd < 0 or not self._lib.iscsi_is_logged_in(self.context) or _ended(fd):
             return False
         return self._turn(0) and bool(self._lib.iscsi_is_logged_in(self.context))
 
@@ -133,6 +134,17 @@ class _Session:
         if self.context:
             self._lib.iscsi_destroy_context(self.context)
         self.context = None
+
+
+def _ended(fd: int) -> bool:
+    """Whether the other side has closed a connection (libiscsi does not say so)."""
+    with socket.socket(fileno=os.dup(fd)) as twin:
+        try:
+            return not twin.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 class IscsiTransport:

@@ -93,13 +93,12 @@ class Tgtd:
         self.admin("bind", "target", "-I", "ALL")
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """At once: on SIGTERM it waits for sessions that nobody ends."""
+        self.process.kill()
+        self.process.wait()
         self.log.close()
+        for path in Path("/var/run/tgtd").glob(f"socket.{self.number}*"):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
