@@ -18,11 +18,8 @@ from hypercorn.trio import serve
 from starlette.applications import Starlette
 
 from hsmfs import configload, logs
-from hsmfs.changer.drive import Drive
-from hsmfs.changer.emulated import EmulatedLibrary, open_library
-from hsmfs.changer.library import Changer
 from hsmfs.clock import SystemClock
-from hsmfs.config import DEFAULT_PATH, Config, Library
+from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
@@ -31,8 +28,7 @@ from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
-from hsmfs.daemon.drivetask import DriveUnit
-from hsmfs.daemon.emulatedhands import EmulatedHands
+from hsmfs.daemon.equipment import Equipment, open_equipment
 from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.jobs import Jobs
@@ -92,8 +88,14 @@ async def _run(config: Config) -> None:
     store = LmdbStore(catalog_dir, map_bytes=config.catalog.map_bytes)
     namespace_store = await _open_namespace(config)
     try:
-        hsmd = _build(config, store, namespace_store)
-        await _serve(hsmd)
+        metrics = Metrics()
+        equipment = await trio.to_thread.run_sync(
+            open_equipment, config.library[0], metrics.registry
+        )
+        try:
+            await _serve(_build(config, store, namespace_store, metrics, equipment))
+        finally:
+            equipment.close()
     finally:
         namespace_store.close()
         store.close()
@@ -109,34 +111,17 @@ async def _open_namespace(config: Config) -> LmdbStore:
     raise CallerError(f"{path}: no namespace after {NAMESPACE_WAIT_S:.0f} s; start hsmfs first")
 
 
-def _open_emulated(config: Library) -> EmulatedLibrary:
-    return open_library(Path(config.path), SystemClock(), config.speed)
-
-
-def _drive_units(library: EmulatedLibrary, changer: Changer) -> list[DriveUnit]:
-    """Drives by element, matched by serial (DVCID and VPD page 80h)."""
-    clock = SystemClock()
-    by_serial: dict[str, Drive] = {}
-    for number in range(library.drive_count):
-        drive = Drive(library.drive_transport(number))
-        by_serial[drive.identity().serial] = drive
-    units = []
-    for index, element in enumerate(changer.inventory(refresh=True).drives):
-        found = by_serial.get(str(element.drive_serial or ""))
-        if found is None:
-            raise CallerError(
-                f"drive element {element.address}: no device with serial {element.drive_serial!r}"
-            )
-        units.append(DriveUnit(f"drive{index}", int(element.address), found, clock))
-    return units
-
-
-def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd:
+def _build(
+    config: Config,
+    store: LmdbStore,
+    namespace_store: LmdbStore,
+    metrics: Metrics,
+    equipment: Equipment,
+) -> Hsmd:
     clock = SystemClock()
     catalog = Catalog(store)
     library_config = config.library[0]
-    library = _open_emulated(library_config)
-    changer = Changer(library.changer_transport())
+    changer = equipment.changer
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
     text = configload.read_text(Path(config.policy.file))
@@ -148,8 +133,8 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
     def wake() -> None:
         hsmd.wake()
 
-    units = _drive_units(library, changer)
-    librarian = Librarian(library_config, robot, units, catalog, wake)
+    librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
+    librarian.stacks = equipment.stacks
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
         claims=lambda: hsmd.migrator.claims(),
@@ -167,7 +152,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         librarian=librarian,
         jobs=Jobs(),
         alarms=Alarms(clock),
-        metrics=Metrics(),
+        metrics=metrics,
         own_files=OwnFiles(
             Path(config.catalog.path) / "manifests",
             config.burn.previous_manifests,
@@ -181,7 +166,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         migrator=Migrator(core, PlanStore(Path(config.catalog.path) / "plans")),
         recaller=recaller,
         releaser=Releaser(core),
-        magazines=Magazines(core, recaller, EmulatedHands(library)),
+        magazines=Magazines(core, recaller, equipment.hands),
         care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},

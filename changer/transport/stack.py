@@ -22,8 +22,15 @@ class Stack:
         *,
         watched: bool = True,
     ) -> None:
-        watchers = () if metrics is None else (metrics.watcher(name),)
         inner = Watched(device, name) if watched else device
         self.name = name
-        self.trace = Traced(inner, clock, *watchers)
+        self.trace = Traced(inner, clock)
         self.top: Transport = Retried(self.trace, clock.sleep)
+        if metrics is not None:
+            self.trace.watch(metrics.watcher(name))
+
+    def renamed(self, name: str, metrics: CommandMetrics) -> Stack:
+        """This one, under the name that was found out; counted from now on."""
+        self.name = name
+        self.trace.watch(metrics.watcher(name))
+        return self

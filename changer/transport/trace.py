@@ -21,6 +21,10 @@ from hsmfs.errors import HsmError
 
 ENTRIES_MAX: Final = 512
 DATA_SHOWN_BYTES: Final = 32
+CONTENT: Final = tuple(
+    bytes([code]) for code in (codes.READ_10, codes.READ_12, codes.WRITE_10, codes.WRITE_12)
+)
+"""What these carry is people's files, and is not shown."""
 
 
 class Entry(NamedTuple):
@@ -37,7 +41,7 @@ class Entry(NamedTuple):
     """SAM status; -1: no answer."""
     sense: bytes
     data_head: bytes
-    """The first bytes that went or came."""
+    """The first bytes that went or came; none of files."""
     error: str
 
     def outcome(self) -> str:
@@ -73,12 +77,10 @@ Watcher = Callable[[Entry], None]
 class Traced:
     """A transport that keeps its last commands, and tells each to watchers."""
 
-    def __init__(
-        self, inner: Transport, clock: Clock, *watchers: Watcher, entries_max: int = ENTRIES_MAX
-    ) -> None:
+    def __init__(self, inner: Transport, clock: Clock, entries_max: int = ENTRIES_MAX) -> None:
         self._inner = inner
         self._clock = clock
-        self._watchers = watchers
+        self._watchers: list[Watcher] = []
         self._entries: deque[Entry] = deque(maxlen=entries_max)
         self._lock = threading.Lock()
 
@@ -104,13 +106,19 @@ class Traced:
             error = str(failure)
             raise
         finally:
-            head = bytes(memoryview(data_out)[:DATA_SHOWN_BYTES]) or data[:DATA_SHOWN_BYTES]
+            head = b""
+            if cdb[:1] not in CONTENT:
+                head = bytes(memoryview(data_out)[:DATA_SHOWN_BYTES]) or data[:DATA_SHOWN_BYTES]
             self._note(
                 Entry(
                     time_ns, time.perf_counter() - start_s, bytes(cdb), len(data_out), len(data),
                     status, sense, head, error,
                 )
             )  # fmt: skip
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell another one of each command, from its thread."""
+        self._watchers.append(watcher)
 
     def _note(self, entry: Entry) -> None:
         with self._lock:

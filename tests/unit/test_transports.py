@@ -153,7 +153,7 @@ def test_lost_answers_are_traced_too() -> None:
         traced.execute(cdb.write_12(7, 1), b"x" * 2048)
     (entry,) = traced.entries()
     assert (entry.status, entry.error, entry.outcome()) == (-1, "cut off", "lost")
-    assert entry.data_out_len == 2048 and entry.data_head == b"x" * 32
+    assert entry.data_out_len == 2048 and entry.data_head == b""
 
 
 def test_metrics_count_by_command_and_outcome(tmp_path: Path) -> None:
