@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from hsmfs.changer.library import Element, Inventory
+from hsmfs.changer.transport.stack import Stack
 from hsmfs.config import Library
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord
@@ -41,6 +42,8 @@ class Librarian:
         self.config = config
         self.robot = robot
         self.units = list(units)
+        self.stacks: dict[str, Stack] = {}
+        """Each device's transport with its trace."""
         self.place: dict[str, int] = {}
         """Element address of every disc that is inside now."""
         self.problem = ""

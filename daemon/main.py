@@ -28,9 +28,7 @@ from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
-from hsmfs.daemon.devices import open_devices
-from hsmfs.daemon.drivetask import DriveUnit
-from hsmfs.daemon.emulatedhands import EmulatedHands
+from hsmfs.daemon.equipment import Equipment, open_equipment
 from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.jobs import Jobs
@@ -90,8 +88,14 @@ async def _run(config: Config) -> None:
     store = LmdbStore(catalog_dir, map_bytes=config.catalog.map_bytes)
     namespace_store = await _open_namespace(config)
     try:
-        hsmd = _build(config, store, namespace_store)
-        await _serve(hsmd)
+        metrics = Metrics()
+        equipment = await trio.to_thread.run_sync(
+            open_equipment, config.library[0], metrics.registry
+        )
+        try:
+            await _serve(_build(config, store, namespace_store, metrics, equipment))
+        finally:
+            equipment.close()
     finally:
         namespace_store.close()
         store.close()
@@ -107,12 +111,17 @@ async def _open_namespace(config: Config) -> LmdbStore:
     raise CallerError(f"{path}: no namespace after {NAMESPACE_WAIT_S:.0f} s; start hsmfs first")
 
 
-def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd:
+def _build(
+    config: Config,
+    store: LmdbStore,
+    namespace_store: LmdbStore,
+    metrics: Metrics,
+    equipment: Equipment,
+) -> Hsmd:
     clock = SystemClock()
     catalog = Catalog(store)
     library_config = config.library[0]
-    devices = open_devices(library_config)
-    changer = devices.changer
+    changer = equipment.changer
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
     text = configload.read_text(Path(config.policy.file))
@@ -124,8 +133,8 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
     def wake() -> None:
         hsmd.wake()
 
-    units = [DriveUnit(name, at, drive, clock) for name, at, drive in devices.drives]
-    librarian = Librarian(library_config, robot, units, catalog, wake)
+    librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
+    librarian.stacks = equipment.stacks
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
         claims=lambda: hsmd.migrator.claims(),
@@ -143,7 +152,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         librarian=librarian,
         jobs=Jobs(),
         alarms=Alarms(clock),
-        metrics=Metrics(),
+        metrics=metrics,
         own_files=OwnFiles(
             Path(config.catalog.path) / "manifests",
             config.burn.previous_manifests,
@@ -157,7 +166,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         migrator=Migrator(core, PlanStore(Path(config.catalog.path) / "plans")),
         recaller=recaller,
         releaser=Releaser(core),
-        magazines=Magazines(core, recaller, EmulatedHands(devices.emulated)),
+        magazines=Magazines(core, recaller, equipment.hands),
         care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},

@@ -104,6 +104,13 @@ class Report:
             )
         return found
 
+    def trace(self, name: str) -> dict[str, Any] | None:
+        """The last commands of a drive or the changer; None for an unknown name."""
+        stack = self.core.librarian.stacks.get(name)
+        if stack is None:
+            return None
+        return {"name": name, "entries": [entry.as_dict() for entry in stack.trace.entries()]}
+
     def disc(self, disc: DiscRecord) -> dict[str, Any]:
         """One disc."""
         return {

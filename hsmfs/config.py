@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -18,6 +19,8 @@ DEFAULT_PATH: Final = Path("/etc/hsmfs/hsmfs.toml")
 Positive = Annotated[int, Meta(gt=0)]
 NotNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
+DEVICE: Final = re.compile(r"(?:sg|sgio):/dev/[^\0]+|iscsi://[^/\s]+/[^/\s]+/[0-9]{1,5}")
+DEVICE_FORMS: Final = 'a device such as "sg:/dev/sg3" or "iscsi://HOST:PORT/TARGET/LUN"'
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -134,12 +137,29 @@ class Policy(Section, frozen=True):
     interval_s: Annotated[float, Meta(gt=0)] = 60.0
 
 
+class LibraryDrive(Section, frozen=True):
+    """One drive of a real library."""
+
+    device: str
+    element: int = -1
+    """Address of its element, where the library does not tell the drive's serial; -1: it tells."""
+    serial: str = ""
+    """The serial number it must have; empty: any."""
+
+
 class Library(Section, frozen=True):
     """One robot with its drives and slots."""
 
     name: Name
-    kind: Literal["emulated"]
-    path: str
+    kind: Literal["emulated", "scsi"]
+    path: str = ""
+    """Directory of an emulated library."""
+    changer: str = ""
+    """Device of a SCSI library's robot."""
+    drive: list[LibraryDrive] = []
+    iscsi_user: str = ""
+    iscsi_secret_file: str = ""
+    """File with the CHAP secret of ``iscsi_user``, for all iSCSI devices of the library."""
     magazine_slots: Positive = 12
     speed: Literal["instant", "realistic"] = "instant"
     load_timeout_s: Seconds = 120.0

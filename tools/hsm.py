@@ -13,6 +13,7 @@ import typer
 
 from hsmfs.errors import FsError, HsmError
 from hsmfs.tools import (
+    emulatorcommands,
     filecommands,
     fsckcommand,
     librarycommands,
@@ -46,6 +47,7 @@ def make_app() -> typer.Typer:
         rebuildcommand,
         policycommands,
         sandboxcommands,
+        emulatorcommands,
     ):
         module.add(app)
     return app

@@ -13,6 +13,7 @@ from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
 from hsmfs.tools.progress import exit_of, follow
+from hsmfs.tools.scancommand import scan, trace
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
 Row = dict[str, Any]
@@ -36,7 +37,9 @@ def add(app: typer.Typer) -> None:
     pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
     pool.command("ls")(list_pools)
     app.add_typer(_library_app(), name="library")
-    app.add_typer(_noun("Drives of the library.", "drives", _drive_table), name="drive")
+    drive = _noun("Drives of the library.", "drives", _drive_table)
+    drive.command("trace")(trace)
+    app.add_typer(drive, name="drive")
     disc = _noun("Physical discs.", "discs", _disc_table)
     disc.command("show")(show_disc)
     disc.command("history", hidden=True)(show_disc)
@@ -74,6 +77,7 @@ def _library_app() -> typer.Typer:
     app = typer.Typer(help="Robots with their slots and drives.", no_args_is_help=True)
     app.callback()(_keep_as_group)
     app.command("ls")(list_library)
+    app.command("scan")(scan)
     return app
 
 

@@ -16,7 +16,13 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from hsmfs.changer import cdb as codes
-from hsmfs.changer.emulated.device import INVALID_COMMAND, INVALID_FIELD, CheckCondition, Device
+from hsmfs.changer.emulated.device import (
+    IN_PROCESS,
+    INVALID_COMMAND,
+    INVALID_FIELD,
+    CheckCondition,
+    Device,
+)
 from hsmfs.changer.emulated.drivedevice import REMOVAL_PREVENTED, DriveDevice
 from hsmfs.changer.emulated.faults import Faults
 from hsmfs.changer.emulated.state import (
@@ -61,23 +67,28 @@ class ChangerDevice(Device):
         move_time: Callable[[], None],
     ) -> None:
         super().__init__("EMUC0001")
-        self.prevented = False
         self._state = state
         self._drives = drives
         self._faults = faults
         self._move_time = move_time
         self._arm = threading.Lock()
 
-    def execute(self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int) -> Reply:
+    def execute(
+        self,
+        cdb: bytes,
+        data_out: bytes | memoryview,
+        data_in_len: int,
+        nexus: str = IN_PROCESS,
+    ) -> Reply:
         """One command at a time; status is answered while the arm moves."""
         if cdb[:1] != bytes([codes.MOVE_MEDIUM]):
             with self._state.lock:
-                return super().execute(cdb, data_out, data_in_len)
+                return super().execute(cdb, data_out, data_in_len, nexus)
         with self._arm:
-            if self._will_move(cdb):
+            if self._will_move(cdb, nexus):
                 self._move_time()
             with self._state.lock:
-                return super().execute(cdb, data_out, data_in_len)
+                return super().execute(cdb, data_out, data_in_len, nexus)
 
     def command(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
         """SMC-3."""
@@ -88,7 +99,7 @@ class ChangerDevice(Device):
                 self._fault("initialize")
                 return b""
             case codes.PREVENT_ALLOW:
-                self.prevented = bool(cdb[4] & 1)
+                self._prevent_allow(cdb)
                 return b""
             case codes.READ_ELEMENT_STATUS:
                 self._fault("status")
@@ -107,13 +118,14 @@ class ChangerDevice(Device):
 
     # -- moves -----------------------------------------------------------------
 
-    def _will_move(self, cdb: bytes) -> bool:
+    def _will_move(self, cdb: bytes, nexus: str) -> bool:
         with self._state.lock:
             try:
                 self._checked(cdb)
             except CheckCondition:
                 return False
-            return not self._attentions
+            known = self._nexuses.get(nexus)
+            return known is None or not known.attentions
 
     def _checked(self, cdb: bytes) -> _Move:
         """What is asked for, if the elements allow it."""

@@ -15,6 +15,7 @@ import structlog
 
 from hsmfs.changer import cdb as codes
 from hsmfs.changer.emulated.device import (
+    IN_PROCESS,
     INVALID_COMMAND,
     INVALID_FIELD,
     MEDIUM_CHANGED,
@@ -64,7 +65,6 @@ class DriveDevice(Device):
         self.name = f"drive{number}"
         self.lock = threading.RLock()
         self.disc: DiscFile | None = None
-        self.prevented = False
         self.ejected = False
         self._discs = discs
         self._capacity = capacity_sectors
@@ -75,10 +75,16 @@ class DriveDevice(Device):
         self._ready_at_s = 0.0
         self._position = 0
 
-    def execute(self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int) -> Reply:
+    def execute(
+        self,
+        cdb: bytes,
+        data_out: bytes | memoryview,
+        data_in_len: int,
+        nexus: str = IN_PROCESS,
+    ) -> Reply:
         """One command at a time."""
         with self.lock:
-            return super().execute(cdb, data_out, data_in_len)
+            return super().execute(cdb, data_out, data_in_len, nexus)
 
     # -- discs come and go (called by the library) ---------------------------------
 
@@ -102,7 +108,7 @@ class DriveDevice(Device):
                 self.disc.release()
             self.disc = None
             self.ejected = False
-            self.prevented = False
+            self.allow_all()
 
     # -- commands --------------------------------------------------------------------
 
@@ -160,10 +166,6 @@ class DriveDevice(Device):
             if self.disc is not None and self.ejected:
                 self.ejected = False
                 self._spin_up()
-        return b""
-
-    def _prevent_allow(self, cdb: bytes) -> bytes:
-        self.prevented = bool(cdb[4] & 1)
         return b""
 
     def _profile(self) -> int:

@@ -77,6 +77,7 @@ class Api:
             ("/v1/jobs/{id:int}", self._job),
             ("/v1/library", self._library),
             ("/v1/drives", self._drives),
+            ("/v1/drives/{name}/trace", self._trace),
             ("/v1/discs", self._discs),
             ("/v1/discs/{barcode}", self._disc),
             ("/v1/volumes", self._volumes),
@@ -133,6 +134,14 @@ class Api:
 
     async def _drives(self, _request: Request) -> Any:
         return {"drives": self.report.drives()}
+
+    async def _trace(self, request: Request) -> Any:
+        name = request.path_params["name"]
+        found = self.report.trace(name)
+        if found is None:
+            known = ", ".join(self.report.core.librarian.stacks)
+            raise CallerError(f"drive {name}: not known, expected one of {known}")
+        return found
 
     async def _discs(self, _request: Request) -> Any:
         return {"discs": self.report.discs()}

@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
+from prometheus_client import CollectorRegistry
+
+from hsmfs.changer.drive import Drive
 from hsmfs.changer.library import Inventory
 from hsmfs.config import Library
-from hsmfs.daemon.devices import DriveAt, open_devices
+from hsmfs.daemon.equipment import open_equipment
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
 from hsmfs.tools.rebuild.ledger import Ledger
 from hsmfs.tools.rebuild.robot import Robot
@@ -27,6 +30,14 @@ DRIVE_FAILURES_MAX: Final = 3
 """Failures in a row after which a drive is used no more."""
 Show = Callable[[int, int, str], None]
 """Discs done, discs in all, and what goes on."""
+
+
+class DriveAt(NamedTuple):
+    """A drive, and where the robot finds it."""
+
+    name: str
+    element: int
+    drive: Drive
 
 
 @dataclass(slots=True)
@@ -53,8 +64,13 @@ class LibraryReader:
         self._site = site
         self._ledger = ledger
         self._show = show
-        self._devices = open_devices(library)
-        self._robot = Robot(self._devices.changer)
+        self._equipment = open_equipment(library, CollectorRegistry())
+        self._drives = [
+            DriveAt(unit.name, unit.element, unit.drive)
+            for unit in self._equipment.units
+            if unit.alive
+        ]
+        self._robot = Robot(self._equipment.changer)
         self._failure: BaseException | None = None
         self._loads: Counter[str] = Counter()
         self._problems: list[str] = []
@@ -70,7 +86,7 @@ class LibraryReader:
             inventory = self._robot.inventory()
             discs, left_out = self._discs(inventory)
             fresh = [disc for disc in discs if disc.barcode not in self._ledger.discs]
-            todo = Todo(fresh, {drive.name for drive in self._devices.drives})
+            todo = Todo(fresh, {drive.name for drive in self._drives})
             self._read_all(todo, len(discs), len(discs) - len(fresh))
             if self._failure is not None:
                 raise self._failure
@@ -91,10 +107,11 @@ class LibraryReader:
             yield
         finally:
             self._robot.close()
+            self._equipment.close()
 
     def _discs(self, inventory: Inventory) -> tuple[list[Disc], list[tuple[str, str]]]:
         """In the order of their places, those in drives first; and what cannot be told apart."""
-        names = {drive.element: drive.name for drive in self._devices.drives}
+        names = {drive.element: drive.name for drive in self._drives}
         elements = (*inventory.drives, *inventory.slots, *inventory.mailslots)
         full = [element for element in elements if element.full]
         places: dict[str, list[str]] = {}
@@ -125,7 +142,7 @@ class LibraryReader:
     def _read_all(self, todo: Todo, total: int, known: int) -> None:
         threads = [
             threading.Thread(target=self._drive, args=(drive, todo), name=drive.name, daemon=True)
-            for drive in self._devices.drives
+            for drive in self._drives
         ]
         for thread in threads:
             thread.start()
