@@ -89,6 +89,7 @@ class Iso9660:
                 f"{self._block_bytes} bytes, expected one of {BLOCK_BYTES}"
             )
         self._skip = self._rock_ridge_skip(primary)
+        self.has_rock_ridge = self._skip is not None
         self._joliet = self._skip is None and joliet is not None
         self._enhanced = self._skip is None and joliet is None and enhanced is not None
         tree = joliet if self._joliet else enhanced if self._enhanced else primary

@@ -83,7 +83,8 @@ class Sectors:
         """Bytes of the disc, from a byte offset."""
         if size < 0 or offset < 0 or offset + size > self.size_bytes:
             raise MediumError(
-                f"{where}: bytes {offset} to {offset + size} are outside the disc of {self.size_bytes}"
+                f"{where}: bytes {offset} to {offset + size} are outside the disc "
+                f"of {self.size_bytes}"
             )
         first, last = offset // SECTOR_BYTES, -(-(offset + size) // SECTOR_BYTES)
         data = b"".join(self.sector(number, where) for number in range(first, last))

@@ -132,8 +132,8 @@ def sparing(sectors: Sectors, places: list[int], size: int) -> dict[int, int]:
 def _sparing_table(sectors: Sectors, place: int, size: int) -> dict[int, int]:
     where = f"sector {place}: sparing table"
     data = sectors.at(place * SECTOR_BYTES, -(-size // SECTOR_BYTES) * SECTOR_BYTES, where)
-    if not data[20:].startswith(b"*UDF Sparing Table"):
-        raise MediumError(f"{where}: found {data[21:39]!r}, expected a sparing table")
+    if not data[17:].startswith(b"*UDF Sparing Table"):
+        raise MediumError(f"{where}: found {data[17:35]!r}, expected a sparing table")
     (count,) = struct.unpack_from("<H", data, 48)
     if 56 + count * 8 > len(data):
         raise MediumError(f"{where}: {count} entries in {size} bytes")
