@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.foreigndiscs import WHEN_NS, Image, differences, iso, sparse_iso, tree
 from support.udfwriter import fill, mkudffs
+from support.vatdisc import VatDisc
 from support.volumes import burn
 
 from hsmfs.errors import MediumError
@@ -280,3 +281,16 @@ def test_names_that_a_file_system_cannot_have() -> None:
     assert long.endswith(b".txt")
     assert long.decode().startswith("中" * 70)
     assert name_of("中" * 120 + ".txt") != long
+
+
+@pytest.mark.parametrize("revision", [0x0150, 0x0200, 0x0260])
+def test_a_disc_of_packets(revision: int, tmp_path: Path) -> None:
+    files = {f"病人/{n} 😀": os.urandom(n * 977) for n in range(30)} | {"at the top": b"x"}
+    (tmp_path / "x.img").write_bytes(VatDisc(revision).image(files))
+    image = Image(tmp_path / "x.img")
+    words = f"UDF {revision >> 8}.{revision & 255:02x}, virtual partition"
+    assert (image.volume().format, image.volume().label) == (words, "packets")
+    entries = image.entries()
+    assert {entry.path.decode() for entry in entries.values()} == {*files, "病人"}
+    for path, data in files.items():
+        assert image.content(entries[path.encode()]) == data
