@@ -83,7 +83,7 @@ def namer() -> Names:
     taken: set[bytes] = set()
 
     def name_of(raw: str | bytes) -> bytes:
-        name = _plain(raw)
+        name = plain(raw)
         wanted, number = name, 1
         while name in taken:
             number += 1
@@ -94,7 +94,8 @@ def namer() -> Names:
     return name_of
 
 
-def _plain(raw: str | bytes) -> bytes:
+def plain(raw: str | bytes) -> bytes:
+    """As a file system can have it; not yet unlike the others of its directory."""
     name = raw if isinstance(raw, bytes) else raw.encode("utf-8", "replace")
     name = name.replace(b"/", b"_").replace(b"\0", b"_")
     if name in (b"", b".", b".."):

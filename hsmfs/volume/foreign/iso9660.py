@@ -29,6 +29,7 @@ from hsmfs.volume.foreign.entry import (
     Run,
     cut_to,
     namer,
+    plain,
 )
 from hsmfs.volume.foreign.rockridge import SystemUse, parse_system_use, skip_of
 from hsmfs.volume.foreign.sectors import Sectors
@@ -174,7 +175,7 @@ class Iso9660:
         for record in self._records(folder):
             if parts and record.name != parts[0].name:
                 yield Problem(
-                    _join(folder.path, parts[0].name),
+                    _join(folder.path, plain(parts[0].name)),
                     f"{parts[0].where}: file of several extents without its last",
                 )
                 parts = []
@@ -224,7 +225,7 @@ class Iso9660:
                 return self._directory(folder, path, record.block, record.size, below, record, use)
             return self._file(path, parts, use)
         except MediumError as error:
-            return Problem(_join(folder.path, _bytes(name)), str(error))
+            return Problem(_join(folder.path, plain(name)), str(error))
 
     def _plain_name(self, record: _Record) -> str | bytes:
         """As other systems show it: without version, lower case where there is only upper."""
@@ -325,10 +326,6 @@ def _facts(record: _Record, use: SystemUse | None, mode: int) -> Facts:
 
 def _join(folder: bytes, name: bytes) -> bytes:
     return folder + b"/" + name if folder else name
-
-
-def _bytes(name: str | bytes) -> bytes:
-    return name if isinstance(name, bytes) else name.encode("utf-8", "replace")
 
 
 def _label(joliet: bytes | None, primary: bytes) -> str:
