@@ -169,7 +169,9 @@ class Care:
 
     def doubt(self, disc: DiscRecord) -> None:
         """A part could not be read: the whole disc is read, in another drive if there is one,
-        before a fresh one takes its place."""
+        before a fresh one takes its place. One of others has no other copy."""
+        if disc.state == DiscState.IMPORTED:
+            return
         self.doubted.add(disc.barcode)
         self.core.wake()
 

@@ -143,12 +143,20 @@ class Commands:
         """Prove discs."""
         for barcode in barcodes:
             self.hsmd.care.disc(barcode)
+        if len(barcodes) == 1 and self.core.catalog.discs[barcodes[0]].state == DiscState.IMPORTED:
+            return self._hash(self.core.catalog.discs[barcodes[0]].volume)
         if not 0 < percent <= 100:
             raise CallerError(f"sample: found {percent:g} %, expected more than 0, at most 100")
         return self._start("verify", self.hsmd.care.verify, barcodes, percent)
 
+    def _hash(self, label: str) -> Job:
+        return self._start("verify", self.hsmd.importer.verify, label)
+
     def verify_volume(self, label: str, percent: float) -> Job:
         """Prove all of a volume's discs that are in the library."""
+        known = self.core.catalog.volumes.get(label)
+        if known is not None and known.foreign is not None:
+            return self._hash(label)
         self.hsmd.care.volume(label)
         present = self.core.librarian.present
         discs = [disc.barcode for disc in self.core.catalog.discs_of(label) if present(disc)]
@@ -164,6 +172,17 @@ class Commands:
         """See what a disc is."""
         self.hsmd.care.disc(barcode)
         return self._start("identify", self.hsmd.care.identify, barcode)
+
+    def import_disc(self, barcode: str, directory: str, *, hashed: bool) -> Job:
+        """A read-only tree of stubs out of a disc of others."""
+        importer, target = self.hsmd.importer, self.relative(directory)
+        importer.check(barcode, target)
+        return self._start("import", lambda job: importer.run(job, barcode, target, hashed=hashed))
+
+    def forget_import(self, name: str) -> Job:
+        """Take such a tree away."""
+        record = self.hsmd.importer.record(name)
+        return self._start("forget", self.hsmd.importer.forget, record.label)
 
     def reclaim(self, label: str) -> Job:
         """New volumes for what lives on this one."""

@@ -24,6 +24,12 @@ from hsmfs.rpc.messages import (
     FileResult,
     FileResults,
     Hello,
+    ImportAdd,
+    ImportBegin,
+    ImportEnd,
+    ImportEntry,
+    ImportForget,
+    ImportLeft,
     Landed,
     Pin,
     RecallBegin,
@@ -160,6 +166,21 @@ class FsLink:
     async def sync(self) -> None:
         """Make all changes visible to readers of the namespace store."""
         await self.call(Sync())
+
+    async def import_begin(self, label: str, path: bytes) -> None:
+        await self.call(ImportBegin(label, path))
+
+    async def import_add(self, label: str, entries: list[ImportEntry]) -> list[FileResult]:
+        return await self._files([ImportAdd(label, entries)])
+
+    async def import_end(self, label: str) -> None:
+        await self.call(ImportEnd(label))
+
+    async def import_forget(self, label: str) -> bool:
+        """Whether more is left to be removed."""
+        answer = await self.call(ImportForget(label))
+        assert isinstance(answer, ImportLeft)
+        return answer.more
 
     async def status(self) -> StatusReply:
         answer = await self.call(Status())

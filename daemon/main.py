@@ -35,6 +35,7 @@ from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.emulatedhands import EmulatedHands
 from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.hsmd import Hsmd
+from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.jobs import Jobs
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
@@ -183,6 +184,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         releaser=Releaser(core),
         magazines=Magazines(core, recaller, EmulatedHands(library)),
         care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
+        importer=Importer(core, Path(config.catalog.path) / "imports"),
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -42,6 +43,8 @@ def add(app: typer.Typer) -> None:
     disc.command("history", hidden=True)(show_disc)
     disc.command("verify")(verify_disc)
     disc.command("identify")(identify_disc)
+    disc.command("import")(import_disc)
+    disc.command("forget-import")(forget_import)
     disc.command("quarantine")(quarantine_disc)
     app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")
@@ -308,6 +311,36 @@ def identify_disc(
     """See what a blank or foreign disc is; a copy of a known volume is taken in and proved."""
     path = f"/v1/discs/{segment(barcode)}/identify"
     _run_job(ctx, path, "identify", {}, wait, json, config)
+
+
+def import_disc(
+    ctx: typer.Context,
+    barcode: BarcodeArgument,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="New or empty directory of the mount.")
+    ],
+    hashed: Annotated[
+        bool, typer.Option("--hash", help="Read all data now, so that it can be proved later.")
+    ] = False,
+    wait: WaitOption = True,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show an ISO 9660 or UDF disc that others wrote as a read-only tree of stubs."""
+    body = {"to": os.path.abspath(to), "hash": hashed}
+    _run_job(ctx, f"/v1/discs/{segment(barcode)}/import", "import", body, wait, json, config)
+
+
+def forget_import(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="BARCODE", help="Or the volume's label.")],
+    wait: WaitOption = True,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Take the tree of an imported disc away; the disc itself stays as it is."""
+    path = f"/v1/discs/{segment(name)}/forget-import"
+    _run_job(ctx, path, "forget", {}, wait, json, config)
 
 
 def quarantine_disc(

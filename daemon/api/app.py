@@ -202,6 +202,13 @@ class Api:
                 return _started(self.commands.verify([barcode], _percent(body)))
             case "identify":
                 return _started(self.commands.identify(barcode))
+            case "import":
+                directory, hashed = body.get("to"), bool(body.get("hash"))
+                if not isinstance(directory, str) or not directory:
+                    raise CallerError(f"to: found {directory!r}, expected a directory of the mount")
+                return _started(self.commands.import_disc(barcode, directory, hashed=hashed))
+            case "forget-import":
+                return _started(self.commands.forget_import(barcode))
             case "quarantine":
                 why = str(body.get("why", ""))
                 return self.report.disc(await self.commands.hsmd.care.quarantine(barcode, why))

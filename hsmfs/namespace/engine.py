@@ -103,16 +103,9 @@ class Engine:
         self.births = Births(self.tables, cache, executor, hands)
         self.marks = Marks(self.tables, cache, executor)
         self.removal = Removal(
-            self.tables,
-            cache,
-            self.files,
-            self.stubs,
-            self.claims,
-            self.marks,
-            hands,
-            self.quotas,
-            executor,
-        )
+            self.tables, cache, self.files, self.stubs, self.claims, self.marks, hands,
+            self.quotas, executor,
+        )  # fmt: skip
         self.ops = FileOps(
             self.tables,
             self.tree,

@@ -71,10 +71,11 @@ def open_foreign(read: Read, total_sectors: int, session_sector: int = 0) -> For
     errors: list[str] = []
     iso: Iso9660 | None = None
     udf: Udf | None = None
-    try:
-        iso = Iso9660(sectors, session_sector)
-    except MediumError as error:
-        errors.append(f"ISO 9660: {error}")
+    for first in dict.fromkeys((session_sector, 0)):
+        try:
+            iso = iso or Iso9660(sectors, first)
+        except MediumError as error:
+            errors.append(f"ISO 9660: {error}")
     try:
         udf = Udf(sectors, session_sector)
     except MediumError as error:

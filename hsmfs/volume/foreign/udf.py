@@ -67,6 +67,7 @@ _SEQUENCE_TAGS: Final = frozenset(
 )
 _VAT_NAME: Final = b"*UDF Virtual Alloc Tbl"
 _VAT_TAIL_BYTES: Final = 36
+_VAT_HEADER_BYTES: Final = 152
 
 
 @dataclass(slots=True)
@@ -294,8 +295,8 @@ class Udf:
     def _table_of(self, entry: UdfEntry, where: str) -> bytes:
         data = b"".join(self._sectors.content(entry.runs, where))
         if entry.file_type == 248:
-            (header,) = struct.unpack_from("<H", data)
-            if header < 152 or header > len(data):
+            header = int.from_bytes(data[:2], "little")
+            if not _VAT_HEADER_BYTES <= header <= len(data):
                 raise MediumError(f"{where}: header of {header} bytes")
             return data[header:]
         tail = data[-_VAT_TAIL_BYTES:]
