@@ -30,6 +30,7 @@ from hsmfs.rpc.messages import (
     ImportEntry,
     ImportForget,
     ImportLeft,
+    ImportRoot,
     Landed,
     Pin,
     RecallBegin,
@@ -167,8 +168,11 @@ class FsLink:
         """Make all changes visible to readers of the namespace store."""
         await self.call(Sync())
 
-    async def import_begin(self, label: str, path: bytes) -> None:
-        await self.call(ImportBegin(label, path))
+    async def import_begin(self, label: str, path: bytes) -> bool:
+        """Whether the import came to its end already."""
+        answer = await self.call(ImportBegin(label, path))
+        assert isinstance(answer, ImportRoot)
+        return answer.done
 
     async def import_add(self, label: str, entries: list[ImportEntry]) -> list[FileResult]:
         return await self._files([ImportAdd(label, entries)])

@@ -59,15 +59,20 @@ class Importer:
 
     async def serve(self) -> None:
         """Go on with what was cut, until cancelled."""
-        await trio.to_thread.run_sync(self._clean)
+        await trio.to_thread.run_sync(self.clean)
         while True:
             if self.core.link.connected:
                 await self.resume()
             await trio.sleep(LOOK_S)
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
         """Files of trees that were not read to their end."""
-        kept = {f"{label}.spool" for label in self.core.catalog.volumes}
+        volumes = self.core.catalog.volumes.values()
+        kept = {
+            f"{one.label}.spool"
+            for one in volumes
+            if one.foreign is not None and one.foreign.stage != ImportStage.DONE
+        }
         for path in self.root.iterdir() if self.root.is_dir() else ():
             if path.name not in kept:
                 path.unlink()
@@ -221,11 +226,19 @@ class Importer:
         foreign, label = record.foreign, record.label
         assert foreign is not None
         link = self.core.link
-        await link.import_begin(label, foreign.directory)
         spool = self._spool(label)
+        if not await link.import_begin(label, foreign.directory):
+            await self._batches(job, label, spool)
+            await link.import_end(label)
+        foreign.become(ImportStage.DONE)
+        await self.core.catalog.save(record)
+        await trio.to_thread.run_sync(lambda: spool.unlink(missing_ok=True))
+
+    async def _batches(self, job: Job, label: str, spool: Path) -> None:
+        """All entries; where each file lies is durable before the next batch."""
         following = batches(spool, IMPORT_BATCH_MAX)
         while batch := await trio.to_thread.run_sync(following):
-            results = await link.import_add(label, [_import_entry(one) for one in batch])
+            results = await self.core.link.import_add(label, [_import_entry(one) for one in batch])
             extents: list[tuple[FileVersion, ExtentRecord]] = []
             for one, result in zip(batch, results, strict=True):
                 if result.refused:
@@ -236,10 +249,6 @@ class Importer:
                     job.bytes_done += one.size
             if extents:
                 await self.core.catalog.transact(put_extents(label, extents))
-        await link.import_end(label)
-        foreign.become(ImportStage.DONE)
-        await self.core.catalog.save(record)
-        await trio.to_thread.run_sync(lambda: spool.unlink(missing_ok=True))
 
     # -- forget ------------------------------------------------------------------------
 

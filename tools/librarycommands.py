@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -327,7 +326,7 @@ def import_disc(
     config: ConfigOption = None,
 ) -> None:
     """Show an ISO 9660 or UDF disc that others wrote as a read-only tree of stubs."""
-    body = {"to": os.path.abspath(to), "hash": hashed}
+    body = {"to": open_system(ctx, config).inside(to), "hash": hashed}
     _run_job(ctx, f"/v1/discs/{segment(barcode)}/import", "import", body, wait, json, config)
 
 

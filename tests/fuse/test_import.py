@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.fuse
 DISC, OTHER = "HSM00003", "HSM00009"
 
 
-@pytest.fixture(params=["native", "pyfuse3"])
+@pytest.fixture(params=["native"])
 def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]:
     sandbox = Sandbox(tmp_path / "sb")
     options = ("--drives", "2", "--slots", "12", "--disc-bytes", "20000000")
@@ -65,6 +66,7 @@ def walk(root: Path) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in names + files)
 
 
+@pytest.mark.parametrize("box", ["native", "pyfuse3"], indirect=True)
 def test_a_disc_becomes_a_tree_that_nobody_changes(box: Sandbox, tmp_path: Path) -> None:
     source = tree(tmp_path / "source")
     put_in(box, DISC, iso(tmp_path / "x.iso", source, "-R", "-J", "-V", "EXAMS 2001"))
@@ -165,7 +167,6 @@ def test_hashed_at_once_and_forgotten(box: Sandbox, tmp_path: Path) -> None:
     assert box.hsm("fsck", check=False)["findings"] == []
 
 
-@pytest.mark.parametrize("box", ["native"], indirect=True)
 def test_what_is_refused_and_why(box: Sandbox, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -196,7 +197,7 @@ def test_what_is_refused_and_why(box: Sandbox, tmp_path: Path) -> None:
     assert "found volume 'OWN' of hsmfs's own format" in refused("HSM00004", new)
     assert "no file system that is known" in refused("HSM00005", new)
     assert "disc 'NOSUCH' is not known" in refused("NOSUCH", new)
-    assert "outside of the mount" in refused(DISC, "/tmp/elsewhere")
+    assert "is not inside the mount" in refused(DISC, "/tmp/elsewhere")
     assert "root of the mount" in refused(DISC, str(box.mnt))
     assert "full is not empty" in refused(DISC, str(box.mnt / "full"))
     assert "ENOTDIR" in refused(DISC, str(box.mnt / "file"))
@@ -210,7 +211,6 @@ def test_what_is_refused_and_why(box: Sandbox, tmp_path: Path) -> None:
     assert "is no imported disc" in done.stderr
 
 
-@pytest.mark.parametrize("box", ["native"], indirect=True)
 def test_a_kill_at_any_time_and_the_import_is_whole_or_gone(box: Sandbox, tmp_path: Path) -> None:
     source = tmp_path / "source"
     for number in range(3000):
@@ -226,8 +226,6 @@ def test_a_kill_at_any_time_and_the_import_is_whole_or_gone(box: Sandbox, tmp_pa
         if disc(box, DISC)["state"] != "imported":
             box.hsm("disc", "import", DISC, "--to", str(target), "--no-wait")
         program = "hsmd" if attempt % 2 else "hsmfs"
-        import time
-
         time.sleep(0.1 * attempt)
         box.kill(program)
         box.start()

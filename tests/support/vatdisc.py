@@ -132,8 +132,11 @@ class VatDisc:
         else:
             content = table + regid(b"*UDF Virtual Alloc Tbl") + b"\xff" * 4
             kind = 0
+        where, body = EMBEDDED, content
+        if len(content) > EMBEDDED_MAX:
+            where, body = LONG, long_ad(len(content), self.append(content), PHYSICAL)
         location = len(self.blocks)
-        self.blocks.append(padded(self.entry(location, kind, EMBEDDED, len(content), content)))
+        self.blocks.append(padded(self.entry(location, kind, where, len(content), body)))
         return self.front() + b"".join(self.blocks)
 
     def front(self) -> bytes:
