@@ -32,9 +32,11 @@ DISC_TRANSITIONS: dict[DiscState, frozenset[DiscState]] = {
         {DiscState.BURNING, DiscState.FOREIGN, DiscState.SUSPECT, DiscState.BURNED}
     ),
     DiscState.BURNING: frozenset({DiscState.BURNED, DiscState.SUSPECT, DiscState.BLANK}),
-    DiscState.BURNED: frozenset({DiscState.VERIFIED, DiscState.SUSPECT, DiscState.DAMAGED}),
-    DiscState.VERIFIED: frozenset({DiscState.DAMAGED, DiscState.RETIRED}),
-    DiscState.DAMAGED: frozenset({DiscState.VERIFIED, DiscState.RETIRED}),
+    DiscState.BURNED: frozenset(
+        {DiscState.VERIFIED, DiscState.SUSPECT, DiscState.DAMAGED, DiscState.FOREIGN}
+    ),
+    DiscState.VERIFIED: frozenset({DiscState.DAMAGED, DiscState.RETIRED, DiscState.FOREIGN}),
+    DiscState.DAMAGED: frozenset({DiscState.VERIFIED, DiscState.RETIRED, DiscState.FOREIGN}),
     DiscState.SUSPECT: frozenset(),
     DiscState.FOREIGN: frozenset({DiscState.BURNED, DiscState.IMPORTED}),
     DiscState.IMPORTED: frozenset({DiscState.FOREIGN}),
@@ -43,7 +45,8 @@ DISC_TRANSITIONS: dict[DiscState, frozenset[DiscState]] = {
 """A retired disc was replaced by a fresh one and is not used any more. A disc that was
 cut or failed stays suspect for ever. One that turns out to be a copy of a known volume
 counts as burned (it is proved like any other); one of others whose tree was imported is read
-as it is, until the import is forgotten. None becomes blank again but one whose burn ended
+as it is, until the import is forgotten; then it is foreign again, as is one that was burned from an
+image of others. None becomes blank again but one whose burn ended
 before its first sector."""
 
 
@@ -62,12 +65,15 @@ class VolumeState(StrEnum):
 class ImportStage(StrEnum):
     """How far the tree of a foreign volume is."""
 
+    BURNING = "burning"
+    """An image is burned to discs of ours first."""
     IMPORTING = "importing"
     DONE = "done"
     FORGETTING = "forgetting"
 
 
 IMPORT_STAGES: dict[ImportStage, frozenset[ImportStage]] = {
+    ImportStage.BURNING: frozenset({ImportStage.IMPORTING, ImportStage.FORGETTING}),
     ImportStage.IMPORTING: frozenset({ImportStage.DONE, ImportStage.FORGETTING}),
     ImportStage.DONE: frozenset({ImportStage.FORGETTING}),
     ImportStage.FORGETTING: frozenset(),
@@ -84,6 +90,7 @@ class ForeignInfo(msgspec.Struct, kw_only=True):
     directory: bytes
     """From the root of the mount, as it was asked for."""
     barcode: str
+    """Of the one disc; empty where an image was burned to discs of ours."""
     stage: ImportStage = ImportStage.IMPORTING
     why: str = ""
     """Why an import is taken back."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 import trio
 
-from hsmfs.daemon.catalogrecords import DiscState
+from hsmfs.daemon.catalogrecords import DiscState, VolumeState
 from hsmfs.daemon.hsmd import Hsmd
+from hsmfs.daemon.imageimport import ImageImporter
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, regular_files
 from hsmfs.daemon.policyrun import PolicyRunner
@@ -155,7 +157,7 @@ class Commands:
     def verify_volume(self, label: str, percent: float) -> Job:
         """Prove all of a volume's discs that are in the library."""
         known = self.core.catalog.volumes.get(label)
-        if known is not None and known.foreign is not None:
+        if known is not None and known.state == VolumeState.FOREIGN:
             return self._hash(label)
         self.hsmd.care.volume(label)
         present = self.core.librarian.present
@@ -178,6 +180,15 @@ class Commands:
         importer, target = self.hsmd.importer, self.relative(directory)
         importer.check(barcode, target)
         return self._start("import", lambda job: importer.run(job, barcode, target, hashed=hashed))
+
+    def import_image(self, image: str, directory: str, copies: int | None, *, hashed: bool) -> Job:
+        """The same out of an image file, which is burned to discs of ours first."""
+        hsmd, target, path = self.hsmd, self.relative(directory), Path(image)
+        if copies is None:
+            copies = self.core.policy.pools[hsmd.migrator.default_pool].copies
+        work = ImageImporter(self.core, hsmd.importer, hsmd.care)
+        work.check(path, target, copies)
+        return self._start("import", lambda job: work.run(job, path, target, copies, hashed=hashed))
 
     def forget_import(self, name: str) -> Job:
         """Take such a tree away."""

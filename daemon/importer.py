@@ -10,7 +10,10 @@ when a person forgets an import.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,6 +23,7 @@ import trio
 
 from hsmfs.daemon.catalog import drop_extents, put_extents, put_history, put_record
 from hsmfs.daemon.catalogrecords import (
+    DISC_TRANSITIONS,
     DiscRecord,
     DiscState,
     ExtentRecord,
@@ -34,8 +38,9 @@ from hsmfs.daemon.hashjob import HashJob
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.runs import HOLE
 from hsmfs.daemon.scheduler import VerifyDemand
-from hsmfs.daemon.treejob import SpoolEntry, Tree, TreeJob, batches
+from hsmfs.daemon.treejob import SpoolEntry, Tree, TreeFile, TreeJob, batches
 from hsmfs.errors import CallerError, FsError, HsmError, TransientError
+from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import IMPORT_BATCH_MAX, ImportEntry
 from hsmfs.types import FileVersion
 
@@ -52,6 +57,8 @@ class Importer:
     core: Core
     root: Path
     """Directory of spool files."""
+    on_forget: Callable[[str], None] = lambda label: None
+    """Told of a volume that is no more."""
     wanted: dict[str, TreeJob | HashJob] = field(default_factory=dict)
     """What a drive should do, by barcode."""
     busy: set[str] = field(default_factory=set)
@@ -132,21 +139,34 @@ class Importer:
             raise CallerError("--to: found the root of the mount, expected a directory in it")
         return disc
 
+    async def check_directory(self, directory: bytes) -> None:
+        """CallerError where a tree cannot be made there, as far as is known before."""
+        if self.core.link.connected:
+            await self.core.link.sync()
+        why = await self.core.namespace.read(lambda view: _obstacle(view, directory))
+        if why:
+            raise CallerError(f"--to: {os.fsdecode(directory)}{why}")
+
     async def run(self, job: Job, barcode: str, directory: bytes, *, hashed: bool) -> None:
         """Read the tree, make it, and read all data if ``hashed``."""
         disc = self.check(barcode, directory)
+        await self.check_directory(directory)
         self.busy.add(barcode)
-        spool = self.root / f"{barcode}.reading"
+        file = TreeFile(self.root / f"{barcode}.reading", f"disc {barcode}")
         try:
-            reading = TreeJob(self.core, disc, spool)
+            reading = TreeJob(self.core, disc, file)
             job.note = f"disc {barcode} is being read"
             await self._in_drive(reading)
             record = await self._record(disc, reading, directory)
         finally:
             self.busy.discard(barcode)
-            await trio.to_thread.run_sync(lambda: spool.unlink(missing_ok=True))
-        job.add(reading.tree.files, reading.tree.bytes)
-        self._tell(job, reading.tree)
+            await trio.to_thread.run_sync(lambda: file.path.unlink(missing_ok=True))
+        await self.finish(job, record, file.tree, hashed=hashed)
+
+    async def finish(self, job: Job, record: VolumeRecord, tree: Tree, *, hashed: bool) -> None:
+        """From the spool file to the tree; the job ends."""
+        job.add(tree.files, tree.bytes)
+        self._tell(job, tree)
         await self._make(job, record)
         if hashed:
             await self.hash(job, record.label)
@@ -164,8 +184,8 @@ class Importer:
 
     async def _record(self, disc: DiscRecord, reading: TreeJob, directory: bytes) -> VolumeRecord:
         """The volume's record with the intent to import it; durable when it returns."""
-        tree = reading.tree
-        self._refuse_twin(disc, tree)
+        tree = reading.file.tree
+        self.refuse_twin(f"disc {disc.barcode}", tree)
         label = label_of(tree.volume_id, disc.barcode)
         record = VolumeRecord(
             label=label,
@@ -184,7 +204,7 @@ class Importer:
                 barcode=disc.barcode,
             ),
         )
-        await trio.to_thread.run_sync(reading.spool.rename, self._spool(label))
+        await trio.to_thread.run_sync(reading.file.path.rename, self.spool(label))
         disc.become(DiscState.FOREIGN)
         disc.become(DiscState.IMPORTED)
         disc.volume, disc.used_sectors, disc.note = label, tree.total_sectors, ""
@@ -199,15 +219,17 @@ class Importer:
         log.info("foreign disc", disc=disc.barcode, volume=label, format=tree.format)
         return record
 
-    def _refuse_twin(self, disc: DiscRecord, tree: Tree) -> None:
+    def refuse_twin(self, what: str, tree: Tree) -> None:
+        """CallerError where this volume is imported already."""
         for known in self.core.catalog.volumes.values():
             if known.foreign is not None and known.foreign.fingerprint == tree.fingerprint:
+                discs = ", ".join(disc.barcode for disc in self.core.catalog.discs_of(known.label))
                 raise CallerError(
-                    f"disc {disc.barcode}: found the same volume {tree.volume_id!r} that disc "
-                    f"{known.foreign.barcode} holds, which is imported as {known.label}"
+                    f"{what}: found the same volume {tree.volume_id!r} that disc {discs} holds, "
+                    f"which is imported as {known.label}"
                 )
 
-    def _spool(self, label: str) -> Path:
+    def spool(self, label: str) -> Path:
         return self.root / f"{label}.spool"
 
     async def _make(self, job: Job, record: VolumeRecord) -> None:
@@ -226,7 +248,7 @@ class Importer:
         foreign, label = record.foreign, record.label
         assert foreign is not None
         link = self.core.link
-        spool = self._spool(label)
+        spool = self.spool(label)
         if not await link.import_begin(label, foreign.directory):
             await self._batches(job, label, spool)
             await link.import_end(label)
@@ -286,15 +308,16 @@ class Importer:
         contents = await trio.to_thread.run_sync(catalog.contents, label)
         for start in range(0, len(contents), DROP_BATCH):
             await catalog.transact(drop_extents(label, contents[start : start + DROP_BATCH]))
-        disc = catalog.discs.get(foreign.barcode)
-        if disc is not None and disc.volume == label:
-            disc.become(DiscState.FOREIGN)
+        for disc in catalog.discs_of(label):
+            if DiscState.FOREIGN in DISC_TRANSITIONS[disc.state]:
+                disc.become(DiscState.FOREIGN)
             disc.volume = ""
             entry = HistoryRecord(what="forget", volume=label, text=foreign.why)
             change = put_history(disc.barcode, self.core.clock.now_ns(), entry)
             await catalog.transact(put_record(disc), change)
         await catalog.forget_volume(label)
-        await trio.to_thread.run_sync(lambda: self._spool(label).unlink(missing_ok=True))
+        self.on_forget(label)
+        await trio.to_thread.run_sync(lambda: self.spool(label).unlink(missing_ok=True))
         log.info("import forgotten", volume=label, why=foreign.why)
 
     # -- after a restart -----------------------------------------------------------------
@@ -304,6 +327,8 @@ class Importer:
         for record in list(self.core.catalog.volumes.values()):
             foreign = record.foreign
             if foreign is None or foreign.stage == ImportStage.DONE or record.label in self.busy:
+                continue
+            if foreign.stage == ImportStage.BURNING and self._is_unproved(record):
                 continue
             self.busy.add(record.label)
             try:
@@ -319,11 +344,26 @@ class Importer:
             if foreign.stage == ImportStage.FORGETTING:
                 await self._take_back(record, foreign.why)
             else:
+                await self.go_on(record, foreign)
                 await self._make(job, record)
         except HsmError as error:
             log.warning("import is not finished", volume=record.label, error=str(error))
             job.complain(str(error))
         job.end()
+
+    def _is_unproved(self, record: VolumeRecord) -> bool:
+        """A disc is burned of it, and not verified yet: that comes first."""
+        states = {disc.state for disc in self.core.catalog.discs_of(record.label)}
+        return DiscState.BURNED in states and DiscState.VERIFIED not in states
+
+    async def go_on(self, record: VolumeRecord, foreign: ForeignInfo) -> None:
+        """After a burn: to the import, or back where no disc came of it."""
+        if foreign.stage == ImportStage.BURNING:
+            if not self.core.catalog.verified_discs(record.label):
+                await self._take_back(record, "no disc was burned of it; import the image again")
+                raise CallerError(f"volume {record.label}: {foreign.why}")
+            foreign.become(ImportStage.IMPORTING)
+            await self.core.catalog.save(record)
 
     # -- hashes -----------------------------------------------------------------------------
 
@@ -334,9 +374,11 @@ class Importer:
         assert foreign is not None
         if foreign.stage != ImportStage.DONE:
             raise CallerError(f"volume {label}: its import is {foreign.stage}; wait for its end")
-        disc = self.core.catalog.discs[foreign.barcode]
-        if not self.core.librarian.present(disc):
-            raise CallerError(f"disc {disc.barcode} is not in the library; bring it in first")
+        discs = self.core.catalog.verified_discs(label)
+        disc = next((disc for disc in discs if self.core.librarian.present(disc)), None)
+        if disc is None:
+            names = ", ".join(disc.barcode for disc in discs) or "none"
+            raise CallerError(f"its disc ({names}) is not in the library; bring it in first")
         job.note = f"all of disc {disc.barcode} is being read"
         work = HashJob(self.core, disc, record)
         await self._in_drive(work)
@@ -359,8 +401,22 @@ def label_of(volume_id: str, barcode: str) -> str:
     return f"{name or 'DISC'}_{barcode.replace('-', '_')}"
 
 
+def _obstacle(view: NamespaceView, directory: bytes) -> str:
+    """Why a directory cannot be the root of an import; empty if it can."""
+    above = view.lookup_path(directory.rpartition(b"/")[0])
+    if above is None:
+        return ": found no directory above it; make that first"
+    ino = view.lookup_path(directory)
+    record = view.inode(ino) if ino is not None else None
+    if ino is None or record is None:
+        return ""
+    if not stat.S_ISDIR(record.mode):
+        return " is not a directory"
+    return " is not empty" if any(True for _ in view.children(ino)) else ""
+
+
 def _is_file(entry: SpoolEntry) -> bool:
-    return entry.mode & 0o170000 == 0o100000
+    return stat.S_ISREG(entry.mode)
 
 
 def _import_entry(entry: SpoolEntry) -> ImportEntry:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import structlog
@@ -24,7 +24,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.foreigndisc import open_disc
 from hsmfs.errors import CallerError, DriveError, HsmError, TransientError
-from hsmfs.volume.foreign.entry import ForeignEntry, Found, Problem
+from hsmfs.volume.foreign.entry import ForeignEntry, ForeignVolume, Found, Problem
 from hsmfs.volume.manifest import MANIFEST_PATH
 
 log = structlog.get_logger(__name__)
@@ -33,6 +33,7 @@ SLICE_ENTRIES: Final = 200
 PROBLEMS_MAX: Final = 100
 """That are told; the others are counted."""
 ENTRY_BYTES_MAX: Final = 64 * 1024 * 1024
+Call = Callable[..., Awaitable[Any]]
 _LENGTH: Final = struct.Struct(">I")
 _KINDS: Final = {"dir": stat.S_IFDIR, "file": stat.S_IFREG, "symlink": stat.S_IFLNK}
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -73,58 +74,29 @@ class Tree:
 
 
 @dataclass(slots=True)
-class TreeJob:
-    """The drive's part of an import (a ``DriveJob``); ``ended`` is set when it is over."""
+class TreeFile:
+    """A spool file that is being written."""
 
-    core: Core
-    disc: DiscRecord
-    spool: Path
+    path: Path
+    what: str
+    """The disc or image, in words."""
     tree: Tree = field(default_factory=Tree)
-    error: HsmError | None = None
-    seconds: float = 0.0
-    drive: str = ""
-    ended: trio.Event = field(default_factory=trio.Event)
 
-    async def run(self, unit: DriveUnit) -> None:
-        """Nothing is ever written to the disc."""
-        started = self.core.clock.monotonic_s()
-        self.drive = unit.name
-        try:
-            await self.core.librarian.load(unit, self.disc.barcode)
-            info = await unit.call(unit.drive.disc_info)
-            if info.state == "blank":
-                raise CallerError(f"disc {self.disc.barcode} is blank")
-            await self._read(unit)
-        except HsmError as error:
-            self.error = error
-            if isinstance(error, DriveError):
-                unit.charge(error, for_good=True)
-        except OSError as error:
-            self.error = TransientError(f"{self.spool}: {error.strerror}; make room there")
-        finally:
-            self.seconds = self.core.clock.monotonic_s() - started
-            self.core.reserved.discard(self.disc.barcode)
-            self.ended.set()
-            self.core.wake()
-
-    async def _read(self, unit: DriveUnit) -> None:
-        volume, total = await unit.call(open_disc, unit.drive)
+    async def fill(self, volume: ForeignVolume, total_sectors: int, call: Call) -> None:
+        """All of a volume; ``call`` runs what blocks in a thread."""
         tree = self.tree
-        tree.format, tree.volume_id, tree.created_ns = (
-            volume.format,
-            volume.label,
-            volume.created_ns,
-        )
-        tree.fingerprint, tree.total_sectors = volume.fingerprint, total
+        tree.format, tree.volume_id = volume.format, volume.label
+        tree.created_ns, tree.fingerprint = volume.created_ns, volume.fingerprint
+        tree.total_sectors = total_sectors
         found = volume.walk()
-        self.spool.parent.mkdir(parents=True, exist_ok=True)
-        with self.spool.open("wb") as out:
-            while await unit.call(self._some, found, out):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("wb") as out:
+            while await call(self._some, found, out):
                 pass
-            await unit.call(_synced, out)
+            await call(_synced, out)
 
     def _some(self, found: Iterator[Found], out: BinaryIO) -> bool:
-        """In the drive's thread: the next entries; whether there were any."""
+        """The next entries; whether there were any."""
         count = 0
         for one in islice(found, SLICE_ENTRIES):
             count += 1
@@ -142,29 +114,67 @@ class TreeJob:
     def _keep(self, one: ForeignEntry, out: BinaryIO) -> None:
         if os.fsdecode(one.path) == MANIFEST_PATH.lstrip("/"):
             raise CallerError(
-                f"disc {self.disc.barcode}: found volume {self.tree.volume_id!r} of hsmfs's own "
-                "format, expected one of others; hsm disc identify takes it in, or hsm rebuild"
+                f"{self.what}: found volume {self.tree.volume_id!r} of hsmfs's own format, "
+                "expected one of others; hsm disc identify takes it in, or hsm rebuild"
             )
-        facts = one.facts
-        data = _encode(
-            SpoolEntry(
-                path=one.path,
-                mode=_KINDS[one.kind] | facts.mode,
-                uid=facts.uid,
-                gid=facts.gid,
-                mtime_ns=facts.mtime_ns,
-                atime_ns=facts.atime_ns,
-                ctime_ns=facts.ctime_ns,
-                size=one.size,
-                runs=list(one.runs),
-                target=one.target,
-            )
-        )
+        data = _encode(_spool_entry(one))
         out.write(_LENGTH.pack(len(data)) + data)
         self.tree.entries += 1
         if one.kind == "file":
             self.tree.files += 1
             self.tree.bytes += one.size
+
+
+def _spool_entry(one: ForeignEntry) -> SpoolEntry:
+    facts = one.facts
+    return SpoolEntry(
+        path=one.path,
+        mode=_KINDS[one.kind] | facts.mode,
+        uid=facts.uid,
+        gid=facts.gid,
+        mtime_ns=facts.mtime_ns,
+        atime_ns=facts.atime_ns,
+        ctime_ns=facts.ctime_ns,
+        size=one.size,
+        runs=list(one.runs),
+        target=one.target,
+    )
+
+
+@dataclass(slots=True)
+class TreeJob:
+    """The drive's part of an import (a ``DriveJob``); ``ended`` is set when it is over."""
+
+    core: Core
+    disc: DiscRecord
+    file: TreeFile
+    error: HsmError | None = None
+    seconds: float = 0.0
+    drive: str = ""
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def run(self, unit: DriveUnit) -> None:
+        """Nothing is ever written to the disc."""
+        started = self.core.clock.monotonic_s()
+        self.drive = unit.name
+        try:
+            await self.core.librarian.load(unit, self.disc.barcode)
+            info = await unit.call(unit.drive.disc_info)
+            if info.state == "blank":
+                raise CallerError(f"disc {self.disc.barcode} is blank")
+            volume, total = await unit.call(open_disc, unit.drive)
+            await self.file.fill(volume, total, unit.call)
+        except HsmError as error:
+            self.error = error
+            if isinstance(error, DriveError):
+                unit.charge(error, for_good=True)
+        except OSError as error:
+            self.error = TransientError(f"{self.file.path}: {error.strerror}; make room there")
+        finally:
+            self.seconds = self.core.clock.monotonic_s() - started
+            self.core.reserved.discard(self.disc.barcode)
+            self.ended.set()
+            self.core.wake()
 
 
 def _synced(out: BinaryIO) -> None:

@@ -22,6 +22,8 @@ EXIT_IN_PART: Final = 3
 
 def add(app: typer.Typer) -> None:
     """Put this module's commands into the application."""
+    from hsmfs.tools import importcommands
+
     magazine = _noun("Trays of discs that a person moves.", "magazines", _magazine_table)
     magazine.command("export")(export_magazine)
     magazine.command("import")(import_magazine)
@@ -42,8 +44,7 @@ def add(app: typer.Typer) -> None:
     disc.command("history", hidden=True)(show_disc)
     disc.command("verify")(verify_disc)
     disc.command("identify")(identify_disc)
-    disc.command("import")(import_disc)
-    disc.command("forget-import")(forget_import)
+    importcommands.add(disc)
     disc.command("quarantine")(quarantine_disc)
     app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")
@@ -310,36 +311,6 @@ def identify_disc(
     """See what a blank or foreign disc is; a copy of a known volume is taken in and proved."""
     path = f"/v1/discs/{segment(barcode)}/identify"
     _run_job(ctx, path, "identify", {}, wait, json, config)
-
-
-def import_disc(
-    ctx: typer.Context,
-    barcode: BarcodeArgument,
-    to: Annotated[
-        Path, typer.Option("--to", metavar="DIR", help="New or empty directory of the mount.")
-    ],
-    hashed: Annotated[
-        bool, typer.Option("--hash", help="Read all data now, so that it can be proved later.")
-    ] = False,
-    wait: WaitOption = True,
-    json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Show an ISO 9660 or UDF disc that others wrote as a read-only tree of stubs."""
-    body = {"to": open_system(ctx, config).inside(to), "hash": hashed}
-    _run_job(ctx, f"/v1/discs/{segment(barcode)}/import", "import", body, wait, json, config)
-
-
-def forget_import(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="BARCODE", help="Or the volume's label.")],
-    wait: WaitOption = True,
-    json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Take the tree of an imported disc away; the disc itself stays as it is."""
-    path = f"/v1/discs/{segment(name)}/forget-import"
-    _run_job(ctx, path, "forget", {}, wait, json, config)
 
 
 def quarantine_disc(
