@@ -36,7 +36,7 @@ bench-scale: setup
 	$(BIN)/python -m hsmfs.tools.bench.scale
 
 fuzz: setup
-	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py
+	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py tests/property/test_foreign_fuzz.py
 
 docs:
 	@echo "The documentation is plain Markdown; no HTML is built yet (docs/roadmap.md):"

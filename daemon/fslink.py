@@ -168,9 +168,9 @@ class FsLink:
         """Make all changes visible to readers of the namespace store."""
         await self.call(Sync())
 
-    async def import_begin(self, label: str, path: bytes) -> bool:
+    async def import_begin(self, label: str, path: bytes, again: bool = False) -> bool:
         """Whether the import came to its end already."""
-        answer = await self.call(ImportBegin(label, path))
+        answer = await self.call(ImportBegin(label, path, again))
         assert isinstance(answer, ImportRoot)
         return answer.done
 

@@ -249,7 +249,10 @@ class Importer:
         assert foreign is not None
         link = self.core.link
         spool = self.spool(label)
-        if not await link.import_begin(label, foreign.directory):
+        done = await link.import_begin(label, foreign.directory)
+        if done and record.files and not self.core.catalog.contents(label, limit=1):
+            done = await link.import_begin(label, foreign.directory, True)  # a catalog was lost
+        if not done:
             await self._batches(job, label, spool)
             await link.import_end(label)
         foreign.become(ImportStage.DONE)

@@ -106,6 +106,9 @@ class Imports:
             self.tables.save(root)
             known = self.known[call.label] = Import(root.ino)
             self._save()
+        if call.again and known.done:
+            known.done = False
+            self._save()
         answer: Deferred[ImportRoot] = Deferred()
         flush_into(self.tables, answer, ImportRoot(known.ino, known.done))
         return answer

@@ -114,6 +114,8 @@ class ImportBegin(msgspec.Struct, frozen=True, tag=True, array_like=True):
     label: str
     path: bytes
     """From the root of the mount."""
+    again: bool = False
+    """Entries are added to one that is done, too: hsmd has lost where they lie."""
 
 
 class ImportEntry(msgspec.Struct, frozen=True, array_like=True):
