@@ -16,6 +16,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.foreigndisc import check_fingerprint
 from hsmfs.daemon.runs import chunk_count, is_hashed, known_hash, learn, read_range
+from hsmfs.daemon.treejob import not_ended
 from hsmfs.errors import DriveError, HsmError, MediumError
 from hsmfs.types import CHUNK_BYTES, FileVersion
 
@@ -34,7 +35,7 @@ class HashJob:
     core: Core
     disc: DiscRecord
     volume: VolumeRecord
-    error: HsmError | None = None
+    error: HsmError | None = field(default_factory=not_ended)
     hashed: int = 0
     """Files that can be proved from now on."""
     proved: int = 0
@@ -52,6 +53,7 @@ class HashJob:
             await unit.call(check_fingerprint, unit.drive, self.disc, self.volume)
             await self._all(unit)
             await self._note(unit, self.core.clock.monotonic_s() - started)
+            self.error = None
         except HsmError as error:
             self.error = error
             if isinstance(error, DriveError | MediumError):

@@ -73,6 +73,11 @@ class Tree:
     problem_count: int = 0
 
 
+def not_ended() -> HsmError:
+    """What a job ended with, until it says itself."""
+    return DriveError("the work in the drive was broken off; see hsmd's log")
+
+
 @dataclass(slots=True)
 class TreeFile:
     """A spool file that is being written."""
@@ -148,7 +153,7 @@ class TreeJob:
     core: Core
     disc: DiscRecord
     file: TreeFile
-    error: HsmError | None = None
+    error: HsmError | None = field(default_factory=not_ended)
     seconds: float = 0.0
     drive: str = ""
     ended: trio.Event = field(default_factory=trio.Event)
@@ -164,6 +169,7 @@ class TreeJob:
                 raise CallerError(f"disc {self.disc.barcode} is blank")
             volume, total = await unit.call(open_disc, unit.drive)
             await self.file.fill(volume, total, unit.call)
+            self.error = None
         except HsmError as error:
             self.error = error
             if isinstance(error, DriveError):

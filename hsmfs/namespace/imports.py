@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -50,6 +51,15 @@ class Import(msgspec.Struct, array_like=True):
     ino: int
     """Of its root."""
     done: bool = False
+
+
+@dataclass(slots=True)
+class _Level:
+    """A directory on the way down to what is removed."""
+
+    folder: InodeRecord
+    name: bytes
+    entries: list[tuple[int, bytes]]
 
 
 class Imports:
@@ -255,27 +265,31 @@ class Imports:
         return answer
 
     def _prune(self, root: int) -> bool:
-        """Whether something is left."""
-        above: list[tuple[InodeRecord, bytes]] = []
-        folder = self.tree.directory(root)
-        for _ in range(IMPORT_BATCH_MAX):
-            first = next(iter(self.tables.listed(folder.ino, 0, 1)), None)
-            if first is None:
-                if folder.ino == root:
-                    self._remove_root(folder)
-                    return False
-                parent, name = above.pop()
-                self._remove(parent, name, folder)
-                folder = parent
-                continue
-            _, ino, _, name = first
-            record = self.tables.inode(ino)
-            if stat.S_ISDIR(record.mode) and len(above) < DEPTH_MAX:
-                above.append((folder, name))
-                folder = record
+        """Whether something is left. Each directory is listed once in a batch."""
+        left = IMPORT_BATCH_MAX
+        levels = [self._level(self.tree.directory(root), b"", left)]
+        while left > 0:
+            level = levels[-1]
+            if level.entries:
+                ino, name = level.entries.pop()
+                record = self.tables.inode(ino)
+                if stat.S_ISDIR(record.mode) and len(levels) < DEPTH_MAX:
+                    levels.append(self._level(record, name, left))
+                    continue
+                self._remove(level.folder, name, record)
+            elif len(levels) > 1:
+                levels.pop()
+                self._remove(levels[-1].folder, level.name, level.folder)
             else:
-                self._remove(folder, name, record)
+                self._remove_root(level.folder)
+                return False
+            left -= 1
         return True
+
+    def _level(self, folder: InodeRecord, name: bytes, limit: int) -> _Level:
+        """With no more entries than are to be removed: one that has none left is empty."""
+        listed = self.tables.listed(folder.ino, 0, limit)
+        return _Level(folder, name, [(ino, child) for _, ino, _, child in listed])
 
     def _remove(self, folder: InodeRecord, name: bytes, record: InodeRecord) -> None:
         self.tables.remove_entry(folder.ino, name, record.ino)

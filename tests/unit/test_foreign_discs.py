@@ -15,6 +15,7 @@ from support.volumes import burn
 
 from hsmfs.errors import MediumError
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.foreign.detect import open_foreign
 from hsmfs.volume.foreign.entry import HOLE, ForeignEntry, Problem, namer
 from hsmfs.volume.source import FileSource
 
@@ -294,3 +295,24 @@ def test_a_disc_of_packets(revision: int, tmp_path: Path) -> None:
     assert {entry.path.decode() for entry in entries.values()} == {*files, "病人"}
     for path, data in files.items():
         assert image.content(entries[path.encode()]) == data
+
+
+def test_the_last_of_several_sessions(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").write_bytes(name.encode())
+    start = 4096
+    disc = iso(tmp_path / "disc.iso", tmp_path / "first", "-R")
+    os.truncate(disc, start * SECTOR_BYTES)
+    words = ("-R", "-C", f"0,{start}", "-M", str(disc))
+    more = iso(tmp_path / "more.iso", tmp_path / "second", *words)
+    with disc.open("ab") as out:
+        out.write(more.read_bytes())
+    image = Image(disc)
+    assert set(image.entries()) == {b"first.txt"}
+    volume = open_foreign(image.read, image.sectors, start)
+    entries = {one.path: one for one in volume.walk() if isinstance(one, ForeignEntry)}
+    assert {path: image.content(one) for path, one in entries.items()} == {
+        b"first.txt": b"first",
+        b"second.txt": b"second",
+    }

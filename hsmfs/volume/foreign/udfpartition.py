@@ -8,7 +8,9 @@ metadata (2.2.10, 2.2.13) partitions.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final, Protocol
 
 from hsmfs.errors import MediumError
@@ -54,17 +56,28 @@ class Virtual:
         self._table = table
 
     def runs(self, block: int, length: int, where: str) -> Iterator[Run]:
-        while length > 0:
-            step = min(length, SECTOR_BYTES)
-            if not 0 <= block < len(self._table) // 4:
-                raise MediumError(
-                    f"{where}: virtual block {block}, the table has {len(self._table) // 4}"
-                )
-            (real,) = struct.unpack_from("<I", self._table, block * 4)
-            if real == UNUSED:
-                raise MediumError(f"{where}: virtual block {block} is not in use")
-            yield from self._below.runs(real, step, where)
-            block, length = block + 1, length - step
+        first, count = -1, 0
+        for number in range(block, block + -(-length // SECTOR_BYTES)):
+            real = self._real(number, where)
+            if count and real == first + count:
+                count += 1
+                continue
+            if count:
+                yield from self._below.runs(first, count * SECTOR_BYTES, where)
+                length -= count * SECTOR_BYTES
+            first, count = real, 1
+        if count:
+            yield from self._below.runs(first, length, where)
+
+    def _real(self, block: int, where: str) -> int:
+        if not 0 <= block < len(self._table) // 4:
+            raise MediumError(
+                f"{where}: virtual block {block}, the table has {len(self._table) // 4}"
+            )
+        (real,) = struct.unpack_from("<I", self._table, block * 4)
+        if real == UNUSED:
+            raise MediumError(f"{where}: virtual block {block} is not in use")
+        return int(real)
 
 
 class Sparable:
@@ -96,22 +109,21 @@ class Metadata:
 
     def __init__(self, runs: tuple[Run, ...]) -> None:
         self._runs = runs
+        self._ends = list(accumulate(length for _, length in runs))
 
     def runs(self, block: int, length: int, where: str) -> Iterator[Run]:
         start = block * SECTOR_BYTES
-        for at, size in self._runs:
-            if start < size and length > 0:
-                step = min(length, size - start)
-                if at == HOLE:
-                    raise MediumError(f"{where}: metadata block {block} is not recorded")
-                yield at + start, step
-                length -= step
-                start = 0
-            else:
-                start -= size
-            if length <= 0:
-                return
-        raise MediumError(f"{where}: metadata block {block} is outside the metadata file")
+        number = bisect_right(self._ends, start)
+        while length > 0:
+            if number >= len(self._runs):
+                raise MediumError(f"{where}: metadata block {block} is outside the metadata file")
+            at, size = self._runs[number]
+            if at == HOLE:
+                raise MediumError(f"{where}: metadata block {block} is not recorded")
+            inside = start - (self._ends[number] - size)
+            step = min(length, size - inside)
+            yield at + inside, step
+            start, length, number = start + step, length - step, number + 1
 
 
 def sparing(sectors: Sectors, places: list[int], size: int) -> dict[int, int]:
