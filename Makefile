@@ -39,7 +39,7 @@ bench-rebuild: setup
 	$(BIN)/python -m hsmfs.tools.bench.rebuildscale
 
 fuzz: setup
-	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py
+	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py tests/property/test_foreign_fuzz.py
 
 docs:
 	@echo "The documentation is plain Markdown; no HTML is built yet (docs/roadmap.md):"

@@ -23,6 +23,7 @@ READY_TIMEOUT_S: Final = 120.0
 READY_POLL_S: Final = 0.1
 INFORMATION_BYTES: Final = 36
 TRACK_BYTES: Final = 48
+CAPACITY_BYTES: Final = 8
 READ_TIMEOUT_S: Final = 120.0
 WRITE_TIMEOUT_S: Final = 180.0
 SYNC_TIMEOUT_S: Final = 600.0
@@ -90,6 +91,19 @@ class Drive:
         return DiscInfo(
             _STATES[info[2] & 3], size, next_writable, int.from_bytes(config[6:8], "big")
         )
+
+    def total_sectors(self) -> int:
+        """Of the loaded disc, all sessions: READ CAPACITY tells its last sector."""
+        data = self._ask("READ CAPACITY", cdb.read_capacity(), CAPACITY_BYTES, CAPACITY_BYTES)
+        return int.from_bytes(data[:4], "big") + 1
+
+    def last_session(self) -> int:
+        """First sector of the last session, where volumes of several sessions begin."""
+        command = cdb.read_disc_information(INFORMATION_BYTES)
+        info = self._ask("READ DISC INFORMATION", command, INFORMATION_BYTES, 7)
+        command = cdb.read_track_information(max(1, info[5]), TRACK_BYTES)
+        track = self._ask("READ TRACK INFORMATION", command, TRACK_BYTES, 28)
+        return int.from_bytes(track[8:12], "big")
 
     def _ask(self, what: str, command: bytes, length: int, needed: int) -> bytes:
         """A reply of at least so many bytes; less would read as an empty disc."""

@@ -167,9 +167,20 @@ class Care:
         known = label in self.stages or label in self._from_parity or self.parity.rebuilds(label)
         return known or any(True for _ in self._sources(label)) or self.parity.may_rebuild(label)
 
+    def forgotten(self, label: str) -> None:
+        """A volume is no more (its import was forgotten)."""
+        stage = self.stages.pop(label, None)
+        if stage is not None:
+            stage.drop()
+        self.hopeless.pop(label, None)
+        for job in self.waiting.pop(label, []):
+            job.fail(f"volume {label} was forgotten")
+
     def doubt(self, disc: DiscRecord) -> None:
         """A part could not be read: the whole disc is read, in another drive if there is one,
-        before a fresh one takes its place."""
+        before a fresh one takes its place. One of others has no other copy."""
+        if disc.state == DiscState.IMPORTED:
+            return
         self.doubted.add(disc.barcode)
         self.core.wake()
 

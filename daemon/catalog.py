@@ -46,6 +46,7 @@ _FILE: Final = struct.Struct(">QI")
 _U64: Final = struct.Struct(">Q")
 _VERSION: Final = struct.Struct(">I")
 _encode: Final = msgspec.msgpack.Encoder().encode
+COUNTED: Final = (DiscState.VERIFIED, DiscState.IMPORTED)
 HISTORY_MAX: Final = 500
 """Entries kept of one disc."""
 _history_decode: Final = msgspec.msgpack.Decoder(HistoryRecord).decode
@@ -187,6 +188,10 @@ class Catalog:
 
     def volume_extents(self, label: str) -> list[ExtentRecord]:
         """Of all files of a volume; blocks, use a worker thread."""
+        return [extent for _, extent in self.volume_files(label)]
+
+    def volume_files(self, label: str) -> list[tuple[FileVersion, ExtentRecord]]:
+        """The same with whose they are, in disc order."""
         found = []
         coded = label.encode()
         with self._store.snapshot() as reader:
@@ -195,7 +200,7 @@ class Catalog:
                 ino, version = _ino_version(key, value)
                 extent = reader.get(b"E" + _FILE.pack(ino, version) + coded)
                 if extent is not None:
-                    found.append(_extent_decode(extent))
+                    found.append((FileVersion(ino, version), _extent_decode(extent)))
         return found
 
     def history(self, barcode: str) -> list[tuple[int, HistoryRecord]]:
@@ -208,8 +213,9 @@ class Catalog:
             ]
 
     def verified_discs(self, label: str) -> list[DiscRecord]:
-        """The proved discs of a volume; only these count as copies."""
-        return [disc for disc in self.discs_of(label) if disc.state == DiscState.VERIFIED]
+        """The proved discs of a volume; only these count as copies. Of a disc of others nothing
+        but what was read before can be proved: it counts as it is."""
+        return [disc for disc in self.discs_of(label) if disc.state in COUNTED]
 
     def discs_of(self, label: str) -> list[DiscRecord]:
         return [disc for disc in self.discs.values() if disc.volume == label]

@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from hsmfs.daemon.catalog import SCHEMA_VERSION
+from hsmfs.daemon.catalog import COUNTED, SCHEMA_VERSION
 from hsmfs.daemon.catalogrecords import (
     DiscRecord,
-    DiscState,
     ExtentRecord,
     MagazineRecord,
     TaskRecord,
@@ -73,7 +72,7 @@ class CatalogCheck:
             disc = _decoded(DiscRecord, value)
             if disc is not None:
                 self._discs[key[1:].decode(errors="replace")] = disc
-                if disc.state == DiscState.VERIFIED and disc.volume in self.volumes:
+                if disc.state in COUNTED and disc.volume in self.volumes:
                     self.verified[disc.volume] += 1
 
     # -- for the namespace ---------------------------------------------------------

@@ -20,6 +20,7 @@ from hsmfs.daemon.care import IN_USE, Care
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
+from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.packing import founds
@@ -108,6 +109,7 @@ class Hsmd:
     releaser: Releaser
     magazines: Magazines
     care: Care
+    importer: Importer
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
@@ -160,6 +162,7 @@ class Hsmd:
             start("releaser", self.releaser.run)
             start("magazines", self.magazines.run)
             start("care", self.care.run)
+            start("imports", self.importer.serve)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:
@@ -208,7 +211,11 @@ class Hsmd:
             ),
             reads=tuple(self.recaller.demands()),
             burns=tuple(self._burn_demands()),
-            verifies=(*self._verify_demands(), *self.care.verify_demands()),
+            verifies=(
+                *self._verify_demands(),
+                *self.care.verify_demands(),
+                *self.importer.demands(),
+            ),
             stages=tuple(self.care.stage_demands()),
             unloads=self.magazines.leaving_discs(),
             hold_s=self.core.config.recall.hold_s,
@@ -321,6 +328,8 @@ class Hsmd:
                 units[drive].assign(job, DriveState.READING)
             case Unload(drive):
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
+            case Verify(drive, barcode) if barcode in self.importer.wanted:
+                units[drive].assign(self.importer.start(barcode), DriveState.READING)
             case Verify(drive, barcode):
                 units[drive].assign(self.care.start_verify(barcode), DriveState.VERIFYING)
             case StageImage(drive, volume, barcode):

@@ -31,6 +31,7 @@ from hsmfs.daemon.core import Core, NamespaceReader
 from hsmfs.daemon.equipment import Equipment, open_equipment
 from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.hsmd import Hsmd
+from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.jobs import Jobs
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
@@ -168,11 +169,13 @@ def _build(
         releaser=Releaser(core),
         magazines=Magazines(core, recaller, equipment.hands),
         care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
+        importer=Importer(core, Path(config.catalog.path) / "imports"),
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
     recaller.doubt = hsmd.care.doubt
+    hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd
 
 

@@ -27,7 +27,7 @@ from hsmfs.errors import CallerError
 from hsmfs.namespace import schema
 from hsmfs.namespace.tables import JOURNAL_KEY
 from hsmfs.namespace.view import NamespaceView
-from hsmfs.records import InodeRecord
+from hsmfs.records import FLAG_FOREIGN, FLAG_IMPORT, InodeRecord
 from hsmfs.store.interface import Reader
 from hsmfs.store.lmdbstore import LmdbStore
 
@@ -123,7 +123,7 @@ def write_lines(out: Path, header: SetHeader, lines: Iterable[SetLine]) -> None:
 def _all(reader: Reader, view: NamespaceView) -> Iterator[SetLine]:
     for _, value in reader.scan(b"I", b"J"):
         record = InodeRecord.unpack(value)
-        if record.nlink:
+        if record.nlink and not _is_imported(record):
             yield line_of(reader, view, record)
 
 
@@ -139,8 +139,13 @@ def _changed(reader: Reader, view: NamespaceView, since: int, until: int) -> Ite
         record = view.inode(ino)
         if record is None or (record.nlink == 0):
             yield SetLine(ino=ino, gone=True)
-        else:
+        elif not _is_imported(record):
             yield line_of(reader, view, record)
+
+
+def _is_imported(record: InodeRecord) -> bool:
+    """Whether it is told by a disc of others: only the root of its tree is in sets."""
+    return bool(record.flags & FLAG_FOREIGN) and not record.flags & FLAG_IMPORT
 
 
 def line_of(reader: Reader, view: NamespaceView, record: InodeRecord) -> SetLine:

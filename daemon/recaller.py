@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 import trio
 
+from hsmfs.daemon.catalog import put_extents
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.coverage import copies_of
@@ -32,7 +33,7 @@ log = structlog.get_logger(__name__)
 NOTE_S: Final = 3.0
 MAINTAIN_S: Final = 0.5
 SYNCS_MAX: Final = 4
-USABLE: Final = (DiscState.VERIFIED, DiscState.DAMAGED)
+USABLE: Final = (DiscState.VERIFIED, DiscState.IMPORTED, DiscState.DAMAGED)
 
 
 class Recaller:
@@ -221,6 +222,13 @@ class Recaller:
         for job in request.jobs:
             job.bytes_done += span.stop - span.start
         await self.core.link.landed(request.file, span)
+
+    async def keep_hashes(self, request: Request) -> None:
+        """Of data of others that was read for the first time."""
+        request.learnt = False
+        located = [(request.file, request.extent)]
+        with trio.CancelScope(shield=True):
+            await self.core.catalog.transact(put_extents(request.label, located))
 
     async def complete(self, request: Request) -> None:
         """All is there: make it durable beside the drive's next work."""

@@ -48,6 +48,8 @@ class Request:
     stuck_since_s: float | None = None
     offline_since_s: float | None = None
     failure: str = ""
+    learnt: bool = False
+    """Chunks were hashed that never were before; they are to be stored."""
     completing: bool = False
     """All landed; only the fsync and hsmfs's answer are missing."""
 

@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 from prometheus_client.core import GaugeMetricFamily
 
-from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord
+from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord, VolumeRecord
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.coverage import size_of
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.metrics import gauge, plain
 from hsmfs.daemon.packing import Found, regular_files
+from hsmfs.daemon.runs import is_hashed
 from hsmfs.errors import CallerError, TransientError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
@@ -210,6 +211,7 @@ class Report:
             "created": record.created_ns / 1e9,
             "image_xxh3": record.image_xxh3,
             "parity": msgspec.to_builtins(record.parity),
+            "foreign": _foreign(record),
             "note": record.note,
         }
 
@@ -334,6 +336,7 @@ class Report:
                         "file_size": size_of(extent),
                         "xxh3": extent.xxh3_128,
                         "sha256": extent.sha256,
+                        "hashed": is_hashed(extent),
                         "verified": disc.verified_ns / 1e9 or None,
                         "state": disc.state.value,
                     }
@@ -363,6 +366,19 @@ class Report:
         yield plain("hsmd_hsmfs_connected", "1 while hsmfs answers.", self.core.link.connected)
         alive = len(self.core.librarian.alive_units())
         yield plain("hsmd_drives_alive", "Drives in service.", alive)
+
+
+def _foreign(record: VolumeRecord) -> dict[str, Any] | None:
+    """What a volume of others is."""
+    known = record.foreign
+    if known is None:
+        return None
+    return {
+        "format": known.format,
+        "volume_id": known.volume_id,
+        "directory": os.fsdecode(known.directory),
+        "stage": known.stage.value,
+    }
 
 
 def _more(view: NamespaceView, item: Found) -> tuple[int, list[str], int]:

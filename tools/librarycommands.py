@@ -23,6 +23,8 @@ EXIT_IN_PART: Final = 3
 
 def add(app: typer.Typer) -> None:
     """Put this module's commands into the application."""
+    from hsmfs.tools import importcommands
+
     magazine = _noun("Trays of discs that a person moves.", "magazines", _magazine_table)
     magazine.command("export")(export_magazine)
     magazine.command("import")(import_magazine)
@@ -45,6 +47,7 @@ def add(app: typer.Typer) -> None:
     disc.command("history", hidden=True)(show_disc)
     disc.command("verify")(verify_disc)
     disc.command("identify")(identify_disc)
+    importcommands.add(disc)
     disc.command("quarantine")(quarantine_disc)
     app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")

@@ -61,6 +61,13 @@ def _percent(body: dict[str, Any]) -> float:
     return float(value)
 
 
+def _text(body: dict[str, Any], key: str) -> str:
+    value = body.get(key)
+    if not isinstance(value, str) or not value:
+        raise CallerError(f"{key}: found {value!r}, expected a path")
+    return value
+
+
 class Api:
     """Routes to the daemon's parts."""
 
@@ -93,6 +100,7 @@ class Api:
             ("/v1/magazines/{name}/parity", self._parity),
             ("/v1/volumes/{label}/{verb}", self._volume_care),
             ("/v1/discs/{barcode}/{verb}", self._disc_care),
+            ("/v1/images/import", self._import_image),
             ("/v1/policy/run", self._policy_run),
             ("/v1/policy/check", self._policy_check),
             ("/v1/{kind}", self._files_job),
@@ -211,10 +219,23 @@ class Api:
                 return _started(self.commands.verify([barcode], _percent(body)))
             case "identify":
                 return _started(self.commands.identify(barcode))
+            case "import":
+                directory, hashed = _text(body, "to"), bool(body.get("hash"))
+                return _started(self.commands.import_disc(barcode, directory, hashed=hashed))
+            case "forget-import":
+                return _started(self.commands.forget_import(barcode))
             case "quarantine":
                 why = str(body.get("why", ""))
                 return self.report.disc(await self.commands.hsmd.care.quarantine(barcode, why))
         return None
+
+    async def _import_image(self, request: Request) -> Any:
+        body = json.loads(await request.body() or b"{}")
+        copies = body.get("copies")
+        if copies is not None and not isinstance(copies, int):
+            raise CallerError(f"copies: found {copies!r}, expected a number")
+        image, directory, hashed = _text(body, "image"), _text(body, "to"), bool(body.get("hash"))
+        return _started(self.commands.import_image(image, directory, copies, hashed=hashed))
 
     async def _policy_run(self, _request: Request) -> Any:
         return _started(self.commands.run_policy())

@@ -70,5 +70,8 @@ class Session(Protocol):
     def attributes_changed(self, ino: int) -> None:
         """Forget what the kernel caches of an inode's attributes."""
 
+    def name_changed(self, parent: int, name: bytes) -> None:
+        """Forget what the kernel caches of a name, and of what is below it."""
+
     def count(self) -> None:
         """Bring the metrics of requests up to date; on the engine's thread."""

@@ -117,6 +117,14 @@ class Pyfuse3Session:
             except OSError:
                 return  # the kernel does not know this inode
 
+    def name_changed(self, parent: int, name: bytes) -> None:
+        """Forget what the kernel caches of a name, and of what is below it."""
+        if self._serving:
+            pyfuse3.invalidate_entry_async(
+                pyfuse3.InodeT(parent), pyfuse3.FileNameT(name), ignore_enoent=True
+            )
+            self.attributes_changed(parent)
+
 
 @contextmanager
 def _wake_regularly() -> Iterator[None]:

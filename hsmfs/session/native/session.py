@@ -203,6 +203,16 @@ class NativeSession:
         header = p.OUT_HEADER.pack(16 + len(body), p.NOTIFY_INVAL_INODE, 0)
         self._notifier.submit(_notify, dispatch.device, header + body)
 
+    def name_changed(self, parent: int, name: bytes) -> None:
+        """Forget what the kernel caches of a name, and of what is below it."""
+        dispatch = self._dispatch
+        if dispatch is None:
+            return
+        body = p.INVAL_ENTRY.pack(parent, len(name)) + name + b"\0"
+        header = p.OUT_HEADER.pack(16 + len(body), p.NOTIFY_INVAL_ENTRY, 0)
+        self._notifier.submit(_notify, dispatch.device, header + body)
+        self.attributes_changed(parent)
+
     # -- metrics -------------------------------------------------------------------
 
     def count(self) -> None:
