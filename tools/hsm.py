@@ -13,6 +13,7 @@ import typer
 
 from hsmfs.errors import FsError, HsmError
 from hsmfs.tools import (
+    adoptcommand,
     filecommands,
     fsckcommand,
     librarycommands,
@@ -41,6 +42,7 @@ def make_app() -> typer.Typer:
     for module in (
         statuscommand,
         filecommands,
+        adoptcommand,
         librarycommands,
         fsckcommand,
         rebuildcommand,

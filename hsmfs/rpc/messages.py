@@ -11,6 +11,17 @@ from typing import Final
 
 import msgspec
 
+from hsmfs.rpc.adoptmessages import (
+    AdoptBegin,
+    AdoptBegun,
+    AdoptBlock,
+    AdoptEnd,
+    AdoptLook,
+    AdoptMade,
+    AdoptMake,
+    AdoptNumbers,
+    AdoptSeen,
+)
 from hsmfs.types import ByteRange, FileVersion
 
 PROTOCOL_VERSION: Final = 1
@@ -121,6 +132,11 @@ Call = (
     | Pin
     | Sync
     | Status
+    | AdoptBegin
+    | AdoptNumbers
+    | AdoptLook
+    | AdoptMake
+    | AdoptEnd
 )
 
 
@@ -177,7 +193,17 @@ class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
     why: str
 
 
-Answer = FileResults | RecallFile | StatusReply | Done | Refused
+Answer = (
+    FileResults
+    | RecallFile
+    | StatusReply
+    | Done
+    | Refused
+    | AdoptBegun
+    | AdoptBlock
+    | AdoptSeen
+    | AdoptMade
+)
 
 
 class Wanted(msgspec.Struct, frozen=True, tag=True, array_like=True):
