@@ -41,7 +41,7 @@ from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.ownfiles import OwnFiles
-from hsmfs.daemon.policy.evaluate import PoolDefaults, load_policy
+from hsmfs.daemon.policy.evaluate import YEAR_S, PoolDefaults, load_policy
 from hsmfs.daemon.policyrun import PolicyRunner
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.releaser import Releaser
@@ -140,7 +140,12 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
     text = configload.read_text(Path(config.policy.file))
-    defaults = PoolDefaults(burn_max_wait_s=config.burn.burn_max_wait_s)
+    defaults = PoolDefaults(
+        burn_max_wait_s=config.burn.burn_max_wait_s,
+        parity=config.care.parity,
+        scrub_s=config.care.scrub_years * YEAR_S,
+        scrub_percent=config.care.scrub_percent,
+    )
     tiers = {tier.name for tier in config.tier}
     policy = load_policy(text, config.policy.file, tiers, magazines, defaults)
     robot = Robot(changer)
