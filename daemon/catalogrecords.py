@@ -114,6 +114,10 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     """Of a parity volume: what it protects."""
     magazine: str = ""
     """Where a parity volume belongs."""
+    dead_bytes: int = 0
+    """Of deleted and changed files, as of ``dead_ns``."""
+    dead_ns: int = 0
+    """When they were counted; 0: not yet, or files of it went since."""
     note: str = ""
 
 
@@ -126,6 +130,9 @@ class MagazineRecord(msgspec.Struct, kw_only=True):
     exporting: bool = False
     tray: str = ""
     location: str = ""
+    """Where it stands outside of the library, in words."""
+    offsite: bool = False
+    """Meant for another place: off-site copies are burned to its discs."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):

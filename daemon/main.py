@@ -26,11 +26,13 @@ from hsmfs.config import DEFAULT_PATH, Config, Library
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
+from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
+from hsmfs.daemon.deadshare import DeadShares
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.emulatedhands import EmulatedHands
 from hsmfs.daemon.fslink import FsLink
@@ -40,10 +42,12 @@ from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.ownfiles import OwnFiles
 from hsmfs.daemon.policy.evaluate import YEAR_S, PoolDefaults, load_policy
 from hsmfs.daemon.policyrun import PolicyRunner
 from hsmfs.daemon.recaller import Recaller
+from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.daemon.releaser import Releaser
 from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
@@ -181,13 +185,20 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         wake=wake,
     )
     recaller = Recaller(core)
+    migrator = Migrator(core, PlanStore(Path(config.catalog.path) / "plans"))
+    magazines_keeper = Magazines(core, recaller, EmulatedHands(library))
+    care = Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage"))
+    releaser = Releaser(core)
+    reclaimer = Reclaimer(core, migrator, recaller, releaser)
     hsmd = Hsmd(
         core=core,
-        migrator=Migrator(core, PlanStore(Path(config.catalog.path) / "plans")),
+        migrator=migrator,
         recaller=recaller,
-        releaser=Releaser(core),
-        magazines=Magazines(core, recaller, EmulatedHands(library)),
-        care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
+        releaser=releaser,
+        reclaim=AutoReclaim(core, DeadShares(core), reclaimer, care.parity),
+        magazines=magazines_keeper,
+        care=care,
+        offsite=Offsite(core, magazines_keeper, migrator, care),
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )

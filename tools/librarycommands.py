@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hsmfs.errors import HsmError
+from hsmfs.tools import magazinecommands, poolcommands
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
@@ -26,6 +27,7 @@ def add(app: typer.Typer) -> None:
     magazine.command("export")(export_magazine)
     magazine.command("import")(import_magazine)
     magazine.command("parity")(parity_magazine)
+    magazinecommands.add(magazine)
     volume = _noun("What is recorded, one volume on one disc.", "volumes", _volume_table)
     volume.command("show")(show_volume)
     for verb, text in VOLUME_JOBS.items():
@@ -35,6 +37,7 @@ def add(app: typer.Typer) -> None:
     volume.command("rebuild")(rebuild_volume)
     pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
     pool.command("ls")(list_pools)
+    poolcommands.add(pool)
     app.add_typer(_library_app(), name="library")
     app.add_typer(_noun("Drives of the library.", "drives", _drive_table), name="drive")
     disc = _noun("Physical discs.", "discs", _disc_table)
@@ -221,6 +224,12 @@ def show_volume(
         print_json(found)
         return
     _volume_table([found])
+    for barcode, place in found.get("places", {}).items():
+        say(f"disc {barcode}: {place}")
+    if found.get("offsite"):
+        say(f"{found['offsite']} of its {found['verified']} proved copies are for off-site")
+    if found.get("dead_bytes") is not None:
+        say(f"deleted or changed since: {size_words(found['dead_bytes'])}")
     print_table(
         ("offset", "ino", "live", "path"),
         ((f["offset"], f["ino"], f["live"], f["path"]) for f in found["contents"]),
