@@ -126,12 +126,20 @@ def _magazine_table(rows: list[Row]) -> None:
     print_table(
         ("name", "where", "slots", "discs", "volumes", "volumes only here"),
         (
-            (m["name"], m["state"], _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
+            (m["name"], _where(m), _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
             for m in rows
         ),
         right=("discs", "volumes only here"),
         empty="no magazines",
     )
+
+
+def _where(magazine: Row) -> str:
+    """Where a magazine is, and whether it is meant to leave."""
+    if magazine["state"] == "library" and magazine.get("offsite"):
+        return "library, for off-site"
+    location = magazine.get("location")
+    return f"{magazine['state']}: {location}" if location else str(magazine["state"])
 
 
 def _span(slots: list[int]) -> str:
