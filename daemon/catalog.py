@@ -11,7 +11,8 @@ Keys (big endian) and values::
     H barcode 0x00 time ns(8)    HistoryRecord: what happened to a disc
     Q kind(1) ino(8)             pool or b"": work asked for by hand ("m" or "r")
     S ino(8)                     SplitRecord: a file that is being burned in parts
-    M name                       value: schema, next volume number, next task id
+    M name                       value: schema, next volume number, next task id, and the
+                                 number of the namespace's journal up to which deaths are known
 
 Volumes, discs, magazines and tasks are few and kept in memory; extents are
 read from the store. Every change is durable when its ``await`` returns.
@@ -203,6 +204,34 @@ class Catalog:
                     found.append((FileVersion(ino, version), _extent_decode(extent)))
         return found
 
+    def sizes(self, label: str) -> list[tuple[FileVersion, int]]:
+        """Files of a volume and their bytes on it; blocks, use a worker thread."""
+        found = []
+        prefix, coded = _contents_prefix(label), label.encode()
+        with self._store.snapshot() as reader:
+            for key, value in reader.scan(prefix, _after(prefix)):
+                ino, version = _ino_version(key, value)
+                extent = reader.get(b"E" + _FILE.pack(ino, version) + coded)
+                if extent is not None:
+                    found.append((FileVersion(ino, version), _extent_decode(extent).size))
+        return found
+
+    def holders(self, inodes: Iterable[int]) -> dict[int, list[tuple[int, str]]]:
+        """Version and label of each copy of any version of these; blocks."""
+        with self._store.snapshot() as reader:
+            return {
+                ino: [
+                    (_FILE.unpack_from(key, 1)[1], key[13:].decode())
+                    for key, _ in reader.scan(b"E" + _U64.pack(ino), b"E" + _U64.pack(ino + 1))
+                ]
+                for ino in inodes
+            }
+
+    def number(self, name: str) -> int:
+        """A number of the meta table; 0 where there is none yet."""
+        with self._store.snapshot() as reader:
+            return int(reader.get(b"M" + name.encode()) or b"0")
+
     def history(self, barcode: str) -> list[tuple[int, HistoryRecord]]:
         """What happened to a disc, each with its time (ns), oldest first."""
         prefix = _history_prefix(barcode)
@@ -275,6 +304,11 @@ def put_history(barcode: str, time_ns: int, entry: HistoryRecord) -> Change:
 
 def _history_prefix(barcode: str) -> bytes:
     return b"H" + barcode.encode() + b"\0"
+
+
+def put_number(name: str, value: int) -> Change:
+    """The change that stores a number in the meta table."""
+    return lambda writer: writer.put(b"M" + name.encode(), b"%d" % value)
 
 
 def record_item(record: AnyRecord) -> Item:

@@ -166,6 +166,10 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     """Where a parity volume belongs."""
     foreign: ForeignInfo | None = None
     """Of a volume that others wrote."""
+    dead_bytes: int = 0
+    """Of deleted and changed files, as of ``dead_ns``."""
+    dead_ns: int = 0
+    """When they were counted; 0: not yet, or files of it went since."""
     note: str = ""
 
 
@@ -178,6 +182,9 @@ class MagazineRecord(msgspec.Struct, kw_only=True):
     exporting: bool = False
     tray: str = ""
     location: str = ""
+    """Where it stands outside of the library, in words."""
+    offsite: bool = False
+    """Meant for another place: off-site copies are burned to its discs."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):

@@ -12,6 +12,7 @@ import trio
 
 from hsmfs.daemon.catalogrecords import DiscState, VolumeState
 from hsmfs.daemon.coverage import cover
+from hsmfs.daemon.discchoice import is_offsite
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.imageimport import ImageImporter
 from hsmfs.daemon.jobs import Job
@@ -246,7 +247,8 @@ class Commands:
         for label in volumes:
             discs = self.core.catalog.verified_discs(label)
             if not any(librarian.present(disc) for disc in discs):
-                outside.update(disc.magazine for disc in discs[:1])
+                near = sorted(discs, key=lambda disc: is_offsite(self.core, disc))
+                outside.update(disc.magazine for disc in near[:1])
         seconds = len(volumes) * LOAD_ESTIMATE_S + size / READ_ESTIMATE_BYTES_S
         return {
             "files": len(chosen),

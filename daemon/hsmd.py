@@ -15,14 +15,17 @@ import structlog
 import trio
 
 from hsmfs.daemon.activevolume import ActiveVolume
+from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.burnjob import BurnSession
-from hsmfs.daemon.care import IN_USE, Care
+from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discchoice import choose_discs, copies_left
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.packing import founds
 from hsmfs.daemon.readjob import ReadJob
 from hsmfs.daemon.recaller import Recaller
@@ -110,6 +113,8 @@ class Hsmd:
     magazines: Magazines
     care: Care
     importer: Importer
+    offsite: Offsite
+    reclaim: AutoReclaim
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
@@ -163,6 +168,8 @@ class Hsmd:
             start("magazines", self.magazines.run)
             start("care", self.care.run)
             start("imports", self.importer.serve)
+            start("offsite", self.offsite.run)
+            start("reclaim", self.reclaim.run)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:
@@ -231,6 +238,8 @@ class Hsmd:
             if active.burning or self._cut_disc_waits(active):
                 continue
             discs = self.choose_discs(active.record, left)
+            if len(discs) < left and self.offsite.to_mark(active.record) is not None:
+                continue  # a magazine for the off-site copy is marked in a moment
             if len(discs) < left:
                 short = self._no_blanks(active, left, len(discs))
                 continue
@@ -240,7 +249,7 @@ class Hsmd:
             if self.choose_discs(record, 1):
                 demands.append(BurnDemand(record.label, 1, self.core.clock.monotonic_s()))
             else:
-                short = short or self._blanks_text(left, 0)
+                short = short or self._blanks_text(record, left, 0)
                 self.core.alarms.raise_("no-blank-discs", short)
         self.magazines.blanks_wanted = short
         return demands
@@ -256,53 +265,24 @@ class Hsmd:
         return active.record.burn_attempts >= bound
 
     def _no_blanks(self, active: ActiveVolume, left: int, found: int) -> str:
-        text = self._blanks_text(left, found)
+        text = self._blanks_text(active.record, left, found)
         if active.hold != text:
             active.hold = text
             self.core.alarms.raise_("no-blank-discs", text)
             self.migrator.tell_held(active, text)
         return text
 
-    def _blanks_text(self, left: int, found: int) -> str:
+    def _blanks_text(self, record: VolumeRecord, left: int, found: int) -> str:
+        away = copies_left(self.core, record)[1]
+        leaving = f" ({away} of them in one for off-site, see hsm magazine offsite)" if away else ""
         return (
             f"Library {self.core.librarian.config.name}: {left} blank discs in different "
-            f"magazines wanted, {found} found. Bring a magazine with blank discs."
+            f"magazines{leaving} wanted, {found} found. Bring a magazine with blank discs."
         )
 
     def choose_discs(self, record: VolumeRecord, count: int) -> list[DiscRecord]:
         """Blank discs, each in a magazine that has no copy of the volume yet."""
-        if record.magazine:
-            return self._blanks_of(record)[:count]
-        avoid = {
-            disc.magazine
-            for disc in self.core.catalog.discs_of(record.label)
-            if disc.state in IN_USE and disc.barcode not in record.refresh
-        }
-        chosen: list[DiscRecord] = []
-        while len(chosen) < count:
-            blanks = self.core.librarian.blanks(
-                avoid, self.core.reserved | self.care.parity.blanks_kept()
-            )
-            fitting = [
-                disc
-                for disc in blanks
-                if not disc.capacity_sectors or disc.capacity_sectors >= record.total_sectors
-            ]
-            if not fitting:
-                break
-            chosen.append(fitting[0])
-            avoid.add(fitting[0].magazine)
-        return chosen
-
-    def _blanks_of(self, record: VolumeRecord) -> list[DiscRecord]:
-        """Blank discs of the magazine to which a parity volume belongs, the last first."""
-        blanks = self.core.librarian.blanks(set(), self.core.reserved)
-        return [
-            disc
-            for disc in reversed(blanks)
-            if disc.magazine == record.magazine
-            and (not disc.capacity_sectors or disc.capacity_sectors >= record.total_sectors)
-        ]
+        return choose_discs(self.core, record, count, self.care.parity.blanks_kept())
 
     def _verify_demands(self) -> list[VerifyDemand]:
         verifying = self._verifying

@@ -220,7 +220,9 @@ class Librarian:
         if address is not None:
             return f"slot {address}"
         magazine = self._catalog.magazines.get(disc.magazine)
-        return (magazine.location if magazine else "") or "shelf"
+        if magazine is None:
+            return "shelf"
+        return magazine.location or ("off-site" if magazine.offsite else "shelf")
 
     def blanks(self, avoid_magazines: set[str], taken: set[str]) -> list[DiscRecord]:
         """Blank discs inside, in stable order, outside the given magazines."""

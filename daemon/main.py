@@ -23,11 +23,13 @@ from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
+from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
+from hsmfs.daemon.deadshare import DeadShares
 from hsmfs.daemon.equipment import Equipment, open_equipment
 from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.hsmd import Hsmd
@@ -37,10 +39,12 @@ from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.ownfiles import OwnFiles
-from hsmfs.daemon.policy.evaluate import PoolDefaults, load_policy
+from hsmfs.daemon.policy.evaluate import YEAR_S, PoolDefaults, load_policy
 from hsmfs.daemon.policyrun import PolicyRunner
 from hsmfs.daemon.recaller import Recaller
+from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.daemon.releaser import Releaser
 from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
@@ -126,7 +130,12 @@ def _build(
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
     text = configload.read_text(Path(config.policy.file))
-    defaults = PoolDefaults(burn_max_wait_s=config.burn.burn_max_wait_s)
+    defaults = PoolDefaults(
+        burn_max_wait_s=config.burn.burn_max_wait_s,
+        parity=config.care.parity,
+        scrub_s=config.care.scrub_years * YEAR_S,
+        scrub_percent=config.care.scrub_percent,
+    )
     tiers = {tier.name for tier in config.tier}
     policy = load_policy(text, config.policy.file, tiers, magazines, defaults)
     robot = Robot(changer)
@@ -162,14 +171,21 @@ def _build(
         wake=wake,
     )
     recaller = Recaller(core)
+    migrator = Migrator(core, PlanStore(Path(config.catalog.path) / "plans"))
+    magazines_keeper = Magazines(core, recaller, equipment.hands)
+    care = Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage"))
+    releaser = Releaser(core)
+    reclaimer = Reclaimer(core, migrator, recaller, releaser)
     hsmd = Hsmd(
         core=core,
-        migrator=Migrator(core, PlanStore(Path(config.catalog.path) / "plans")),
+        migrator=migrator,
         recaller=recaller,
-        releaser=Releaser(core),
-        magazines=Magazines(core, recaller, equipment.hands),
-        care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
+        releaser=releaser,
+        reclaim=AutoReclaim(core, DeadShares(core), reclaimer, care.parity),
+        magazines=magazines_keeper,
+        care=care,
         importer=Importer(core, Path(config.catalog.path) / "imports"),
+        offsite=Offsite(core, magazines_keeper, migrator, care),
         changed=trio.Event(),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )

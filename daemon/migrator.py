@@ -30,6 +30,7 @@ from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, pack, parents_of, sources_of
 from hsmfs.daemon.parityset import OVERHEAD_SECTORS
 from hsmfs.daemon.policy.evaluate import Pool
+from hsmfs.daemon.poolcare import parity_at_all
 from hsmfs.daemon.splitter import Splitter, file_of, part_of
 from hsmfs.daemon.waiting import Waiting
 from hsmfs.errors import CallerError, HsmError, TransientError
@@ -158,7 +159,7 @@ class Migrator:
 
     def _capacity_sectors(self) -> int:
         """Of the blank discs at hand; 0 until one was looked at."""
-        less = OVERHEAD_SECTORS if self.core.config.care.parity else 0
+        less = OVERHEAD_SECTORS if parity_at_all(self.core) else 0
         known = [
             disc.capacity_sectors
             for disc in self.core.catalog.discs.values()

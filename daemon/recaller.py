@@ -148,7 +148,12 @@ class Recaller:
             if disc.barcode not in request.bad and librarian.present(disc)
         ]
         loaded = {unit.disc for unit in librarian.alive_units()}
-        return sorted(discs, key=lambda disc: disc.barcode not in loaded)
+        # A disc whose magazine is about to go to another place is left there.
+        return sorted(discs, key=lambda d: (d.barcode not in loaded, self._is_offsite(d)))
+
+    def _is_offsite(self, disc: DiscRecord) -> bool:
+        magazine = self.core.catalog.magazines.get(disc.magazine)
+        return magazine is not None and magazine.offsite
 
     def _route(self, request: Request) -> None:
         """Choose the volume: one that can be served now, else any untried."""
@@ -372,14 +377,14 @@ class Recaller:
         await self._send_note(request, now_s)
 
     def offline_magazines(self, request: Request) -> list[str]:
-        """Magazines outside that hold a copy not yet found bad."""
+        """Magazines outside that hold a copy not yet found bad, the nearest first."""
         names = {
-            disc.magazine
+            (self._is_offsite(disc), disc.magazine)
             for label in request.labels()
             for disc in self._discs(label, USABLE)
             if disc.barcode not in request.bad and not self._magazine_inside(disc)
         }
-        return sorted(names)
+        return [name for _, name in sorted(names)]
 
     def _magazine_inside(self, disc: DiscRecord) -> bool:
         magazine = self.core.catalog.magazines.get(disc.magazine)

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 from prometheus_client.core import GaugeMetricFamily
 
-from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord, VolumeRecord
+from hsmfs.daemon.catalogrecords import DiscRecord, MagazineRecord, TaskRecord, VolumeRecord
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.coverage import size_of
+from hsmfs.daemon.discchoice import is_offsite
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.metrics import gauge, plain
 from hsmfs.daemon.packing import Found, regular_files
@@ -172,7 +173,9 @@ class Report:
             found.append(
                 {
                     "name": magazine.name,
-                    "state": "library" if magazine.present else "shelf",
+                    "state": "library" if magazine.present else outside_of(magazine),
+                    "offsite": magazine.offsite,
+                    "location": "" if magazine.present else magazine.location,
                     "library": magazine.library,
                     "slots": [magazine.first_slot + disc.position for disc in discs]
                     if magazine.present
@@ -207,9 +210,17 @@ class Report:
             "total_bytes": record.total_sectors * SECTOR_BYTES,
             "copies": record.copies,
             "verified": len(self.core.catalog.verified_discs(label)),
+            "offsite": sum(
+                is_offsite(self.core, disc) for disc in self.core.catalog.verified_discs(label)
+            ),
+            "places": {
+                disc.barcode: f"{disc.magazine} {self.core.librarian.in_words(disc)}"
+                for disc in discs
+            },
             "discs": [disc.barcode for disc in discs],
             "created": record.created_ns / 1e9,
             "image_xxh3": record.image_xxh3,
+            "dead_bytes": record.dead_bytes if record.dead_ns else None,
             "parity": msgspec.to_builtins(record.parity),
             "foreign": _foreign(record),
             "note": record.note,
@@ -379,6 +390,11 @@ def _foreign(record: VolumeRecord) -> dict[str, Any] | None:
         "directory": os.fsdecode(known.directory),
         "stage": known.stage.value,
     }
+
+
+def outside_of(magazine: MagazineRecord) -> str:
+    """Where a magazine is that is not in the library."""
+    return "off-site" if magazine.offsite else "shelf"
 
 
 def _more(view: NamespaceView, item: Found) -> tuple[int, list[str], int]:

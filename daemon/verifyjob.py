@@ -47,6 +47,8 @@ class VerifyJob:
     what: str = "verify"
     """``verify`` or ``scrub``, for the disc's history."""
     _cancelled: bool = False
+    _damaged: int = 0
+    """Files that were found damaged."""
     error: HsmError | None = field(default=None)
 
     async def run(self, unit: DriveUnit) -> None:
@@ -113,6 +115,7 @@ class VerifyJob:
         return found.bytes
 
     def _refuse(self, found: Damage) -> None:
+        self._damaged = found.total
         if found.total:
             raise MediumError(f"disc {self.disc.barcode}: {_damage_words(found)}")
 
@@ -120,6 +123,7 @@ class VerifyJob:
         """Which files are hit, in words."""
         extents = await self._extents()
         found = await unit.call(damaged_files, unit.drive.read, extents, self._check)
+        self._damaged = found.total
         return f"disc {self.disc.barcode}: {why}; {_damage_words(found)}"
 
     async def _extents(self) -> list[ExtentRecord]:
@@ -159,7 +163,7 @@ class VerifyJob:
             self.core.alarms.raise_("verify-failed", str(error))
             await self._record(unit, HistoryRecord(
                 what=self.what, drive=unit.name, volume=self.volume.label, seconds=seconds,
-                errors=1, text=str(error),
+                errors=max(1, self._damaged), text=str(error),
             ))  # fmt: skip
         log.warning("verify failed", disc=self.disc.barcode, drive=unit.name, error=str(error))
 

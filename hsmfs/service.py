@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 
 from hsmfs import logs
+from hsmfs.adoptcalls import AdoptCalls
 from hsmfs.cache.hands import RemoteHands
 from hsmfs.cache.tier import CacheTier
 from hsmfs.clock import SystemClock
@@ -26,6 +27,7 @@ from hsmfs.namespace.model import EngineSettings, Limit
 from hsmfs.namespace.recovery import VERSION_KEY
 from hsmfs.namespace.schema import SCANNED
 from hsmfs.residencycalls import ResidencyCalls
+from hsmfs.rpc.adoptmessages import ADOPT_CALLS
 from hsmfs.rpc.messages import Answer, Call, Event, Hello, StatusReply
 from hsmfs.rpc.server import Connection
 from hsmfs.rpc.server import serve as serve_rpc
@@ -155,7 +157,8 @@ class Service:
     async def _serve(self, engine: Engine, session: Session, calls: ResidencyCalls) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._stop_on_signal, session)
-            await nursery.start(self._keep, "rpc", partial(self._rpc, calls))
+            adopt = AdoptCalls(engine, session, self.metrics)
+            await nursery.start(self._keep, "rpc", partial(self._rpc, calls, adopt))
             await nursery.start(self._keep, "metrics", partial(self._metrics_page, engine, session))
             nursery.start_soon(self._say_ready, session)
             await session.serve()
@@ -223,14 +226,22 @@ class Service:
 
     # -- hsmd ----------------------------------------------------------------
 
-    async def _rpc(self, calls: ResidencyCalls, task_status: trio.TaskStatus[Any]) -> None:
+    async def _rpc(
+        self, calls: ResidencyCalls, adopt: AdoptCalls, task_status: trio.TaskStatus[Any]
+    ) -> None:
         async def handle(call: Call, connection: Connection) -> Answer:
+            if isinstance(call, ADOPT_CALLS):
+                return await adopt.answer(call, connection)
             answer = await calls.answer(call)
             if isinstance(call, Hello):
                 await self._welcome(connection, calls)
             return answer
 
-        await serve_rpc(self.run_path / "hsmfs.sock", handle, self._gone, task_status=task_status)
+        def gone(connection: Connection) -> None:
+            self._gone(connection)
+            adopt.gone(connection)
+
+        await serve_rpc(self.run_path / "hsmfs.sock", handle, gone, task_status=task_status)
 
     async def _welcome(self, connection: Connection, calls: ResidencyCalls) -> None:
         """From now on this connection is hsmd; tell it what waits."""

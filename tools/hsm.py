@@ -13,6 +13,7 @@ import typer
 
 from hsmfs.errors import FsError, HsmError
 from hsmfs.tools import (
+    adoptcommand,
     emulatorcommands,
     filecommands,
     fsckcommand,
@@ -42,6 +43,7 @@ def make_app() -> typer.Typer:
     for module in (
         statuscommand,
         filecommands,
+        adoptcommand,
         librarycommands,
         fsckcommand,
         rebuildcommand,

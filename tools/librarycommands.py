@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hsmfs.errors import HsmError
+from hsmfs.tools import magazinecommands, poolcommands
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
@@ -29,6 +30,7 @@ def add(app: typer.Typer) -> None:
     magazine.command("export")(export_magazine)
     magazine.command("import")(import_magazine)
     magazine.command("parity")(parity_magazine)
+    magazinecommands.add(magazine)
     volume = _noun("What is recorded, one volume on one disc.", "volumes", _volume_table)
     volume.command("show")(show_volume)
     for verb, text in VOLUME_JOBS.items():
@@ -38,6 +40,7 @@ def add(app: typer.Typer) -> None:
     volume.command("rebuild")(rebuild_volume)
     pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
     pool.command("ls")(list_pools)
+    poolcommands.add(pool)
     app.add_typer(_library_app(), name="library")
     drive = _noun("Drives of the library.", "drives", _drive_table)
     drive.command("trace")(trace)
@@ -130,12 +133,20 @@ def _magazine_table(rows: list[Row]) -> None:
     print_table(
         ("name", "where", "slots", "discs", "volumes", "volumes only here"),
         (
-            (m["name"], m["state"], _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
+            (m["name"], _where(m), _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
             for m in rows
         ),
         right=("discs", "volumes only here"),
         empty="no magazines",
     )
+
+
+def _where(magazine: Row) -> str:
+    """Where a magazine is, and whether it is meant to leave."""
+    if magazine["state"] == "library" and magazine.get("offsite"):
+        return "library, for off-site"
+    location = magazine.get("location")
+    return f"{magazine['state']}: {location}" if location else str(magazine["state"])
 
 
 def _span(slots: list[int]) -> str:
@@ -228,6 +239,12 @@ def show_volume(
         print_json(found)
         return
     _volume_table([found])
+    for barcode, place in found.get("places", {}).items():
+        say(f"disc {barcode}: {place}")
+    if found.get("offsite"):
+        say(f"{found['offsite']} of its {found['verified']} proved copies are for off-site")
+    if found.get("dead_bytes") is not None:
+        say(f"deleted or changed since: {size_words(found['dead_bytes'])}")
     print_table(
         ("offset", "ino", "live", "path"),
         ((f["offset"], f["ino"], f["live"], f["path"]) for f in found["contents"]),

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.policy.evaluate import load_policy
+from hsmfs.daemon.poolreport import pool, pools
 from hsmfs.daemon.report import Report
 from hsmfs.errors import CallerError, FsError, HsmError, Kind
 
@@ -91,6 +92,7 @@ class Api:
             ("/v1/volumes/{label}", self._volume),
             ("/v1/magazines", self._magazines),
             ("/v1/pools", self._pools),
+            ("/v1/pools/{name}", self._pool),
             ("/v1/tasks", self._tasks),
         ]
         post = [
@@ -98,6 +100,7 @@ class Api:
             ("/v1/magazines/{name}/export", self._export),
             ("/v1/magazines/{name}/import", self._import),
             ("/v1/magazines/{name}/parity", self._parity),
+            ("/v1/magazines/{name}/mark", self._mark),
             ("/v1/volumes/{label}/{verb}", self._volume_care),
             ("/v1/discs/{barcode}/{verb}", self._disc_care),
             ("/v1/images/import", self._import_image),
@@ -164,19 +167,10 @@ class Api:
         return {"magazines": self.report.magazines()}
 
     async def _pools(self, _request: Request) -> Any:
-        pools = self.report.core.policy.pools.values()
-        return {
-            "pools": [
-                {
-                    "name": pool.name,
-                    "copies": pool.copies,
-                    "spread": pool.spread,
-                    "head_bytes": pool.head_bytes,
-                    "burn_max_wait_s": pool.burn_max_wait_s,
-                }
-                for pool in pools
-            ]
-        }
+        return {"pools": pools(self.report.core)}
+
+    async def _pool(self, request: Request) -> Any:
+        return pool(self.report.core, request.path_params["name"])
 
     async def _tasks(self, _request: Request) -> Any:
         return {"tasks": self.report.tasks()}
@@ -193,6 +187,18 @@ class Api:
 
     async def _parity(self, request: Request) -> Any:
         return _started(self.commands.parity(request.path_params["name"]))
+
+    async def _mark(self, request: Request) -> Any:
+        name = request.path_params["name"]
+        body = json.loads(await request.body() or b"{}")
+        offsite, location = body.get("offsite"), body.get("location")
+        await self.commands.hsmd.offsite.mark(
+            name,
+            None if offsite is None else bool(offsite),
+            None if location is None else str(location),
+        )
+        found = self.report.magazines()
+        return next(magazine for magazine in found if magazine["name"] == name)
 
     async def _disc(self, request: Request) -> Any:
         return self.report.disc_with_history(request.path_params["barcode"])

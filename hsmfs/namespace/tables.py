@@ -114,6 +114,12 @@ class Tables:
         self.file_next = number + 1
         return number
 
+    def file_block(self) -> range:
+        """A block of numbers for regular files, with a directory of the tier of its own."""
+        first = -(-self._next_ino // BLOCK_FILES) * BLOCK_FILES
+        self._next_ino = first + BLOCK_FILES
+        return range(first, self._next_ino)
+
     @property
     def next_ino(self) -> int:
         """All numbers so far are smaller."""
@@ -140,6 +146,13 @@ class Tables:
         self.counters.inodes += 1
         self._remember(record)
         return record
+
+    def take_in(self, record: InodeRecord) -> None:
+        """A record that was filled in elsewhere, under a number of its own."""
+        self.check_commits()
+        self.counters.inodes += 1
+        self._remember(record)
+        self.save(record)
 
     def save(self, record: InodeRecord) -> None:
         """The record as it is at the next commit will be stored."""

@@ -11,6 +11,17 @@ from typing import Final
 
 import msgspec
 
+from hsmfs.rpc.adoptmessages import (
+    AdoptBegin,
+    AdoptBegun,
+    AdoptBlock,
+    AdoptEnd,
+    AdoptLook,
+    AdoptMade,
+    AdoptMake,
+    AdoptNumbers,
+    AdoptSeen,
+)
 from hsmfs.types import ByteRange, FileVersion
 
 PROTOCOL_VERSION: Final = 2
@@ -178,6 +189,11 @@ Call = (
     | ImportEnd
     | ImportForget
     | Status
+    | AdoptBegin
+    | AdoptNumbers
+    | AdoptLook
+    | AdoptMake
+    | AdoptEnd
 )
 
 
@@ -247,7 +263,19 @@ class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
     why: str
 
 
-Answer = FileResults | RecallFile | ImportRoot | ImportLeft | StatusReply | Done | Refused
+Answer = (
+    FileResults
+    | RecallFile
+    | ImportRoot
+    | ImportLeft
+    | StatusReply
+    | Done
+    | Refused
+    | AdoptBegun
+    | AdoptBlock
+    | AdoptSeen
+    | AdoptMade
+)
 
 
 class Wanted(msgspec.Struct, frozen=True, tag=True, array_like=True):
