@@ -168,14 +168,18 @@ def entries_around_damage(
     lines: Iterable[bytes], label: str
 ) -> Iterator[ManifestEntry | MediumError]:
     """All entries whose lines can be understood, and why the others cannot; for rescue:
-    nothing proves these lines, only that each is one."""
+    nothing proves these lines, only that each is one. CallerError for a newer format."""
     for number, line in enumerate(lines, 1):
         try:
             fields = _decode(line)
             if fields.kind in ENTRY_KINDS:
                 yield _entry(fields)
-            elif fields.kind not in ("hsm-manifest", "end"):
+            elif fields.kind == "hsm-manifest":
+                parse_header(line, label)
+            elif fields.kind != "end":
                 raise ValueError(f"found kind {fields.kind!r}")
+        except MediumError as error:
+            yield error
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             yield MediumError(f"volume {label}: manifest line {number}: {error}")
 

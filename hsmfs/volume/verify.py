@@ -22,8 +22,8 @@ from hsmfs.volume.reader import READ_SECTORS, VolumeReader, WalkEntry
 
 def verify_image(read: Read, total_sectors: int) -> Iterator[str]:
     """Every problem of a volume; reads all of it."""
-    yield from duplicate_problems(read, total_sectors)
     reader = VolumeReader(read, total_sectors)
+    yield from duplicate_problems(read, total_sectors)
     yield from tree_problems(reader)
     yield from hash_problems(reader)
 
@@ -33,7 +33,11 @@ def verify_image(read: Read, total_sectors: int) -> Iterator[str]:
 
 def duplicate_problems(read: Read, total_sectors: int) -> Iterator[str]:
     """Anchors, descriptor sequences and metadata, each against its other copy."""
-    mount = Mount(read, total_sectors)
+    try:
+        mount = Mount(read, total_sectors)
+    except MediumError as error:
+        yield str(error)
+        return
     for sector in anchor_sectors(total_sectors):
         try:
             anchor_at(read, sector)
@@ -112,16 +116,24 @@ def _unreadable(read: Read, sector: int, what: str) -> Iterator[str]:
 def tree_problems(reader: VolumeReader) -> Iterator[str]:
     """What the manifest and the directories do not say alike, and void files."""
     tree: dict[str, WalkEntry] = {}
-    try:
-        for found in reader.walk():
+    is_whole = True
+    for found in reader.walk_around_damage():
+        if isinstance(found, MediumError):
+            is_whole = False
+            yield f"directories: {found}"
+        else:
             tree[found.path] = found
-    except MediumError as error:
-        yield f"directories: {error}"
-    for entry in reader.manifest_until_damage():
+    listed: set[str] = set()
+    for entry in reader.manifest_or_rest():
         if isinstance(entry, MediumError):
             yield str(entry)
-        else:
+            continue
+        listed.add(entry.disc_path)
+        if is_whole or entry.disc_path in tree or entry.result is None:
             yield from _entry_problems(entry, tree)
+    for one in reader.unlisted(listed):
+        if not isinstance(one, MediumError) and not one.is_directory:
+            yield f"{one.path}: is in a directory, but the manifest has no line that proves it"
 
 
 def _entry_problems(entry: ManifestEntry, tree: dict[str, WalkEntry]) -> Iterator[str]:
@@ -150,7 +162,7 @@ def _sector(result: FileResult) -> int:
 
 def hash_problems(reader: VolumeReader) -> Iterator[str]:
     """Files whose bytes are not those of the manifest; reads all data."""
-    for entry in reader.manifest_until_damage():
+    for entry in reader.manifest_or_rest():
         if isinstance(entry, MediumError) or entry.result is None or entry.result.void:
             continue
         hashes = FileHashes()
