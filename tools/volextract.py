@@ -1,8 +1,8 @@
 """Copy files out of volumes, from images or discs in drives, with no configuration.
 
-The work is that of ``recover.py``, which is on every disc; where a manifest is
-lost, files are copied by the disc's own UDF tree, and it is said that nothing
-proves them.
+The work is that of ``recover.py``, which is on every disc; files of which the
+manifest tells no more are copied by the disc's own UDF tree, and it is said that
+nothing proves them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def extract(images: Sequence[Path], into: Path, only: Sequence[str]) -> dict[str
         "bytes": recovery.bytes,
         "missing": {recover.text_of(path): why for path, why in sorted(recovery.missing.items())},
         "notes": [f"{source.place}: {note}" for source in sources for note in source.notes],
-        "unproved": 0,
+        "unproved": len(recovery.unproved),
+        "unproved_files": sorted(map(recover.text_of, recovery.unproved)),
     }
     for image, why in unusable:
         _by_tree(image, why, into, wanted, facts)
@@ -92,5 +93,6 @@ def _copy(reader: VolumeReader, entry: WalkEntry, target: bytes, facts: dict[str
         os.utime(target, ns=(entry.atime_ns, entry.mtime_ns))
         facts["restored"] += 1
         facts["unproved"] += 1
+        facts["unproved_files"].append(entry.path)
     except (OSError, HsmError) as error:
         facts["missing"][entry.path] = str(error)
