@@ -14,13 +14,16 @@ from hsmfs.volume.reader import VolumeReader, WalkEntry
 
 
 def sector_reader(fd: int) -> Callable[[int, int], bytes]:
-    """Sectors of an open image or device; short at its end."""
+    """Sectors of an open image or device; short at its end, MediumError for bad ones."""
 
     def read(sector: int, sectors: int) -> bytes:
         parts, offset, left = [], sector * SECTOR_BYTES, sectors * SECTOR_BYTES
-        while left and (part := os.pread(fd, left, offset)):
-            parts.append(part)
-            offset, left = offset + len(part), left - len(part)
+        try:
+            while left and (part := os.pread(fd, left, offset)):
+                parts.append(part)
+                offset, left = offset + len(part), left - len(part)
+        except OSError as error:
+            raise MediumError(f"sector {offset // SECTOR_BYTES}: {error.strerror}") from error
         return b"".join(parts)
 
     return read

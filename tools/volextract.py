@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,22 @@ def extract(images: Sequence[Path], into: Path, only: Sequence[str]) -> dict[str
 
     Nothing that exists is written over. Raises CallerError where no image can be read.
     """
+    with ExitStack() as stack:
+        return _extract(images, into, [os.fsencode(path).strip(b"/") for path in only], stack)
+
+
+def _extract(
+    images: Sequence[Path], into: Path, wanted: list[bytes], stack: ExitStack
+) -> dict[str, Any]:
     sources, unusable = [], []
     for image in images:
         try:
             sources.append(recover.Source(str(image)))
+            stack.callback(sources[-1].close)
         except (recover.Unusable, OSError) as error:
             unusable.append((image, str(error)))
-    if len({source.header.get("site") for source in sources}) > 1:
+    if len({source.header["site"] for source in sources if "site" in source.header}) > 1:
         raise CallerError("found discs of different sites, expected those of one; give these alone")
-    wanted = [os.fsencode(path).strip(b"/") for path in only]
     recovery = recover.Recovery(sources)
     recovery.restore(os.fsencode(into), wanted)
     facts: dict[str, Any] = {

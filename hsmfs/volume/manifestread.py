@@ -158,7 +158,7 @@ def prove(pieces: Iterable[bytes], label: str) -> None:
     lines += held.count(b"\n", 0, start)
     try:
         closing = msgspec.json.decode(held[start:], type=_Line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         _bad(label, lines + 1, error)
     if closing.kind != "end" or proof.hexdigest() != closing.xxh3:
         _bad(label, lines + 1, "lines before it are missing or changed")

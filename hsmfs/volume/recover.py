@@ -194,6 +194,8 @@ class Source:
             raise Unusable(f"{self.place}: {error}") from error
         start = self._find_manifest()
         if start is None:
+            start = Tree(self._read, self.size).place_of(MANIFEST.encode())
+        if start is None:
             self.notes.append(f"found no manifest of hsmfs in {self.size} bytes")
             return
         rest = b""
@@ -398,6 +400,13 @@ class Tree:
         places = range(start + before, min(start + before + size, SECTOR - 7), step)
         found = (struct.unpack_from("<II", entry, at) for at in places)
         return [(length, block) for length, block in found if 0 < length < 1 << 30]
+
+    def place_of(self, wanted: bytes) -> int | None:
+        """Where a file begins, in bytes; None where it is not found."""
+        for path, _, line in self.names():
+            if path == wanted and line["kind"] == "file":
+                return int(line["sector"]) * SECTOR
+        return None
 
     def names(self) -> Found:
         """All files and directories; those that damage hides are not among them."""

@@ -242,7 +242,12 @@ def _boot(images: Sequence[Path], work: Path, bad: Bad) -> list[dict[str, Any]]:
     return found
 
 
-def udfclient(image: Path, into: Path, environment: Mapping[str, str] | None = None) -> str:
+def udfclient(
+    image: Path,
+    into: Path,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = 120,
+) -> str:
     """Copy the whole disc with udfclient.
 
     Returns what it said. Skips where it is not installed; ValueError where it shows no root.
@@ -255,7 +260,7 @@ def udfclient(image: Path, into: Path, environment: Mapping[str, str] | None = N
 
     def ask(words: str) -> str:
         done = subprocess.run(
-            command, input=words, capture_output=True, text=True, timeout=120, check=False,
+            command, input=words, capture_output=True, text=True, timeout=timeout_s, check=False,
             cwd=into, errors="surrogateescape", env={**os.environ, **(environment or {})},
         )  # fmt: skip
         return done.stdout + done.stderr
