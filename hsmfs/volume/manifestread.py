@@ -144,9 +144,9 @@ def _entry(line: _Line) -> ManifestEntry:
     )
 
 
-def prove(pieces: Iterable[bytes], label: str) -> None:
+def prove(pieces: Iterable[bytes], label: str) -> str:
     """Whether a manifest is whole, without a look at its lines: its last line has the hash
-    of all before it. MediumError where it is not."""
+    of all before it, which is returned. MediumError where it is not."""
     proof, lines, held = xxhash.xxh3_128(), 0, b""
     for piece in pieces:
         data = held + piece
@@ -162,6 +162,7 @@ def prove(pieces: Iterable[bytes], label: str) -> None:
         _bad(label, lines + 1, error)
     if closing.kind != "end" or proof.hexdigest() != closing.xxh3:
         _bad(label, lines + 1, "lines before it are missing or changed")
+    return closing.xxh3
 
 
 def entries_around_damage(

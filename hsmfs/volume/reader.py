@@ -106,7 +106,7 @@ class VolumeReader:
         """The manifest's first line."""
         if self._header is None:
             label = self._mount_label()
-            with closing(self._lines()) as lines:
+            with closing(self._lines_around_damage()) as lines:
                 self._header = parse_header(next(lines, b""), label)[0]
         return self._header
 
@@ -351,9 +351,9 @@ class VolumeReader:
         """
         return entries_of(self._lines(), self.label)
 
-    def prove_manifest(self) -> None:
-        """MediumError where it cannot be read, or is not as it was written."""
-        prove(self.stream_manifest(), self.label)
+    def prove_manifest(self) -> str:
+        """Its hash; MediumError where it cannot be read, or is not as it was written."""
+        return prove(self.stream_manifest(), self.label)
 
     def manifest_around_damage(self) -> Iterator[ManifestEntry | MediumError]:
         """Each entry that is there, before and after damage, and why others are not.
@@ -365,7 +365,7 @@ class VolumeReader:
     def _mount_label(self) -> str:
         return self._mounted.logical.label if self._mounted is not None else "?"
 
-    def _lines_around_damage(self) -> Iterator[bytes]:
+    def _lines_around_damage(self) -> Generator[bytes, None, None]:
         rest = b""
         for first, length in self._manifest():
             for sector in range(first, first + sectors_of(length), RESCUE_SECTORS):

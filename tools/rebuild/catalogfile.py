@@ -67,7 +67,9 @@ class CatalogFile:
         highest = 0
         for volume in found:
             highest = max(highest, _number(volume.label))
-            items.append(record_item(self._volume(volume.header, volume.sectors, volume.barcodes)))
+            record = self._volume(volume.header, volume.sectors, volume.barcodes)
+            record.note = volume.note or record.note
+            items.append(record_item(record))
             items += [record_item(_disc(barcode, volume, library)) for barcode in volume.barcodes]
         for header in missing:
             highest = max(highest, _number(header.label))
