@@ -260,13 +260,15 @@ def seven_zip(image: Path, work: Path, bad: Mapping[Path, range]) -> Digests:
     return files_below(out)
 
 
-def libudfread(image: Path, work: Path, bad: Mapping[Path, range]) -> Digests:
+def libudfread(
+    image: Path, work: Path, bad: Mapping[Path, range], timeout_s: float = 60
+) -> Digests:
     """What libudfread shows, in a process of its own."""
     program = Path(__file__).with_name("udfread.py")
     done = subprocess.run(
         [sys.executable, str(program), str(image)],
         capture_output=True,
-        timeout=60,
+        timeout=timeout_s,
         check=False,
         env={**os.environ, **unreadable(bad, work)},
     )

@@ -193,16 +193,21 @@ def unreadable(bad: Bad, work: Path) -> dict[str, str]:
     return {"LD_PRELOAD": str(library), "HSM_BAD": "\n".join(lines)}
 
 
-def linux(image: Path, work: Path) -> dict[str, Any]:
+def linux(image: Path, work: Path, timeout_s: float = BOOT_TIMEOUT_S) -> dict[str, Any]:
     """Entries, errors and messages of the kernel's udf driver (6.1, in user-mode Linux).
 
     Skips where it is not installed. Entries: path, mode, uid, gid, links, size,
     mtime in ns, SHA-256.
     """
-    return linux_all([image], work)[0]
+    return linux_all([image], work, timeout_s=timeout_s)[0]
 
 
-def linux_all(images: Sequence[Path], work: Path, bad: Bad | None = None) -> list[dict[str, Any]]:
+def linux_all(
+    images: Sequence[Path],
+    work: Path,
+    bad: Bad | None = None,
+    timeout_s: float = BOOT_TIMEOUT_S,
+) -> list[dict[str, Any]]:
     """The same of several images, read by one after the other kernel."""
     if LINUX is None or COMPILER is None:
         pytest.skip("user-mode-linux or gcc is not installed: the kernel's driver is not tried")
@@ -210,11 +215,11 @@ def linux_all(images: Sequence[Path], work: Path, bad: Bad | None = None) -> lis
         pytest.skip("user-mode Linux with the host's files needs root to mount in it")
     found: list[dict[str, Any]] = []
     for first in range(0, len(images), DISCS_MAX):
-        found += _boot(images[first : first + DISCS_MAX], work, bad or {})
+        found += _boot(images[first : first + DISCS_MAX], work, bad or {}, timeout_s)
     return found
 
 
-def _boot(images: Sequence[Path], work: Path, bad: Bad) -> list[dict[str, Any]]:
+def _boot(images: Sequence[Path], work: Path, bad: Bad, timeout_s: float) -> list[dict[str, Any]]:
     shim = compiled(work, "shim", SHIM)
     init, answer = work / "init", work / "answer.json"
     init.write_text(
@@ -232,7 +237,7 @@ def _boot(images: Sequence[Path], work: Path, bad: Bad) -> list[dict[str, Any]]:
         env={**environment, "PATH": os.environ["PATH"], "HOME": str(work)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=BOOT_TIMEOUT_S,
+        timeout=timeout_s,
         check=False,
     )
     assert answer.exists(), done.stdout[-3000:] + done.stderr[-3000:]
