@@ -124,6 +124,7 @@ def _facts(
         "directories": outcome.directories,
         "others": outcome.others,
         "older": outcome.older,
+        "unproved": outcome.unproved,
         "waiting": waiting,
         "lost": outcome.lost,
         "superseded": outcome.superseded,
@@ -157,6 +158,11 @@ def _show(facts: dict[str, Any]) -> None:
         f"{facts['files']} files ({size_words(facts['bytes'])}) whole, {facts['directories']} "
         f"directories, {facts['others']} links and special files"
     )
+    if facts["unproved"]:
+        complain(
+            f"{facts['unproved']} files were taken by the discs' UDF trees: their manifest lines "
+            "are damaged, nothing proves their bytes; look at them, or rebuild with another copy"
+        )
     if facts["not_whole"]:
         complain(
             f"{facts['older']} files only in an older version, {facts['waiting']} wait for a "

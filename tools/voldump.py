@@ -7,26 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hsmfs.errors import MediumError
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.manifestread import ManifestEntry
-from hsmfs.volume.reader import VolumeReader
+from hsmfs.volume.reader import VolumeReader, WalkEntry
 
 
 def sector_reader(fd: int) -> Callable[[int, int], bytes]:
-    """Sectors of an open image or device; short at its end."""
+    """Sectors of an open image or device; short at its end, MediumError for bad ones."""
 
     def read(sector: int, sectors: int) -> bytes:
         parts, offset, left = [], sector * SECTOR_BYTES, sectors * SECTOR_BYTES
-        while left and (part := os.pread(fd, left, offset)):
-            parts.append(part)
-            offset, left = offset + len(part), left - len(part)
+        try:
+            while left and (part := os.pread(fd, left, offset)):
+                parts.append(part)
+                offset, left = offset + len(part), left - len(part)
+        except OSError as error:
+            raise MediumError(f"sector {offset // SECTOR_BYTES}: {error.strerror}") from error
         return b"".join(parts)
 
     return read
 
 
 def dump(image: Path | str) -> dict[str, Any]:
-    """Header and manifest as plain values.
+    """Header and manifest as plain values; what only the tree tells of is unproved.
 
     Raises OSError where the image cannot be read and MediumError where it is
     no volume.
@@ -35,8 +39,8 @@ def dump(image: Path | str) -> dict[str, Any]:
     try:
         total_sectors = os.lseek(fd, 0, os.SEEK_END) // SECTOR_BYTES
         reader = VolumeReader(sector_reader(fd), total_sectors)
-        header = reader.header
-        files = [_described(entry) for entry in reader.manifest()]
+        header, why = reader.header_or_rest()
+        files, damage = _entries(reader)
     finally:
         os.close(fd)
     return {
@@ -46,9 +50,35 @@ def dump(image: Path | str) -> dict[str, Any]:
         "created_ns": header.created_ns,
         "copies": header.copies,
         "sectors": total_sectors,
+        "damage": [*([str(why)] if why is not None else []), *damage],
         "void_files": sum(1 for file in files if file.get("void")),
         "files": files,
     }
+
+
+def _entries(reader: VolumeReader) -> tuple[list[dict[str, Any]], list[str]]:
+    """Described entries, and the damage that was met."""
+    files: list[dict[str, Any]] = []
+    damage: list[str] = []
+    listed: set[str] = set()
+    for entry in reader.manifest_or_rest():
+        if isinstance(entry, MediumError):
+            damage.append(str(entry))
+        else:
+            listed.add(entry.disc_path)
+            files.append(_described(entry))
+    for one in reader.unlisted(listed) if damage else ():
+        if isinstance(one, MediumError):
+            damage.append(str(one))
+        else:
+            files.append(_unproved(one))
+    return files, damage
+
+
+def _unproved(entry: WalkEntry) -> dict[str, Any]:
+    kind = "dir" if entry.is_directory else "file"
+    described = {"kind": kind, "path": entry.path, "size": entry.size, "sector": entry.sector}
+    return described | {"unproved": True}
 
 
 def _described(entry: ManifestEntry) -> dict[str, Any]:

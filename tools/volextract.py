@@ -1,8 +1,8 @@
 """Copy files out of volumes, from images or discs in drives, with no configuration.
 
-The work is that of ``recover.py``, which is on every disc; where a manifest is
-lost, files are copied by the disc's own UDF tree, and it is said that nothing
-proves them.
+The work is that of ``recover.py``, which is on every disc; files of which the
+manifest tells no more are copied by the disc's own UDF tree, and it is said that
+nothing proves them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,22 @@ def extract(images: Sequence[Path], into: Path, only: Sequence[str]) -> dict[str
 
     Nothing that exists is written over. Raises CallerError where no image can be read.
     """
+    with ExitStack() as stack:
+        return _extract(images, into, [os.fsencode(path).strip(b"/") for path in only], stack)
+
+
+def _extract(
+    images: Sequence[Path], into: Path, wanted: list[bytes], stack: ExitStack
+) -> dict[str, Any]:
     sources, unusable = [], []
     for image in images:
         try:
             sources.append(recover.Source(str(image)))
+            stack.callback(sources[-1].close)
         except (recover.Unusable, OSError) as error:
             unusable.append((image, str(error)))
-    if len({source.header.get("site") for source in sources}) > 1:
+    if len({source.header["site"] for source in sources if "site" in source.header}) > 1:
         raise CallerError("found discs of different sites, expected those of one; give these alone")
-    wanted = [os.fsencode(path).strip(b"/") for path in only]
     recovery = recover.Recovery(sources)
     recovery.restore(os.fsencode(into), wanted)
     facts: dict[str, Any] = {
@@ -42,7 +50,8 @@ def extract(images: Sequence[Path], into: Path, only: Sequence[str]) -> dict[str
         "bytes": recovery.bytes,
         "missing": {recover.text_of(path): why for path, why in sorted(recovery.missing.items())},
         "notes": [f"{source.place}: {note}" for source in sources for note in source.notes],
-        "unproved": 0,
+        "unproved": len(recovery.unproved),
+        "unproved_files": sorted(map(recover.text_of, recovery.unproved)),
     }
     for image, why in unusable:
         _by_tree(image, why, into, wanted, facts)
@@ -92,5 +101,6 @@ def _copy(reader: VolumeReader, entry: WalkEntry, target: bytes, facts: dict[str
         os.utime(target, ns=(entry.atime_ns, entry.mtime_ns))
         facts["restored"] += 1
         facts["unproved"] += 1
+        facts["unproved_files"].append(entry.path)
     except (OSError, HsmError) as error:
         facts["missing"][entry.path] = str(error)

@@ -164,9 +164,9 @@ def _entry(line: _Line) -> ManifestEntry:
     )
 
 
-def prove(pieces: Iterable[bytes], label: str) -> None:
+def prove(pieces: Iterable[bytes], label: str) -> str:
     """Whether a manifest is whole, without a look at its lines: its last line has the hash
-    of all before it. MediumError where it is not."""
+    of all before it, which is returned. MediumError where it is not."""
     proof, lines, held = xxhash.xxh3_128(), 0, b""
     for piece in pieces:
         data = held + piece
@@ -178,24 +178,29 @@ def prove(pieces: Iterable[bytes], label: str) -> None:
     lines += held.count(b"\n", 0, start)
     try:
         closing = msgspec.json.decode(held[start:], type=_Line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         _bad(label, lines + 1, error)
     if closing.kind != "end" or proof.hexdigest() != closing.xxh3:
         _bad(label, lines + 1, "lines before it are missing or changed")
+    return closing.xxh3
 
 
 def entries_around_damage(
     lines: Iterable[bytes], label: str
 ) -> Iterator[ManifestEntry | MediumError]:
     """All entries whose lines can be understood, and why the others cannot; for rescue:
-    nothing proves these lines, only that each is one."""
+    nothing proves these lines, only that each is one. CallerError for a newer format."""
     for number, line in enumerate(lines, 1):
         try:
             fields = _decode(line)
             if fields.kind in ENTRY_KINDS:
                 yield _entry(fields)
-            elif fields.kind not in ("hsm-manifest", "end"):
+            elif fields.kind == "hsm-manifest":
+                parse_header(line, label)
+            elif fields.kind != "end":
                 raise ValueError(f"found kind {fields.kind!r}")
+        except MediumError as error:
+            yield error
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             yield MediumError(f"volume {label}: manifest line {number}: {error}")
 

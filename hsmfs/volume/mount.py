@@ -12,6 +12,7 @@ from hsmfs.errors import MediumError
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume import parse
 from hsmfs.volume.descriptor import TagId
+from hsmfs.volume.fixedplaces import fixed_places, fixed_sequences
 from hsmfs.volume.geometry import (
     ALIGN_SECTORS,
     ANCHOR_SECTOR,
@@ -85,15 +86,25 @@ class Mount:
         self._read = read
         self._total_sectors = total_sectors
         self._runs: OrderedDict[tuple[int, int], bytes] = OrderedDict()
-        descriptors = self._descriptors()
-        self.logical: Logical = parse.parse_logical(*descriptors[TagId.LOGICAL])
-        self.partition_sector, self.partition_sectors = parse.parse_partition(
-            descriptors[TagId.PARTITION][0]
-        )
+        self.descriptors: dict[int, tuple[bytes, str]] = {}
+        """Of the volume: each undamaged one with its place."""
+        self.logical, self.partition_sector, self.partition_sectors = self._places()
         self.copies = self._metadata_copies()
         """Main metadata and mirror: first sector and sectors of each."""
 
     # -- volume descriptors ------------------------------------------------------------
+
+    def _places(self) -> tuple[Logical, int, int]:
+        """As the descriptors say; where none is left, as they are on each volume of ours."""
+        try:
+            self.descriptors = self._descriptors()
+        except MediumError:
+            fixed = fixed_places(self._read, self._total_sectors)
+            if fixed is None:
+                raise
+            return fixed
+        logical = parse.parse_logical(*self.descriptors[TagId.LOGICAL])
+        return logical, *parse.parse_partition(self.descriptors[TagId.PARTITION][0])
 
     def sequences(self) -> list[tuple[int, int]]:
         """Main and reserve sequence of the first anchor that can be read."""
@@ -106,7 +117,8 @@ class Mount:
         """Each descriptor from the first sequence that has it undamaged."""
         found: dict[int, tuple[bytes, str]] = {}
         needed = {TagId.PARTITION, TagId.LOGICAL}
-        for start, sectors in self.sequences():
+        places = [*self.sequences(), *fixed_sequences(self._total_sectors)]
+        for start, sectors in dict.fromkeys(places):
             for sector in range(start, start + min(sectors, SEQUENCE_SECTORS_MAX)):
                 where = f"sector {sector}: volume descriptor"
                 try:

@@ -1,8 +1,9 @@
 """Names on a disc: OSTA compressed unicode (UDF 2.50 section 2.1.1).
 
 A name that UDF cannot hold (over 254 bytes of CS0, not UTF-8, ``.hsm`` at the
-top, a name that looks like one of ours) is shortened and ends in ``~`` and 16
-hex digits of its SHA-256, so that the two sorts can never be the same name.
+top, a name that looks like one of ours), or that Linux would shorten (over 254
+bytes of UTF-8), is shortened and ends in ``~`` and 16 hex digits of its SHA-256,
+so that the two sorts can never be the same name.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from hsmfs.volume.source import OWN_DIRECTORY
 
 CS0_BYTES_MAX: Final = 254
 """Characters of a file identifier, without the compression id."""
+UTF8_BYTES_MAX: Final = 254
+"""What Linux's udf driver shows of a name."""
 _OURS: Final = re.compile(rb"~[0-9a-f]{16}(\.[^.]{1,8})?\Z", re.DOTALL)
 _FORBIDDEN: Final = re.compile("[\x00\ufeff\ufffe/]")
 _SUFFIX_CHARS_MAX: Final = 9
 _MARK_CHARS: Final = 17
 _SHORT_BYTES_MAX: Final = 254 - 2 * (_MARK_CHARS + _SUFFIX_CHARS_MAX)
+_SHORT_UTF8_MAX: Final = UTF8_BYTES_MAX - _MARK_CHARS - _SUFFIX_CHARS_MAX
 
 
 def encode_cs0(text: str) -> bytes:
@@ -75,7 +79,7 @@ def disc_name(name: bytes, *, at_root: bool = False) -> str:
             return text
         return _shortened(text, name)
     text = name.decode("utf-8", "replace")
-    fits = len(encode_cs0(text)) - 1 <= CS0_BYTES_MAX
+    fits = len(name) <= UTF8_BYTES_MAX and len(encode_cs0(text)) - 1 <= CS0_BYTES_MAX
     if fits and not _OURS.search(name) and not _FORBIDDEN.search(text) and _is_utf8(name):
         return text
     return _shortened(_FORBIDDEN.sub("_", text.replace("\ufffd", "_")), name)
@@ -94,7 +98,7 @@ def _shortened(text: str, name: bytes) -> str:
     stem, dot, suffix = text.rpartition(".")
     if not stem or len(suffix) >= _SUFFIX_CHARS_MAX or not suffix or not suffix.isascii():
         stem, dot, suffix = text, "", ""
-    while len(encode_cs0(stem)) > _SHORT_BYTES_MAX:
+    while len(encode_cs0(stem)) > _SHORT_BYTES_MAX or len(stem.encode()) > _SHORT_UTF8_MAX:
         stem = stem[:-1]
     return f"{stem}~{hashlib.sha256(name).hexdigest()[:16]}{dot}{suffix}"
 

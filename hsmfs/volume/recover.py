@@ -13,17 +13,22 @@ end, with the label of the disc that is needed; the exit status is then 3.
 
 The discs' UDF file system is not needed: the manifest (docs/disc-format.md) is
 found by its first bytes, from the end of the disc, and says where files lie.
+Where lines of it are damaged, a later disc's repetition of it is taken, else the
+file is found by the UDF tree: it is restored, and named as unproved.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import binascii
+import calendar
 import gzip
 import hashlib
 import json
 import os
 import stat
+import struct
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -39,6 +44,14 @@ FEATURES = {"parts"}
 LINE_MAX = 64 << 20
 MANIFEST = ".hsm/manifest.jsonl"
 PREVIOUS = ".hsm/manifests/"
+OWN = b".hsm/"
+PARTITION, TAIL, CLUSTER = 288, 512, 32
+"""Sectors: where the partition starts, what is behind it, and how much a drive reads at once."""
+FILE_SET = b"\0\1\3\0"
+"""How the metadata mirror begins, which follows the manifest."""
+ENTRY_TAGS, NAME_TAG = (261, 266), 257
+DIRECTORY = 4
+TREE_NAMES_MAX = 10_000_000
 SHOWN_MAX = 50
 UNKNOWN = "?"
 PLAIN = ("ino", "mode", "uid", "gid", "mtime_ns", "atime_ns")
@@ -118,10 +131,8 @@ class Source:
         place = self.place
         raw = self._mounted_lines() if self.mounted else self._image_lines()
         lines = list(parsed(raw, self.notes.append))
-        if not lines:
-            raise Unusable(f"{place}: found no manifest of hsmfs")
-        if lines[0]["kind"] != "hsm-manifest":
-            self.notes.append("the manifest's first line is damaged: label and site are not known")
+        if not lines or lines[0]["kind"] != "hsm-manifest":
+            self.notes.append("the manifest's first line is damaged: site and pool are not known")
             lines.insert(0, {"kind": "hsm-manifest", "label": UNKNOWN})
         self.header = lines[0]
         form = self.header.get("format", 0)
@@ -131,7 +142,6 @@ class Source:
                 f"{place}: format {form} with features {sorted(unknown)} is newer than this script "
                 f"(format {FORMAT_MAX}); use the recover.py of a newer disc"
             )
-        self.label = str(self.header.get("label"))
         created_ns = self.header.get("created_ns")
         self.created_ns = created_ns if isinstance(created_ns, int) else 0
         self.lines = [line for line in lines[1:] if line["kind"] != "end"]
@@ -140,6 +150,30 @@ class Source:
                 f"manifest: found {len(self.lines)} lines, "
                 f"expected {self.header.get('entries')} and a closing one"
             )
+        self.damaged = bool(self.notes)
+        self.unlisted: list[Line] = []
+        """Of a damaged manifest: what only the UDF tree tells of."""
+        label = self._use_tree() if self.damaged else ""
+        if not self.lines and not self.unlisted:
+            raise Unusable(f"{place}: found no manifest of hsmfs and no tree of its UDF")
+        self.label = str(self.header["label"]) if self.header.get("entries") else label or UNKNOWN
+
+    def _use_tree(self) -> str:
+        """What the tree has besides the lines that are whole; the volume's label."""
+        names = mounted_names(self.place) if self.mounted else Tree(self._read, self.size).names()
+        listed = {disc_path(line): line for line in self.lines}
+        first: dict[Any, bytes] = {}
+        for path, identity, line in names:
+            known = listed.get(path)
+            if known is not None:
+                if known["kind"] == "file":
+                    first.setdefault(identity, bytes_of(known, "path"))
+            elif not path.startswith(OWN) and path != OWN[:-1]:
+                if line["kind"] == "file" and identity in first:
+                    line = {"kind": "link", "ino": 0, **coded("link_of", first[identity])}
+                first.setdefault(identity, path)
+                self.unlisted.append({**line, **coded("path", path), "unproved": True})
+        return "" if self.mounted else Tree(self._read, self.size).label
 
     def close(self) -> None:
         """No more is read from it."""
@@ -161,37 +195,53 @@ class Source:
             raise Unusable(f"{self.place}: {error}") from error
         start = self._find_manifest()
         if start is None:
-            raise Unusable(f"{self.place}: found no manifest of hsmfs in {self.size} bytes")
+            start = Tree(self._read, self.size).place_of(MANIFEST.encode())
+        if start is None:
+            self.notes.append(f"found no manifest of hsmfs in {self.size} bytes")
+            return
         rest = b""
-        for piece in self._pieces(start, self.size - start):
+        for at in range(start, self.size, CLUSTER * SECTOR):
+            piece, is_end = self._until_mirror(self._around_damage(at, CLUSTER * SECTOR))
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
-                yield line
+                line = line.lstrip(b"\0")
+                if line:
+                    yield line
                 if line.startswith(LAST):
                     return
-            if len(rest) > LINE_MAX or rest.startswith(b"\0"):
+            rest = rest.lstrip(b"\0")
+            if is_end or len(rest) > LINE_MAX:
                 return
+
+    @staticmethod
+    def _until_mirror(data: bytes) -> tuple[bytes, bool]:
+        for at in range(0, len(data), SECTOR):
+            if data.startswith(FILE_SET, at):
+                return data[:at], True
+        return data, False
 
     def _find_manifest(self) -> int | None:
         """From the end: it is the last of the files, and what follows is small."""
         stop = self.size - self.size % SECTOR
         while stop > 0:
             start = max(0, stop - STEP)
-            try:
-                data = self._read(start, stop - start)
-            except OSError:
-                data = b"".join(self._sector(at) for at in range(start, stop, SECTOR))
+            data = self._around_damage(start, stop - start)
             for at in reversed(range(0, len(data), SECTOR)):
                 if data.startswith(FIRST, at):
                     return start + at
             stop = start
         return None
 
-    def _sector(self, at: int) -> bytes:
+    def _around_damage(self, at: int, size: int) -> bytes:
+        """What can be read, by clusters and then by sectors; zeros for the rest."""
         try:
-            return self._read(at, SECTOR).ljust(SECTOR, b"\0")
+            return self._read(at, size).ljust(min(size, self.size - at), b"\0")
         except OSError:
-            return bytes(SECTOR)
+            if size <= SECTOR:
+                return bytes(size)
+        step = CLUSTER * SECTOR if size > CLUSTER * SECTOR else SECTOR
+        places = range(at, at + size, step)
+        return b"".join(self._around_damage(one, min(step, at + size - one)) for one in places)
 
     def _read(self, at: int, size: int) -> bytes:
         assert self.file is not None
@@ -215,13 +265,15 @@ class Source:
         if not self.mounted:
             yield from self._pieces(int(line["sector"]) * SECTOR, int(line["size"]))
             return
-        path = str(line.get("disc_path", line.get("path", "")))
-        with open(os.path.join(self.place, path), "rb") as file:
+        with open(os.path.join(os.fsencode(self.place), disc_path(line)), "rb") as file:
             while piece := file.read(STEP):
                 yield piece
 
     def proved(self, line: Line, out: BinaryIO | None = None) -> bytes:
-        """The bytes, written to ``out`` or returned; OSError where they are not those burned."""
+        """The bytes, written to ``out`` or returned; OSError where they are not those burned.
+
+        Nothing proves what only the tree tells of.
+        """
         digest, kept = hashlib.sha256(), []
         for piece in self.data(line):
             digest.update(piece)
@@ -229,8 +281,8 @@ class Source:
                 kept.append(piece)
             else:
                 out.write(piece)
-        if digest.hexdigest() != line["sha256"]:
-            raise OSError(f"SHA-256 is {digest.hexdigest()}, expected {line['sha256']}")
+        if digest.hexdigest() != line.get("sha256") and not line.get("unproved"):
+            raise OSError(f"SHA-256 is {digest.hexdigest()}, expected {line.get('sha256')}")
         return b"".join(kept)
 
     def previous(self) -> Iterator[tuple[str, list[Line]]]:
@@ -243,6 +295,185 @@ class Source:
                     yield str(lines[0]["label"]), [one for one in lines[1:] if one["kind"] != "end"]
                 except (OSError, EOFError, IndexError, KeyError) as error:
                     self.notes.append(f"{line.get('path')}: {error}")
+
+
+def coded(key: str, value: bytes) -> Line:
+    """A field as the manifest has it."""
+    try:
+        return {key: value.decode()}
+    except UnicodeDecodeError:
+        return {key + "_b64": base64.b64encode(value).decode()}
+
+
+def disc_path(line: Line) -> bytes:
+    """Where a file lies on the disc."""
+    found = line.get("disc_path")
+    return bytes_of(line, "path") if found is None else str(found).encode()
+
+
+Found = Iterator[tuple[bytes, Any, Line]]
+"""Path on the disc, what is the same for hard links, and a line without its path."""
+
+
+def mounted_names(place: str) -> Found:
+    """What is in a mounted disc."""
+    top = os.fsencode(place)
+    for folder, directories, files in os.walk(top):
+        for name in (*directories, *files):
+            path = os.path.join(folder, name)
+            facts = os.lstat(path)
+            is_directory = stat.S_ISDIR(facts.st_mode)
+            line: Line = {"kind": "dir"}
+            if not is_directory:
+                line.update(kind="file", size=facts.st_size)
+            line.update(ino=0, data_version=0, mode=facts.st_mode, uid=facts.st_uid)
+            line.update(gid=facts.st_gid, mtime_ns=facts.st_mtime_ns, atime_ns=facts.st_atime_ns)
+            yield os.path.relpath(path, top), facts.st_ino, line
+
+
+def time_of(field: bytes) -> int:
+    """A UDF time in nanoseconds; 0 where it is none."""
+    *when, hundreds, micros, rest = struct.unpack("<hBBBBBBBB", field[2:12])[:9]
+    try:
+        seconds = int(calendar.timegm((*when, 0, 0, 0)))
+    except (ValueError, OverflowError):
+        return 0
+    return seconds * 1_000_000_000 + int(hundreds * 10_000 + micros * 100 + rest) * 1000
+
+
+def text_of_cs0(data: bytes) -> str:
+    """A name of UDF."""
+    return data[1:].decode("latin-1" if data[:1] == b"\x08" else "utf-16-be", "replace")
+
+
+class Tree:
+    """The UDF tree of an image, from the fixed places of our discs; ECMA-167 part 4.
+
+    Metadata is there twice: each descriptor is taken from the copy whose CRC is right.
+    """
+
+    def __init__(self, read: Any, size: int) -> None:
+        self._read = read
+        self.copies: list[list[tuple[int, int]]] = []
+        """Runs of each copy of the metadata: first sector and sectors."""
+        for block in (0, size // SECTOR - TAIL - CLUSTER - PARTITION):
+            data = self._sector(PARTITION + block) if block >= 0 else b""
+            if self._is_whole(data, block, ENTRY_TAGS):
+                runs = [(PARTITION + at, length // SECTOR) for length, at in self._extents(data)]
+                self.copies.append(runs)
+        label = next(self._blocks(0, (256,)), bytes(240))
+        self.label = text_of_cs0(label[112 : 112 + label[239]])
+
+    def _sector(self, sector: int) -> bytes:
+        try:
+            data: bytes = self._read(sector * SECTOR, SECTOR)
+        except OSError:
+            return b""
+        return data if len(data) == SECTOR else b""
+
+    @staticmethod
+    def _is_whole(data: bytes, block: int, idents: tuple[int, ...]) -> bool:
+        if len(data) < 16:
+            return False
+        ident, crc, size, location = struct.unpack("<H6xHHI", data[:16])
+        whole = ident in idents and location == block and 16 + size <= len(data)
+        return whole and binascii.crc_hqx(data[16 : 16 + size], 0) == crc
+
+    def _copied(self, copy: list[tuple[int, int]], block: int) -> bytes:
+        for start, sectors in copy:
+            if block < sectors:
+                return self._sector(start + block)
+            block -= sectors
+        return b""
+
+    def _blocks(self, block: int, idents: tuple[int, ...]) -> Iterator[bytes]:
+        for copy in self.copies:
+            data = self._copied(copy, block)
+            if self._is_whole(data, block, idents):
+                yield data
+
+    @staticmethod
+    def _extents(entry: bytes) -> list[tuple[int, int]]:
+        """Bytes and block of each."""
+        start = 176 if entry[0] == ENTRY_TAGS[0] & 0xFF else 216
+        before, size = struct.unpack_from("<II", entry, start - 8)
+        step = 16 if entry[34] & 7 else 8
+        places = range(start + before, min(start + before + size, SECTOR - 7), step)
+        found = (struct.unpack_from("<II", entry, at) for at in places)
+        return [(length, block) for length, block in found if 0 < length < 1 << 30]
+
+    def place_of(self, wanted: bytes) -> int | None:
+        """Where a file begins, in bytes; None where it is not found."""
+        for path, _, line in self.names():
+            if path == wanted and line["kind"] == "file":
+                return int(line["sector"]) * SECTOR
+        return None
+
+    def names(self) -> Found:
+        """All files and directories; those that damage hides are not among them."""
+        file_set = next(self._blocks(0, (256,)), None)
+        stack = [(b"", struct.unpack_from("<I", file_set, 404)[0])] if file_set else []
+        seen, left = set(), TREE_NAMES_MAX
+        while stack:
+            above, block = stack.pop()
+            entry = next(self._blocks(block, ENTRY_TAGS), None)
+            if entry is None or block in seen:
+                continue
+            seen.add(block)
+            for name, child in sorted(self._children(entry).items()):
+                found, left = next(self._blocks(child, ENTRY_TAGS), None), left - 1
+                if found is None or left < 0:
+                    continue
+                path = above + name.encode("utf-8", "replace")
+                yield path, child, self._line(found)
+                if found[27] == DIRECTORY:
+                    stack.append((path + b"/", child))
+
+    def _children(self, entry: bytes) -> dict[str, int]:
+        """Names and blocks of a directory: what either copy has whole."""
+        found: dict[str, int] = {}
+        for size, first in self._extents(entry)[:1] if entry[27] == DIRECTORY else ():
+            for copy in self.copies:
+                blocks = range(first, first + min(-(-size // SECTOR), sum(n for _, n in copy)))
+                data = b"".join(self._copied(copy, one).ljust(SECTOR, b"\0") for one in blocks)
+                self._parse(data[:size], first, found)
+        return found
+
+    def _parse(self, data: bytes, first: int, found: dict[str, int]) -> None:
+        at = 0
+        while at + 38 <= len(data):
+            size = (38 + data[at + 19] + int.from_bytes(data[at + 36 : at + 38], "little") + 3) & ~3
+            block = first + at // SECTOR
+            if data[at : at + 2] != b"\1\1" or not self._is_whole(
+                data[at : at + size], block, (NAME_TAG,)
+            ):
+                at += 4
+                continue
+            end = at + size
+            start = at + 38 + int.from_bytes(data[at + 36 : at + 38], "little")
+            name = text_of_cs0(data[start : start + data[at + 19]])
+            if (
+                not data[at + 18] & 12
+                and plain(name.encode("utf-8", "replace"))
+                and "/" not in name
+            ):
+                found.setdefault(name, int.from_bytes(data[at + 24 : at + 28], "little"))
+            at = end
+
+    def _line(self, entry: bytes) -> Line:
+        uid, gid, rights = struct.unpack_from("<III", entry, 36)
+        flags = int.from_bytes(entry[34:36], "little")
+        mode = (rights & 7) | (rights >> 5 & 7) << 3 | (rights >> 10 & 7) << 6
+        mode |= (flags >> 6 & 1) << 11 | (flags >> 7 & 1) << 10 | (flags >> 8 & 1) << 9
+        times = 72 if entry[0] == ENTRY_TAGS[0] & 0xFF else 80
+        line: Line = {"kind": "dir", "ino": 0, "data_version": 0, "mode": mode, "uid": uid}
+        line.update(gid=gid, atime_ns=time_of(entry[times : times + 12]))
+        line.update(mtime_ns=time_of(entry[times + 12 : times + 24]))
+        if entry[27] != DIRECTORY:
+            block = next((block for _, block in self._extents(entry)), 0)
+            size = int.from_bytes(entry[56:64], "little")
+            line.update(kind="file", sector=PARTITION + block, size=size)
+        return line
 
 
 def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -268,11 +499,29 @@ class Recovery:
         self.elsewhere: dict[tuple[int, int, int], str] = {}
         """Volumes of parts that nobody gave us, by inode, version and part."""
         self.restored: set[bytes] = set()
+        self.unproved: set[bytes] = set()
+        """Those of them that only a UDF tree told of."""
         self.bytes = 0
-        for source in self.sources:
-            for line in source.lines:
-                self._take(source, line)
+        repeated = self._repeated()
+        for label in dict.fromkeys(source.label for source in self.sources):
+            copies = [source for source in self.sources if source.label == label]
+            for source in copies:
+                for line in source.lines:
+                    self._take(source, line)
+            for source in copies:
+                for line in (*repeated.get(label, ()), *source.unlisted) if source.damaged else ():
+                    self._take(source, line)
         self._miss_other_volumes()
+
+    def _repeated(self) -> dict[str, list[Line]]:
+        """Of the volumes whose manifest is damaged: what a later one repeats of it."""
+        wanted = {source.label for source in self.sources if source.damaged}
+        found: dict[str, list[Line]] = {}
+        for source in self.sources if wanted else ():
+            for label, lines in source.previous():
+                if label in wanted:
+                    found.setdefault(label, lines)
+        return found
 
     def _take(self, source: Source, line: Line) -> None:
         if line["kind"] == "own":
@@ -281,7 +530,7 @@ class Recovery:
         if not plain(path):
             source.notes.append(f"left out: {text_of(path)} is not a plain relative path")
             return
-        if line["kind"] == "file" and not line.get("void"):
+        if line["kind"] == "file" and not line.get("void") and not line.get("unproved"):
             key = (int(line["ino"]), int(line["data_version"]))
             self.copies.setdefault(key, []).append((source, line))
         self.entries.setdefault(path, (source, line))
@@ -318,6 +567,8 @@ class Recovery:
                 else:
                     self._restore_file(path, target, line)
                 self.restored.add(path)
+                if line.get("unproved"):
+                    self.unproved.add(path)
             except (OSError, KeyError, ValueError, OverflowError) as error:
                 self.missing[path] = reason(error)
         self._finish(into, later)
@@ -350,7 +601,8 @@ class Recovery:
         fd, part = tempfile.mkstemp(prefix=PART_PREFIX, dir=os.path.dirname(target))
         try:
             with open(fd, "wb") as out:
-                for place in self._parts(line):
+                is_unproved = line.get("unproved")
+                for place in [[self.entries[path]]] if is_unproved else self._parts(line):
                     self._write(place, out)
                 self.bytes += out.tell()
             dress(part, line)
@@ -472,6 +724,12 @@ def report(recovery: Recovery) -> int:
         for note in source.notes:
             print(f"  {note}")
     print(f"restored {len(recovery.restored)} entries, {recovery.bytes} bytes")
+    for path in sorted(recovery.unproved)[:SHOWN_MAX]:
+        print(
+            f"unproved: {text_of(path)}: only the disc's tree tells of it, look whether it is right"
+        )
+    if len(recovery.unproved) > SHOWN_MAX:
+        print(f"unproved: {len(recovery.unproved) - SHOWN_MAX} more")
     for path in sorted(recovery.missing)[:SHOWN_MAX]:
         print(f"missing: {text_of(path)}: {recovery.missing[path]}")
     if len(recovery.missing) > SHOWN_MAX:

@@ -12,18 +12,19 @@ from hsmfs.errors import MediumError
 from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
 from hsmfs.volume import parse
 from hsmfs.volume.descriptor import TAG_BYTES, TagId
-from hsmfs.volume.geometry import SEQUENCE_SECTORS
+from hsmfs.volume.geometry import INTEGRITY_SECTOR, RECOGNITION_SECTOR, SEQUENCE_SECTORS
 from hsmfs.volume.hashes import FileHashes
 from hsmfs.volume.manifest import FileResult
 from hsmfs.volume.manifestread import ManifestEntry
 from hsmfs.volume.mount import SEQUENCE_TAGS, Mount, Read, anchor_at, anchor_sectors, exactly
-from hsmfs.volume.reader import READ_SECTORS, VolumeReader, WalkEntry
+from hsmfs.volume.reader import READ_SECTORS, README_PATH, VolumeReader, WalkEntry
+from hsmfs.volume.sequence import recognition
 
 
 def verify_image(read: Read, total_sectors: int) -> Iterator[str]:
     """Every problem of a volume; reads all of it."""
-    yield from duplicate_problems(read, total_sectors)
     reader = VolumeReader(read, total_sectors)
+    yield from duplicate_problems(read, total_sectors)
     yield from tree_problems(reader)
     yield from hash_problems(reader)
 
@@ -32,8 +33,14 @@ def verify_image(read: Read, total_sectors: int) -> Iterator[str]:
 
 
 def duplicate_problems(read: Read, total_sectors: int) -> Iterator[str]:
-    """Anchors, descriptor sequences and metadata, each against its other copy."""
-    mount = Mount(read, total_sectors)
+    """Anchors, descriptor sequences and metadata, each against its other copy; and what other
+    readers need, recognition and integrity."""
+    yield from _structure_problems(read)
+    try:
+        mount = Mount(read, total_sectors)
+    except MediumError as error:
+        yield str(error)
+        return
     for sector in anchor_sectors(total_sectors):
         try:
             anchor_at(read, sector)
@@ -41,6 +48,21 @@ def duplicate_problems(read: Read, total_sectors: int) -> Iterator[str]:
             yield str(error)
     yield from _sequence_problems(read, mount)
     yield from _metadata_problems(read, mount)
+
+
+def _structure_problems(read: Read) -> Iterator[str]:
+    try:
+        if exactly(read, RECOGNITION_SECTOR, 3) != recognition():
+            yield f"sector {RECOGNITION_SECTOR}: volume recognition: found other bytes than UDF's"
+    except MediumError as error:
+        yield f"volume recognition: {error}"
+    places = ((INTEGRITY_SECTOR, TagId.INTEGRITY), (INTEGRITY_SECTOR + 1, TagId.TERMINATING))
+    for sector, ident in places:
+        try:
+            where = f"sector {sector}: logical volume integrity"
+            parse.tag_of(exactly(read, sector, 1), sector, {ident}, where)
+        except MediumError as error:
+            yield str(error)
 
 
 def _sequence_problems(read: Read, mount: Mount) -> Iterator[str]:
@@ -112,16 +134,29 @@ def _unreadable(read: Read, sector: int, what: str) -> Iterator[str]:
 def tree_problems(reader: VolumeReader) -> Iterator[str]:
     """What the manifest and the directories do not say alike, and void files."""
     tree: dict[str, WalkEntry] = {}
-    try:
-        for found in reader.walk():
+    is_whole = True
+    for found in reader.walk_around_damage():
+        if isinstance(found, MediumError):
+            is_whole = False
+            yield f"directories: {found}"
+        else:
             tree[found.path] = found
-    except MediumError as error:
-        yield f"directories: {error}"
-    for entry in reader.manifest_until_damage():
+    listed: set[str] = set()
+    for entry in reader.manifest_or_rest():
         if isinstance(entry, MediumError):
             yield str(entry)
-        else:
+            continue
+        listed.add(entry.disc_path)
+        if is_whole or entry.disc_path in tree or entry.result is None:
             yield from _entry_problems(entry, tree)
+    try:
+        for _ in reader.stream_file(README_PATH):
+            pass
+    except (MediumError, OSError) as error:
+        yield f"{README_PATH}: {error}"
+    for one in reader.unlisted(listed):
+        if not isinstance(one, MediumError) and not one.is_directory:
+            yield f"{one.path}: is in a directory, but the manifest has no line that proves it"
 
 
 def _entry_problems(entry: ManifestEntry, tree: dict[str, WalkEntry]) -> Iterator[str]:
@@ -150,7 +185,7 @@ def _sector(result: FileResult) -> int:
 
 def hash_problems(reader: VolumeReader) -> Iterator[str]:
     """Files whose bytes are not those of the manifest; reads all data."""
-    for entry in reader.manifest_until_damage():
+    for entry in reader.manifest_or_rest():
         if isinstance(entry, MediumError) or entry.result is None or entry.result.void:
             continue
         hashes = FileHashes()

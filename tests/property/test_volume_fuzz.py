@@ -22,6 +22,7 @@ from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume import recover
 from hsmfs.volume.reader import VolumeReader
 from hsmfs.volume.source import FileSource
+from hsmfs.volume.verify import verify_image
 
 FUZZ_S = float(os.environ.get("HSMFS_FUZZ_S", "6"))
 READS_MAX = 50_000
@@ -116,6 +117,19 @@ def use(data: bytes) -> None:
             reader.read_file(entry.path)
     for _ in reader.manifest_until_damage():
         pass
+    with contextlib.suppress(HsmError):
+        assert reader.header_or_rest()[0].label is not None
+    listed = set()
+    with contextlib.suppress(HsmError):
+        for one in reader.manifest_or_rest():
+            listed.add(getattr(one, "disc_path", ""))
+    for _ in reader.unlisted(listed):
+        pass
+    reads, disc.reads = disc.reads, 0
+    with contextlib.suppress(HsmError):
+        for _ in verify_image(disc.read, len(data) // SECTOR_BYTES):
+            pass
+    disc.reads += reads
 
 
 def test_no_image_breaks_the_reader(image: bytes) -> None:
@@ -147,6 +161,8 @@ def test_no_image_breaks_recover(image: bytes, tmp_path: Path) -> None:
                 (b"", b"-1", b"99999999999999999999", b"null", b"{", b"\xff", b'"', b"[[", b"..")
             )
         path = tmp_path / "volume.img"
+        if tried % 2:  # the tree is used where the manifest is damaged, and is damaged too
+            data = bytearray(mutated(bytes(data), chance))
         path.write_bytes(data)
         out = tmp_path / str(tried)
         try:

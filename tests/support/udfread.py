@@ -46,10 +46,26 @@ class Disc:
         return bytes(self._lib.udfread_get_volume_id(self._udf))
 
     def files(self) -> dict[bytes, bytes]:
-        root = ctypes.c_void_p(self._lib.udfread_opendir(self._udf, b"/"))
-        return dict(self._below(root, b""))
+        """What each holds, by path."""
+        return {path: b"".join(pieces) for path, pieces in self._all()}
 
-    def _below(self, directory: ctypes.c_void_p, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each, by path in hex."""
+        found = {}
+        for path, pieces in self._all():
+            hashed = hashlib.sha256()
+            for piece in pieces:
+                hashed.update(piece)
+            found[path.hex()] = hashed.hexdigest()
+        return found
+
+    def _all(self) -> Iterator[tuple[bytes, Iterator[bytes]]]:
+        root = ctypes.c_void_p(self._lib.udfread_opendir(self._udf, b"/"))
+        return self._below(root, b"")
+
+    def _below(
+        self, directory: ctypes.c_void_p, prefix: bytes
+    ) -> Iterator[tuple[bytes, Iterator[bytes]]]:
         entry = Dirent()
         names = []
         while self._lib.udfread_readdir(directory, ctypes.byref(entry)):
@@ -64,16 +80,13 @@ class Disc:
             yield from self._below(below, prefix + name + b"/")
         self._lib.udfread_closedir(directory)
 
-    def _content(self, directory: ctypes.c_void_p, name: bytes) -> bytes:
+    def _content(self, directory: ctypes.c_void_p, name: bytes) -> Iterator[bytes]:
         file = ctypes.c_void_p(self._lib.udfread_file_openat(directory, name))
         buffer = ctypes.create_string_buffer(PIECE_BYTES)
-        parts = []
         while (got := self._lib.udfread_file_read(file, buffer, len(buffer))) > 0:
-            parts.append(buffer.raw[:got])
+            yield buffer.raw[:got]
         self._lib.udfread_file_close(file)
-        return b"".join(parts)
 
 
 if __name__ == "__main__":
-    disc = Disc(Path(sys.argv[1]))
-    json.dump({p.hex(): hashlib.sha256(d).hexdigest() for p, d in disc.files().items()}, sys.stdout)
+    json.dump(Disc(Path(sys.argv[1])).digests(), sys.stdout)

@@ -13,6 +13,8 @@ import msgspec
 from hsmfs.config import Config
 from hsmfs.configload import load
 from hsmfs.daemon.namespaceset import SetHeader, SetLine
+from hsmfs.namespace.view import NamespaceView
+from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.sandbox import CONFIG_TEXT
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.imagefile import write_stream
@@ -79,3 +81,13 @@ def stopped_system(root: Path) -> Config:
         )
     )
     return load(root / "hsmfs.toml")
+
+
+def paths_of(config: Config) -> dict[bytes, int]:
+    """Paths of a namespace with their inodes."""
+    store = LmdbStore(Path(config.namespace.path), config.namespace.map_bytes, read_only=True)
+    try:
+        with store.snapshot() as reader:
+            return {path: one.ino for path, one in NamespaceView(reader).walk(1, b"")}
+    finally:
+        store.close()

@@ -6,12 +6,14 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -193,14 +195,46 @@ def test_damage_is_taken_from_the_other_copy(library: Library, images: list[Path
     assert_restored(library, FIRST[:3])
 
 
-def test_a_damaged_line_costs_that_file_alone(library: Library, images: list[Path]) -> None:
+def test_a_file_of_a_damaged_line_is_found_by_the_tree(
+    library: Library, images: list[Path]
+) -> None:
     data = images[0].read_bytes()
-    at = data.rindex(b'"kind":"file","path":"empty"')
-    images[0].write_bytes(data[:at] + b"\xff" + data[at + 1 :])
-    code, said = run(library, images[:1])
+    at = data.rindex('"kind":"file","path":"病历/影像 1.dcm"'.encode())
+    hurt = library.root / "HSM1-hurt.img"
+    hurt.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    code, said = run(library, [hurt])
     assert code == 3
     assert "is damaged and left out" in said
-    assert_restored(library, [one for one in FIRST if one.path != b"empty"])
+    assert "unproved: 病历/影像 1.dcm: only the disc's tree tells of it" in said
+    lost = {"xattrs": {}, "mtime_ns": (T0 + 11) // 1000 * 1000}
+    plain = [msgspec.structs.replace(one, **lost) if one.ino == 11 else one for one in FIRST]
+    assert_restored(library, plain)
+
+
+def test_a_damaged_line_is_made_up_for(library: Library, images: list[Path]) -> None:
+    """By another copy, or by the repetition on a later disc: proved, with all attributes."""
+    data = images[0].read_bytes()
+    at = data.rindex('"kind":"file","path":"病历/影像 1.dcm"'.encode())
+    hurt = library.root / "HSM1-hurt.img"
+    hurt.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    for other in (images[0], images[2]):
+        code, said = run(library, [hurt, other])
+        assert code == 3
+        assert "unproved" not in said
+        assert_restored(library, FIRST)
+        shutil.rmtree(library.root / "out")
+
+
+def test_a_mounted_disc_with_a_damaged_line(library: Library, images: list[Path]) -> None:
+    extract(library, images[1], "--into", library.root / "disc")
+    own = library.root / "disc" / ".hsm"
+    own.mkdir()
+    manifest = reader_of(images[1]).read_file(".hsm/manifest.jsonl")
+    (own / "manifest.jsonl").write_bytes(manifest.replace(b'"lost/one"', b'"lost\xff/one"'))
+    code, said = run(library, [library.root / "disc"])
+    assert code == 3, said
+    assert "unproved: lost/one: " in said
+    assert_restored(library, SECOND)
 
 
 def test_a_damaged_first_line_costs_label_and_site_alone(

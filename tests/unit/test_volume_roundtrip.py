@@ -7,12 +7,11 @@ import io
 import json
 import os
 import random
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import xxhash
+from support.sevenzip import needs_7z, seven_zip
 
 from hsmfs.errors import CallerError
 from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
@@ -42,8 +41,6 @@ AWKWARD = (
     b"newline\nname",
     "e\u0301 decomposed".encode(),
 )
-SEVEN_ZIP_MAY_SAY = ("headers error", "data after the end", "there are some data")
-needs_7z = pytest.mark.skipif(shutil.which("7z") is None, reason="7z is not installed")
 
 
 def content(entry: FileSource) -> bytes:
@@ -188,21 +185,6 @@ def test_manifest_is_plain_json_lines_and_readme_is_in_two_languages(volume: Vol
     assert last["kind"] == "end" and last["entries"] == len(lines) - 2
     text = reader.read_file("/.hsm/README.txt").decode()
     assert "HSM000001" in text and "No other software is needed" in text and "光盘" in text
-
-
-def seven_zip(*arguments: str | Path) -> str:
-    """Its output, if it complains of nothing but what is expected of it."""
-    done = subprocess.run(["7z", *map(str, arguments)], capture_output=True, timeout=60)
-    output = (done.stdout + done.stderr).decode("utf-8", "replace")
-    bad = [
-        line
-        for line in output.lower().splitlines()
-        if ("error" in line or "warning" in line or "data after" in line)
-        and not any(text in line for text in SEVEN_ZIP_MAY_SAY)
-        and line.strip() not in ("errors:", "warnings:", "errors: 1", "warnings: 1")
-    ]
-    assert not bad and done.returncode in (0, 1, 2), output
-    return output
 
 
 @needs_7z

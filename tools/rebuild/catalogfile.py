@@ -72,7 +72,9 @@ class CatalogFile:
         highest, known = 0, set[str]()
         for volume in found:
             highest = max(highest, _number(volume.label))
-            items.append(record_item(self._volume(volume.header, volume.sectors, volume.barcodes)))
+            record = self._volume(volume.header, volume.sectors, volume.barcodes)
+            record.note = volume.note or record.note
+            items.append(record_item(record))
             for barcode in volume.barcodes:
                 known.add(barcode)
                 items.append(record_item(shelf.place(_disc(barcode, volume, library))))

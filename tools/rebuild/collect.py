@@ -18,14 +18,16 @@ import xxhash
 from hsmfs.daemon.catalogrecords import ExtentRecord
 from hsmfs.daemon.namespaceset import FORMAT, SetHeader, SetLine
 from hsmfs.daemon.ownfiles import MANIFEST_SUFFIX, MANIFESTS_DIRECTORY, NAMESPACE_NAME
-from hsmfs.errors import HsmError, MediumError
+from hsmfs.errors import CallerError, HsmError, MediumError
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
 from hsmfs.tools.rebuild.images import FoundVolume, opened
+from hsmfs.tools.rebuild.namespacefile import INODES_SKIPPED
 from hsmfs.tools.rebuild.recording import NotTaken
 from hsmfs.tools.rebuild.scratch import Full, Known, Scratch
-from hsmfs.types import FileVersion
+from hsmfs.tools.rebuild.unlisted import Unlisted, own_files
+from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
-from hsmfs.volume.reader import LINE_BYTES_MAX, VolumeReader
+from hsmfs.volume.reader import LINE_BYTES_MAX
 from hsmfs.volume.source import FileSource, VolumeHeader
 
 UNPACKED_BYTES_MAX: Final = 64 << 30
@@ -46,6 +48,8 @@ class Collected:
     sets: list[SetHeader] = field(default_factory=list)
     highest_ino: int = 0
     void_files: int = 0
+    unproved: dict[tuple[str, FileVersion], str] = field(default_factory=dict)
+    """Files that only the UDF tree of a volume told of: label, version, path on the disc."""
 
     def full(self) -> Full | None:
         """The newest full set."""
@@ -65,7 +69,8 @@ class Collected:
 
 class Collector:
     """Reads the volumes given, in any order. A manifest is taken from the first copy that has
-    it whole; where none has, from another volume that repeats it; else line by line."""
+    it whole; where none has, from another volume that repeats it; else line by line, and what
+    no line tells of by the UDF tree."""
 
     def __init__(
         self, scratch: Scratch, catalog: CatalogFile, given: Mapping[str, FoundVolume]
@@ -78,44 +83,103 @@ class Collector:
         """Of the given ones, those whose manifest is still to be found."""
 
     def run(self) -> None:
-        """All of the volumes' manifests and own files."""
+        """All of the volumes' manifests and own files. CallerError where two copies of one
+        volume are whole and differ."""
         whole = [found for found in self._given.values() if self._is_whole(found)]
         self._wanted = dict(self._given)
         for found in whole:
             del self._wanted[found.label]
         for found in whole:
-            self._volume(found, VolumeReader.manifest)
+            with self._damage_noted(f"volume {found.label}"), opened(found.images[0]) as reader:
+                self._entries(found.header, reader.manifest(), found)
+        damaged = []
         for found in list(self._wanted.values()):
-            self._volume(found, self._around_damage)
+            if found.label in self._wanted:
+                with self._damage_noted(f"volume {found.label}"):
+                    damaged.append((found, self._around_damage(found)))
+        self._by_tree([(found, listed) for found, listed in damaged if found.label in self._wanted])
 
     def _is_whole(self, found: FoundVolume) -> bool:
-        damaged = []
+        damaged, proofs = [], {}
         for image in found.images:
             try:
                 with opened(image) as reader:
-                    reader.prove_manifest()
+                    proofs[reader.prove_manifest()] = image
             except (HsmError, OSError) as error:
                 damaged.append(image)
                 self.result.notes.append(f"{image}: {error}")
+        if len(proofs) > 1:
+            one, other, *_ = proofs.values()
+            raise CallerError(
+                f"{one} and {other}: found two different manifests of volume {found.label}, both "
+                "whole, expected copies of one; give one of them only (see hsm volume dump)"
+            )
         return found.sort_out(damaged)
 
-    def _volume(
-        self, found: FoundVolume, entries: Callable[[VolumeReader], Iterator[ManifestEntry]]
-    ) -> None:
-        with self._damage_noted(f"volume {found.label}"), opened(found.images[0]) as reader:
-            self._entries(found.header, entries(reader), found)
-
-    def _around_damage(self, reader: VolumeReader) -> Iterator[ManifestEntry]:
+    def _around_damage(self, found: FoundVolume) -> set[str]:
+        """What the lines of all copies tell that can be understood; paths on the disc."""
+        seen: set[tuple[str, bytes]] = set()
+        listed: set[str] = set()
         bad = 0
-        for one in reader.manifest_around_damage():
-            if isinstance(one, MediumError):
-                bad += 1
-            else:
-                yield one
+        for image in found.images:
+            with self._damage_noted(str(image)), opened(image) as reader:
+                for one in reader.manifest_around_damage():
+                    if isinstance(one, MediumError):
+                        bad += 1
+                    elif (one.source.kind, one.source.path) not in seen:
+                        seen.add((one.source.kind, one.source.path))
+                        listed.add(one.disc_path)
+                        self._entries(found.header, [one], found)
+        with self._damage_noted(f"volume {found.label}: own files"):
+            for source in own_files(found, listed):
+                self._own(found, ManifestEntry(source, None, ""))
         self.result.notes.append(
-            f"volume {reader.label}: {bad} pieces of the manifest cannot be understood; files that "
-            "only they tell of are not taken in: hsm volume extract copies them by the UDF tree"
+            f"volume {found.label}: {bad} pieces of the manifest cannot be understood; what only "
+            "they told of is looked for in the UDF tree"
         )
+        return listed
+
+    def _by_tree(self, damaged: list[tuple[FoundVolume, set[str]]]) -> None:
+        if not damaged:
+            return
+        self.scratch.flush()
+        taken = Unlisted(
+            self.scratch,
+            self.catalog,
+            self._damage_noted,
+            self.result.highest_ino,
+            self.result.is_complete(),
+            self.result.unproved,
+        )
+        for found, listed in damaged:
+            before = len(taken.unproved), taken.unknown
+            with self._damage_noted(f"volume {found.label}: UDF tree"):
+                taken.take(found, listed, self._until(found.header))
+            self._tell(found, len(taken.unproved) - before[0], taken.unknown - before[1])
+            self.scratch.flush()
+        if taken.new:
+            self.result.highest_ino = taken.highest_ino + INODES_SKIPPED + taken.new
+
+    def _until(self, header: VolumeHeader) -> int:
+        """How far the sets reach that are not newer than a volume; a time may be cut to
+        microseconds."""
+        last_ns = header.created_ns + 999
+        return max((one.until for one in self.result.sets if one.time_ns <= last_ns), default=-1)
+
+    def _tell(self, found: FoundVolume, taken: int, unknown: int) -> None:
+        if taken:
+            found.note = f"{taken} files were taken in by the UDF tree: no manifest proves them"
+            self.result.notes.append(f"volume {found.label}: {found.note}")
+        if unknown:
+            self.result.notes.append(
+                f"volume {found.label}: {unknown} files of the UDF tree are no file's newest "
+                "version and were left out: hsm volume extract copies them"
+            )
+        if found.is_guessed:
+            self.result.notes.append(
+                f"volume {found.label}: the manifest's first line is damaged: taken are pool "
+                f"{found.header.pool!r} and {found.header.copies} copies"
+            )
 
     @contextmanager
     def _damage_noted(self, where: str) -> Iterator[None]:
@@ -173,8 +237,8 @@ class Collector:
         previous = name.removesuffix(MANIFEST_SUFFIX)
         if path == NAMESPACE_NAME:
             self._proved(found, entry, self._set)
-        elif directory == MANIFESTS_DIRECTORY and previous != name and self._is_wanted(previous):
-            self._proved(found, entry, partial(self._previous, previous))
+        elif directory == MANIFESTS_DIRECTORY and self._is_of_use(previous, name, found):
+            self._proved(found, entry, partial(self._previous, previous, found))
 
     def _proved(
         self, found: FoundVolume, entry: ManifestEntry, use: Callable[[Iterator[bytes]], None]
@@ -183,23 +247,40 @@ class Collector:
         path = f"/.hsm/{os.fsdecode(entry.source.path)}"
         for image in found.images:
             with self._damage_noted(f"{image}: {path}"), opened(image) as reader:
+                if entry.result is None:
+                    for _ in _lines(reader.stream_file(path)):
+                        pass  # gzip's own CRC is at its end
+                    use(_lines(reader.stream_file(path)))
+                    return
+                place = entry.result.offset_bytes // SECTOR_BYTES, entry.result.size
                 proof = xxhash.xxh3_128()
-                for piece in reader.stream_file(path):
+                for piece in reader.extent(*place):
                     proof.update(piece)
-                if entry.result is None or proof.hexdigest() != entry.result.xxh3_128:
+                if proof.hexdigest() != entry.result.xxh3_128:
                     raise MediumError("found other bytes than the manifest tells of")
-                use(_lines(reader.stream_file(path)))
+                use(_lines(reader.extent(*place)))
                 return
+
+    def _is_of_use(self, label: str, name: str, by: FoundVolume) -> bool:
+        return label != name and (self._is_wanted(label) or not by.header.pool)
 
     def _is_wanted(self, label: str) -> bool:
         if label in self._given:
             return label in self._wanted
         return label not in self.result.missing
 
-    def _previous(self, label: str, lines: Iterator[bytes]) -> None:
+    def _previous(self, label: str, by: FoundVolume, lines: Iterator[bytes]) -> None:
+        """The manifest of an earlier volume of the same pool."""
         first = next(lines, b"")
         header = parse_header(first, label)[0]
+        if not by.header.pool:
+            known = {"site": header.site, "pool": header.pool, "copies": header.copies}
+            by.header = msgspec.structs.replace(by.header, **known)
+        if not self._is_wanted(label):
+            return
         found = self._wanted.pop(label, None)
+        if found is not None and found.is_guessed:
+            found.take_header(header)
         if found is None:
             self.result.missing[label] = header
         self._entries(header, entries_of(chain([first], lines), label), found)

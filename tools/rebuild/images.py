@@ -12,7 +12,6 @@ from typing import Final
 from hsmfs.errors import CallerError, HsmError, MediumError
 from hsmfs.tools.rebuild.recording import Read, replay
 from hsmfs.types import SECTOR_BYTES
-from hsmfs.volume.manifest import MANIFEST_PATH
 from hsmfs.volume.reader import VolumeReader
 from hsmfs.volume.source import VolumeHeader
 
@@ -34,6 +33,10 @@ class FoundVolume:
     barcodes: list[str] = field(default_factory=list)
     damaged: set[str] = field(default_factory=set)
     """Barcodes of copies whose manifest is damaged, where another one's is whole."""
+    note: str = ""
+    """For the catalog."""
+    is_guessed: bool = False
+    """The manifest's first line is damaged: the header is what the volume descriptors say."""
 
     @property
     def label(self) -> str:
@@ -44,6 +47,18 @@ class FoundVolume:
         """Those that count. What was read in a drive does not: it has no barcode, so nobody
         knows which disc it was until it is identified in the library."""
         return max(1, len(self.barcodes) - len(self.damaged)) if self.barcodes else 0
+
+    def take_header(self, header: VolumeHeader) -> None:
+        """The whole one, of another copy or as a later volume repeats it."""
+        self.header, self.is_guessed = header, False
+
+    def is_copy_of(self, other: FoundVolume) -> bool:
+        """Whether all that is known of both is the same."""
+        mine, theirs = self.header, other.header
+        if self.is_guessed or other.is_guessed:
+            same_time = mine.created_ns // 1000 == theirs.created_ns // 1000
+            return same_time and self.sectors == other.sectors
+        return mine == theirs and self.manifest_bytes == other.manifest_bytes
 
     def sort_out(self, damaged: list[Path]) -> bool:
         """Whole copies are tried first from now on; whether there is one."""
@@ -113,7 +128,7 @@ def find(
             left_out.append((str(image), str(error)))
             continue
         known = volumes.setdefault(found.label, found)
-        if (known.header, known.manifest_bytes) != (found.header, found.manifest_bytes):
+        if not known.is_copy_of(found):
             raise CallerError(
                 f"{image} and {known.images[0]}: found two different volumes of label "
                 f"{found.label}, expected copies of one; give one of them only (see hsm volume "
@@ -121,6 +136,9 @@ def find(
             )
         if known is not found:
             known.images.append(image)
+            if known.is_guessed and not found.is_guessed:
+                known.take_header(found.header)
+                known.manifest_bytes = found.manifest_bytes
         if not image.is_block_device() and image.stem not in known.barcodes:
             known.barcodes.append(image.stem)
     return volumes, left_out
@@ -128,10 +146,11 @@ def find(
 
 def _open(image: Path, site: str) -> FoundVolume:
     with opened(image) as reader:
-        header = reader.header
-        if header.site != site:
+        header, why_not = reader.header_or_rest()
+        if header.site != (site if why_not is None else site[: len(header.site)]):
             raise CallerError(
                 f"found a disc of site {header.site!r}, expected {site!r} (site.id of the "
                 "configuration)"
             )
-        return FoundVolume(header, [image], reader.size(MANIFEST_PATH), reader.total_sectors)
+        sectors, length = reader.total_sectors, reader.manifest_bytes
+        return FoundVolume(header, [image], length, sectors, is_guessed=why_not is not None)

@@ -125,6 +125,17 @@ class Scratch:
         for ino, group in groupby(items, key=lambda item: item[0][1:9]):
             yield _said(_U64.unpack(ino)[0], group)
 
+    def lines_until(self, table: bytes, until: int) -> Iterator[tuple[int, SetLine]]:
+        """Each inode as it was when a set was burned that reached so far, ascending."""
+        items = self._file.scan(table, bytes([table[0] + 1]))
+        for ino, group in groupby(items, key=lambda item: item[0][1:9]):
+            newest = None
+            for key, value in group:
+                if key[9:10] == b"n" and _U64.unpack_from(key, 10)[0] <= until:
+                    newest = value
+            if newest is not None:
+                yield _U64.unpack(ino)[0], _decode_line(newest)
+
     def close(self) -> None:
         """Remove all of it."""
         self._file.close()

@@ -41,6 +41,8 @@ class Outcome:
     bytes: int = 0
     older: int = 0
     """Of ``files`` those whose newest version is on no disc that was given."""
+    unproved: int = 0
+    """Of ``files`` those that only a UDF tree told of."""
     waiting: Counter[str] = field(default_factory=Counter)
     """Files that wait for a volume, by label."""
     lost: int = 0
@@ -71,6 +73,7 @@ class TreeBuilder:
         """Discs of each volume; none of one that was not given."""
         self.full, self.complete = collected.full(), collected.is_complete()
         self.now_ns = now_ns
+        self.unproved = collected.unproved
         self.outcome = Outcome()
         self._dropped: list[tuple[str, FileVersion, ExtentRecord]] = []
         self.directories = Directories.gather(scratch, self.full, self.complete, namespace.number)
@@ -193,7 +196,7 @@ class TreeBuilder:
             self._lost(places, "was not on any disc yet when its change was burned")
             return
         version = chosen[-1][0]
-        same = [one for one in chosen if one[0] == version]
+        same = self._proved(ino, [one for one in chosen if one[0] == version])
         known = _line_of(said, version)
         record = self._record(ino, line if version == newest else None, known, line)
         record.size, record.data_version = size_of(same[0][2]), version
@@ -203,6 +206,7 @@ class TreeBuilder:
         labels = b" ".join(sorted(label.encode() for _, label, _ in same))
         xattrs = _xattrs(line, known) | {schema.VOLUMES_XATTR: labels}
         self._settle(record, places, newest, self._waits_for(same))
+        self._tell_unproved(record, places, same)
         self.namespace.inode(record, places, xattrs)
         if given and version < newest:
             self._drop_newer(ino, versions, version)
@@ -239,6 +243,26 @@ class TreeBuilder:
             self.outcome.older += 1
             why = f"version {record.data_version} is there, {newest} is on no disc that was given"
             self.outcome.tell("older", self._path(places[0]), why)
+
+    def _proved(self, ino: int, same: list[Version]) -> list[Version]:
+        """Of one version's places: what nothing proves counts only if it is the same as what
+        another volume's manifest proves, or if it is all there is."""
+        proved = {e.xxh3_128 for v, label, e in same if not self._is_unproved(ino, v, label)}
+        if not proved:
+            return same
+        for version, label, extent in same:
+            if extent.xxh3_128 not in proved:
+                self._dropped.append((label, FileVersion(ino, version), extent))
+        return [one for one in same if one[2].xxh3_128 in proved]
+
+    def _is_unproved(self, ino: int, version: int, label: str) -> bool:
+        return (label, FileVersion(ino, version)) in self.unproved
+
+    def _tell_unproved(self, record: InodeRecord, places: list[Place], same: list[Version]) -> None:
+        if record.copies and all(self._is_unproved(record.ino, v, label) for v, label, _ in same):
+            self.outcome.unproved += 1
+            why = f"no manifest proves it; taken by the UDF tree of volume {same[0][1]}"
+            self.outcome.tell("unproved", self._path(places[0]), why)
 
     def _drop_newer(self, ino: int, versions: list[Version], version: int) -> None:
         """Numbers of versions go on from the older one: the newer must not be taken for them."""

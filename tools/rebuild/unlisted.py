@@ -1,0 +1,190 @@
+"""Files of damaged manifests that only the discs' UDF trees tell of.
+
+The namespace's sets as of the burn tell which inode each is: the one that had this path, size and
+time. Where no set does and sets are missing, it becomes a new inode. Its hashes are those of
+the bytes that are there now: nothing proves that these are the bytes that were burned.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Final
+
+from hsmfs.daemon.catalogrecords import ExtentRecord
+from hsmfs.daemon.namespaceset import SetLine
+from hsmfs.errors import HsmError, MediumError
+from hsmfs.tools.rebuild.catalogfile import CatalogFile
+from hsmfs.tools.rebuild.images import FoundVolume, opened
+from hsmfs.tools.rebuild.namespacefile import INODES_SKIPPED
+from hsmfs.tools.rebuild.scratch import DIRECTORIES, OTHERS, Known, Scratch
+from hsmfs.types import ROOT_INODE, SECTOR_BYTES, FileVersion
+from hsmfs.volume.hashes import FileHashes
+from hsmfs.volume.manifest import FileResult
+from hsmfs.volume.names import disc_path
+from hsmfs.volume.reader import VolumeReader, WalkEntry
+from hsmfs.volume.source import OWN_DIRECTORY, FileSource
+
+DEPTH_MAX: Final = 4096
+"""Of a directory; more is a loop."""
+_OWN: Final = OWN_DIRECTORY.decode() + "/"
+Noted = Callable[[str], AbstractContextManager[None]]
+
+
+def own_files(found: FoundVolume, listed: Collection[str]) -> Iterator[FileSource]:
+    """The volume's own files that no line tells of; gzip's CRC proves them."""
+    for entry in _entries(found, listed):
+        if entry.path.startswith(_OWN) and not entry.is_directory:
+            path = entry.path.removeprefix(_OWN).encode()
+            yield FileSource(path=path, ino=0, kind="own", size=entry.size)
+
+
+def _entries(found: FoundVolume, listed: Collection[str]) -> Iterator[WalkEntry]:
+    """Of all copies, each path once."""
+    seen = set(listed)
+    for image in found.images:
+        with opened(image) as reader:
+            for one in reader.unlisted(seen):
+                if not isinstance(one, MediumError):
+                    seen.add(one.path)
+                    yield one
+
+
+@dataclass(slots=True)
+class Unlisted:
+    """Takes them in; the scratch store has all sets by then."""
+
+    scratch: Scratch
+    catalog: CatalogFile
+    noted: Noted
+    highest_ino: int
+    is_complete: bool
+    """Whether the sets know every inode."""
+    unproved: dict[tuple[str, FileVersion], str] = field(default_factory=dict)
+    """What was taken in, with its path on the disc."""
+    unknown: int = 0
+    """Files that are no inode's: left out, for the sets know all that there are."""
+    new: int = 0
+
+    def take(self, found: FoundVolume, listed: Collection[str], until: int) -> None:
+        """A volume's; ``until`` is how far the newest set reaches that is not newer."""
+        tree = {e.path: e for e in _entries(found, listed) if not e.path.startswith(_OWN)}
+        tree.pop(OWN_DIRECTORY.decode(), None)
+        blocks: dict[int, str] = {}
+        files = {path: entry for path, entry in tree.items() if not entry.is_directory}
+        for ino, path, line in self._matches(files, until):
+            blocks.setdefault(files[path].block, path)
+            self._file(found, files[path], line, ino, line.data_version)
+        for path, entry in files.items():
+            if entry.block in blocks and self.is_complete:
+                continue
+            if self.is_complete:
+                self.unknown += 1
+            elif entry.block not in blocks:
+                blocks[entry.block] = path
+                self._file(found, entry, None, self._new_ino(), 1)
+        if not self.is_complete:
+            self._directories(found, tree)
+
+    def _new_ino(self) -> int:
+        """A number that no disc has used."""
+        self.new += 1
+        return self.highest_ino + INODES_SKIPPED + self.new
+
+    # -- which inode -----------------------------------------------------------------------
+
+    def _matches(
+        self, files: dict[str, WalkEntry], until: int
+    ) -> Iterator[tuple[int, str, SetLine]]:
+        """Inodes that were at one of these paths, with its size and time, when it was burned."""
+        if not files:
+            return
+        directories = {
+            ino: line.places()[0]
+            for ino, line in self.scratch.lines_until(DIRECTORIES, until)
+            if line.names and not line.gone
+        }
+        found = []
+        for ino, line in self.scratch.lines_until(OTHERS, until):
+            if line.gone or not stat.S_ISREG(line.mode):
+                continue
+            for parent, name in line.places():
+                path = _path(directories, parent, name)
+                entry = files.get(path) if path is not None else None
+                if path is not None and entry is not None and _is_same(entry, line):
+                    found.append((ino, path, line))
+                    break
+        yield from found
+
+    # -- what is told of it ------------------------------------------------------------------
+
+    def _file(
+        self, found: FoundVolume, entry: WalkEntry, line: SetLine | None, ino: int, version: int
+    ) -> None:
+        for image in found.images:
+            with self.noted(f"{image}: {entry.path}"), opened(image) as reader:
+                result = _hashed(reader, entry)
+                self._known(found, "file", entry, line, ino, version)
+                self._extent(found, entry, result, FileVersion(ino, version))
+                return
+
+    def _extent(
+        self, found: FoundVolume, entry: WalkEntry, result: FileResult, file: FileVersion
+    ) -> None:
+        extent = ExtentRecord(
+            offset=result.offset_bytes,
+            size=result.size,
+            xxh3_128=result.xxh3_128,
+            sha256=result.sha256,
+            chunks=result.chunk_xxh3,
+            path=entry.path,
+        )
+        self.catalog.extent(found.label, file, extent)
+        self.unproved[found.label, file] = entry.path
+
+    def _known(
+        self, found: FoundVolume, kind: str, entry: WalkEntry, line: SetLine | None, ino: int,
+        version: int,
+    ) -> None:  # fmt: skip
+        kind_bits = stat.S_IFDIR if entry.is_directory else stat.S_IFREG
+        known = Known(
+            found.label, kind, os.fsencode(entry.path), version, entry.size,
+            kind_bits | entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.atime_ns,
+            entry.ctime_ns, line.xattr_bytes() if line is not None else {}, b"", False,
+        )  # fmt: skip
+        self.scratch.known(known, ino, found.header.created_ns)
+
+    def _directories(self, found: FoundVolume, tree: dict[str, WalkEntry]) -> None:
+        for entry in tree.values():
+            if entry.is_directory:
+                self._known(found, "dir", entry, None, self._new_ino(), 0)
+
+
+def _path(directories: dict[int, tuple[int, bytes]], parent: int, name: bytes) -> str | None:
+    """On the disc; None where a directory above it is not known."""
+    names = [name]
+    while parent != ROOT_INODE:
+        above = directories.get(parent)
+        if above is None or len(names) > DEPTH_MAX:
+            return None
+        parent, name = above
+        names.append(name)
+    return disc_path(b"/".join(reversed(names)))
+
+
+def _is_same(entry: WalkEntry, line: SetLine) -> bool:
+    return entry.size == line.size and entry.mtime_ns // 1000 == line.mtime_ns // 1000
+
+
+def _hashed(reader: VolumeReader, entry: WalkEntry) -> FileResult:
+    hashes = FileHashes()
+    try:
+        for piece in reader.stream_file(entry.path):
+            hashes.update(piece)
+    except OSError as error:
+        raise HsmError(str(error)) from error
+    source = FileSource(path=b"", ino=0, size=entry.size)
+    return hashes.result(source, entry.sector * SECTOR_BYTES)
