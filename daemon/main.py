@@ -33,6 +33,7 @@ from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.emulatedhands import EmulatedHands
+from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.jobs import Jobs
@@ -184,6 +185,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         magazines=Magazines(core, recaller, EmulatedHands(library)),
         care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
         changed=trio.Event(),
+        floor=BurnFloor(config.burn.floor_percent / 100),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
