@@ -64,6 +64,13 @@ class Results(Sequence[FileResult]):
         """Of each file with data, whether it is void."""
         return map(bool, self._void)
 
+    def void_entries(self) -> Iterator[FileSource]:
+        """Entries whose data is not to be used; at once where there are none."""
+        if any(self._void):
+            for entry, result in self.with_entries():
+                if result is not None and result.void:
+                    yield entry
+
     def with_entries(self) -> Iterator[tuple[FileSource, FileResult | None]]:
         """All entries in their order, with the results of those that have data."""
         take = self._hashes.reader().take
