@@ -347,8 +347,9 @@ def extent_of(item: Item) -> tuple[FileVersion, str, ExtentRecord]:
     return FileVersion(*_FILE.unpack_from(key, 1)), key[13:].decode(), _extent_decode(value)
 
 
-def put_extents(label: str, extents: list[tuple[FileVersion, ExtentRecord]]) -> Change:
-    """The change that stores the contents of a volume."""
+def put_extents(label: str, extents: Iterable[tuple[FileVersion, ExtentRecord]]) -> Change:
+    """The change that stores the contents of a volume; they are gone through again where the
+    store has to begin anew."""
 
     def put(writer: Writer) -> None:
         for file, extent in extents:

@@ -52,6 +52,8 @@ class ClaimedSource:
         return data
 
     def _was_left_behind(self) -> bool:
+        if not os.access(self._claim, os.F_OK):
+            return False
         try:
             kept = os.stat(self._claim)
         except FileNotFoundError:

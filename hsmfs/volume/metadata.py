@@ -212,8 +212,8 @@ class MetadataContent:
         append(_LENGTH.pack(0))
 
     def _again(self) -> Iterator[bytes]:
-        take = self._kept.reader().take
-        while (length := _LENGTH.unpack(take(_LENGTH.size))[0]) != 0:
+        take, lengths = self._kept.reader().take, _LENGTH.unpack
+        while (length := lengths(take(_LENGTH.size))[0]) != 0:
             yield take(length)
 
     def _padded(self, parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Final, overload
+from typing import overload
 
 import xxhash
 
@@ -28,7 +29,11 @@ from hsmfs.volume.manifest import (
 from hsmfs.volume.scratch import Scratch
 from hsmfs.volume.source import FileSource
 
-_HASHES: Final = struct.Struct(">16s32s")
+
+@lru_cache(maxsize=64)
+def _record(chunks: int) -> struct.Struct:
+    """Of a file of so many chunks."""
+    return struct.Struct(f">16s32s{chunks}Q")
 
 
 class Results(Sequence[FileResult]):
@@ -45,12 +50,9 @@ class Results(Sequence[FileResult]):
         if not size:
             return
         if proof is None:
-            self._hashes.append(bytes(_HASHES.size + 8 * chunks_of(size)))
+            self._hashes.append(bytes(_record(chunks_of(size)).size))
             return
-        self._hashes.append(proof.xxh3_128)
-        self._hashes.append(proof.sha256)
-        chunks = proof.chunk_xxh3
-        self._hashes.append(struct.pack(f">{len(chunks)}Q", *chunks))
+        self._hashes.append(_record(len(proof.chunk_xxh3)).pack(*proof[:2], *proof.chunk_xxh3))
 
     def __len__(self) -> int:
         return len(self._void)
@@ -64,6 +66,13 @@ class Results(Sequence[FileResult]):
         """Of each file with data, whether it is void."""
         return map(bool, self._void)
 
+    def void_entries(self) -> Iterator[FileSource]:
+        """Entries whose data is not to be used; at once where there are none."""
+        if any(self._void):
+            for entry, result in self.with_entries():
+                if result is not None and result.void:
+                    yield entry
+
     def with_entries(self) -> Iterator[tuple[FileSource, FileResult | None]]:
         """All entries in their order, with the results of those that have data."""
         take = self._hashes.reader().take
@@ -74,10 +83,9 @@ class Results(Sequence[FileResult]):
                 continue
             offset, proof = sector * SECTOR_BYTES, OF_NOTHING
             if entry.size:
-                xxh3, sha256 = _HASHES.unpack(take(_HASHES.size))
-                chunks = chunks_of(entry.size)
-                marks = struct.unpack(f">{chunks}Q", take(8 * chunks))
-                proof = Proof(xxh3, sha256, list(marks))
+                record = _record(chunks_of(entry.size))
+                xxh3, sha256, *marks = record.unpack(take(record.size))
+                proof = Proof(xxh3, sha256, marks)
             void = next(voids)
             yield entry, void_result(entry, offset) if void else proof.result(entry, offset)
 

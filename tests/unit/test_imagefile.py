@@ -42,6 +42,7 @@ def streamed(cache: Path) -> tuple[bytes, VolumeWriter]:
         size = write_stream(out.fileno(), writer.stream(source))
     image = (cache / "streamed").read_bytes()
     assert len(image) == size
+    assert list(writer.results.void_entries()) == [VOID]
     return image, writer
 
 

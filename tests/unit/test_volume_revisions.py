@@ -158,6 +158,16 @@ def test_udf_201_has_nothing_twice_but_anchors_and_descriptors(plain: Path):
         reader.read_file(FILES[7].path)
 
 
+@pytest.mark.parametrize("size_is_known", [True, False])
+def test_udf_201_without_any_descriptor_is_found_by_its_places(plain: Path, size_is_known: bool):
+    data, count = bytearray(plain.read_bytes()), sectors(plain)
+    data[: PARTITION_SECTOR * SECTOR_BYTES] = bytes(PARTITION_SECTOR * SECTOR_BYTES)
+    data[-512 * SECTOR_BYTES :] = bytes(512 * SECTOR_BYTES)
+    reader = VolumeReader(reading(data), count if size_is_known else None)
+    assert reader.label == "HSM 卷 7"
+    assert all(reader.read_file(source.path) == content(source) for source in FILES)
+
+
 def test_an_unknown_revision_is_refused():
     header = VolumeHeader(label="L", site="s", pool="p", created_ns=1, udf="2.60")
     with pytest.raises(CallerError, match=r"found UDF '2\.60'"):
@@ -218,4 +228,7 @@ def changed(several: Path, extents: list[tuple[int, int]]) -> bytearray:
 def test_malformed_extents_are_told(several: Path, extents: list[tuple[int, int]], why: str):
     data = changed(several, extents)
     with pytest.raises(MediumError, match=why):
-        VolumeReader(reading(data), sectors(several))
+        Mount(reading(data), sectors(several))
+    # What stands in the manifest is still found.
+    reader = VolumeReader(reading(data), sectors(several))
+    assert len(list(reader.manifest())) == len(FILES) + len(OWN)
