@@ -43,6 +43,8 @@ _FILE: Final = struct.Struct(">QI")
 _U64: Final = struct.Struct(">Q")
 _VERSION: Final = struct.Struct(">I")
 _encode: Final = msgspec.msgpack.Encoder().encode
+START_TABLES: Final = (b"M", b"V", b"K", b"G", b"T", b"Q")
+"""Tables that each start reads in full."""
 HISTORY_MAX: Final = 500
 """Entries kept of one disc."""
 _history_decode: Final = msgspec.msgpack.Decoder(HistoryRecord).decode

@@ -24,7 +24,7 @@ from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
 from hsmfs.daemon.care import Care
-from hsmfs.daemon.catalog import Catalog
+from hsmfs.daemon.catalogproof import open_catalog, read_catalog, want_volumes
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
@@ -85,11 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(config: Config) -> None:
-    catalog_dir = Path(config.catalog.path)
-    catalog_dir.mkdir(parents=True, exist_ok=True)
-    store = LmdbStore(catalog_dir, map_bytes=config.catalog.map_bytes)
+    store = await trio.to_thread.run_sync(open_catalog, config)
     namespace_store = await _open_namespace(config)
     try:
+        want_volumes(config, store, namespace_store)
         hsmd = _build(config, store, namespace_store)
         await _serve(hsmd)
     finally:
@@ -109,7 +108,7 @@ async def _open_namespace(config: Config) -> LmdbStore:
 
 def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd:
     clock = SystemClock()
-    catalog = Catalog(store)
+    catalog = read_catalog(config, store)
     library_config = config.library[0]
     devices = open_devices(library_config)
     changer = devices.changer
