@@ -17,7 +17,7 @@ from hsmfs.types import Residency
 
 WAY_OUT: Final = (
     "restore the newest backup of catalog.path; without one move it away and make it anew from the "
-    "discs with hsm rebuild (docs/operate.md)"
+    "discs: hsm rebuild --catalog --from LIBRARY"
 )
 ON_VOLUMES: Final = (Residency.PREMIGRATED, Residency.MIGRATED, Residency.RECALLING)
 
