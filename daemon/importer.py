@@ -57,6 +57,8 @@ class Importer:
     core: Core
     root: Path
     """Directory of spool files."""
+    has_readers: Callable[[str], bool] = lambda label: False
+    """Whether somebody waits for data of a volume."""
     on_forget: Callable[[str], None] = lambda label: None
     """Told of a volume that is no more."""
     wanted: dict[str, TreeJob | HashJob] = field(default_factory=dict)
@@ -384,12 +386,20 @@ class Importer:
             raise CallerError(f"its disc ({names}) is not in the library; bring it in first")
         job.note = f"all of disc {disc.barcode} is being read"
         work = HashJob(self.core, disc, record)
+        work.give_way = self._gives_way
         await self._in_drive(work)
         for path in work.damaged:
             job.fail(path)
         if work.damaged_count > len(work.damaged):
             job.complain(f"{work.damaged_count} files are damaged")
         job.note = f"volume {label}: {work.hashed} files hashed, {work.proved} proved"
+
+    def _gives_way(self, work: HashJob) -> bool:
+        """Readers come first; the work waits for a drive again."""
+        wanted = self.has_readers(work.volume.label)
+        if wanted:
+            self.wanted[work.disc.barcode] = work
+        return wanted
 
     async def verify(self, job: Job, label: str) -> None:
         """By hand: ``hash`` as a job of its own."""

@@ -190,6 +190,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
     )
     recaller.can_come_back = hsmd.care.can_come_back
     recaller.doubt = hsmd.care.doubt
+    hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd
 

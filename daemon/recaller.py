@@ -173,6 +173,10 @@ class Recaller:
                 found.append(ReadDemand(label, discs, first.since_s, queue.has_readers))
         return found
 
+    def has_readers(self, label: str) -> bool:
+        """Whether somebody waits for data of this volume."""
+        return label in self.queues and self.queues[label].has_readers
+
     def next_request(self, label: str, disc: str, position: int) -> Request | None:
         """For a drive that holds this disc: what to read next, or nothing."""
         if label not in self.queues:
