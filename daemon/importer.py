@@ -160,6 +160,8 @@ class Importer:
             job.note = f"disc {barcode} is being read"
             await self._in_drive(reading)
             record = await self._record(disc, reading, directory)
+        except OSError as error:
+            raise TransientError(f"{error.filename}: {error.strerror}; make room there") from error
         finally:
             self.busy.discard(barcode)
             await trio.to_thread.run_sync(lambda: file.path.unlink(missing_ok=True))
@@ -185,7 +187,10 @@ class Importer:
             job.complain(f"{tree.problem_count} names were not taken over")
 
     async def _record(self, disc: DiscRecord, reading: TreeJob, directory: bytes) -> VolumeRecord:
-        """The volume's record with the intent to import it; durable when it returns."""
+        """The volume's record with the intent to import it; durable when it returns.
+
+        It is known from the moment on that no twin of it was found.
+        """
         tree = reading.file.tree
         self.refuse_twin(f"disc {disc.barcode}", tree)
         label = label_of(tree.volume_id, disc.barcode)
@@ -206,12 +211,17 @@ class Importer:
                 barcode=disc.barcode,
             ),
         )
-        await trio.to_thread.run_sync(reading.file.path.rename, self.spool(label))
+        self.core.catalog.volumes[label] = record
+        self.busy.add(label)
+        try:
+            await trio.to_thread.run_sync(reading.file.path.rename, self.spool(label))
+        except BaseException:
+            self.busy.discard(label)
+            del self.core.catalog.volumes[label]
+            raise
         disc.become(DiscState.FOREIGN)
         disc.become(DiscState.IMPORTED)
         disc.volume, disc.used_sectors, disc.note = label, tree.total_sectors, ""
-        self.core.catalog.volumes[label] = record
-        self.busy.add(label)
         entry = HistoryRecord(
             what="import", drive=reading.drive, volume=label, seconds=reading.seconds,
             errors=tree.problem_count, text=f"{tree.format}: {tree.entries} names",
