@@ -192,6 +192,7 @@ def _build(
     )
     recaller.can_come_back = hsmd.care.can_come_back
     recaller.doubt = hsmd.care.doubt
+    hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd
 
