@@ -93,7 +93,7 @@ class ReadJob:
             raise MediumError(f"disc {self.disc.barcode}: found blank, expected {self.label}")
 
         def label_on_disc() -> str:
-            return VolumeReader(unit.drive.read).label
+            return VolumeReader(unit.drive.read, info.capacity_sectors).label
 
         found = await unit.call(label_on_disc)
         if found != self.label:
