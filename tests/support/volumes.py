@@ -18,6 +18,7 @@ from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.sandbox import CONFIG_TEXT
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
+from hsmfs.volume.source import ParityInfo
 from hsmfs.volume.writer import VolumeWriter
 
 SITE = "sandbox"
@@ -36,9 +37,12 @@ def burn(
     created_ns: int = 1,
     site: str = SITE,
     capacity_bytes: int = 1 << 30,
+    parity: ParityInfo | None = None,
 ) -> VolumeWriter:
     """An image with these entries; ``own`` are files below ``.hsm``."""
-    header = VolumeHeader(label=label, site=site, pool="main", created_ns=created_ns, copies=1)
+    header = VolumeHeader(
+        label=label, site=site, pool="main", created_ns=created_ns, copies=1, parity=parity
+    )
     own = own or {}
     mine = [
         FileSource(path=path, ino=0, kind="own", size=len(data), mode=0o100444)
