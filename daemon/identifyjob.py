@@ -38,7 +38,8 @@ class IdentifyJob:
                 await self.core.catalog.save(self.disc)
                 self.job.note = f"disc {self.disc.barcode} is blank"
             else:
-                reader = VolumeReader(unit.drive.read)
+                sectors = info.capacity_sectors
+                reader = await unit.call(lambda: VolumeReader(unit.drive.read, sectors))
                 header = await unit.call(lambda: reader.header)
                 await self._take_in(unit, header, reader.total_sectors)
             self.job.done(0)

@@ -146,15 +146,8 @@ class FoldJob:
     def _start(self, unit: DriveUnit) -> int:
         if not self.part.kind:
             return 0
-        return parity_sector(VolumeReader(unit.drive.read))
-
-
-def parity_sector(reader: VolumeReader) -> int:
-    """Where the parity of a parity volume begins."""
-    for entry in reader.manifest():
-        if entry.source.kind == "own" and entry.source.path == PARITY_FILE and entry.result:
-            return entry.result.offset_bytes // SECTOR_BYTES
-    raise MediumError(f"volume {reader.label}: found no {PARITY_FILE.decode()} in a parity volume")
+        reader = VolumeReader(unit.drive.read, unit.drive.disc_info().capacity_sectors)
+        return reader.own_sector(PARITY_FILE.decode())
 
 
 def members_of(core: Core, magazine: str) -> list[VolumeRecord]:

@@ -101,7 +101,7 @@ class ReadJob:
             return
 
         def label_on_disc() -> str:
-            return VolumeReader(unit.drive.read).label
+            return VolumeReader(unit.drive.read, info.capacity_sectors).label
 
         found = await unit.call(label_on_disc)
         if found != self.label:

@@ -40,7 +40,7 @@ def _extract(
             stack.callback(sources[-1].close)
         except (recover.Unusable, OSError) as error:
             unusable.append((image, str(error)))
-    if len({source.header["site"] for source in sources if "site" in source.header}) > 1:
+    if len({str(s.header["site"]) for s in sources if "site" in s.header}) > 1:
         raise CallerError("found discs of different sites, expected those of one; give these alone")
     recovery = recover.Recovery(sources)
     recovery.restore(os.fsencode(into), wanted)

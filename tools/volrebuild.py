@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import xxhash
 
-from hsmfs.errors import CallerError, HsmError, MediumError
+from hsmfs.errors import CallerError, HsmError
 from hsmfs.tools.voldump import sector_reader
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.parityfiles import PIECE_BYTES, Sums, choose_kinds
@@ -20,7 +20,7 @@ from hsmfs.volume.reader import VolumeReader
 from hsmfs.volume.source import ParityInfo, VolumeHeader
 
 PIECE_SECTORS: Final = PIECE_BYTES // SECTOR_BYTES
-PARITY_FILE: Final = b"parity.bin"
+PARITY_FILE: Final = "parity.bin"
 
 
 @dataclass(slots=True)
@@ -91,20 +91,13 @@ def _opened(images: Sequence[Path]) -> tuple[list[_Image], list[str]]:
         try:
             total = os.lseek(descriptor, 0, os.SEEK_END) // SECTOR_BYTES
             reader = VolumeReader(sector_reader(descriptor), total)
-            sector = _parity_sector(reader) if reader.header.parity is not None else 0
+            sector = reader.own_sector(PARITY_FILE) if reader.header.parity is not None else 0
             found.append(_Image(path, reader.header, sector))
         except HsmError as error:
             notes.append(f"{path}: left out: {error}")
         finally:
             os.close(descriptor)
     return found, notes
-
-
-def _parity_sector(reader: VolumeReader) -> int:
-    for entry in reader.manifest():
-        if entry.source.kind == "own" and entry.source.path == PARITY_FILE and entry.result:
-            return entry.result.offset_bytes // SECTOR_BYTES
-    raise MediumError(f"volume {reader.label}: found no {PARITY_FILE.decode()} in a parity volume")
 
 
 def _set_of(label: str, found: Sequence[_Image]) -> _Set:

@@ -146,6 +146,19 @@ class VolumeReader:
                 break
         return kept[-length:]
 
+    def own_sector(self, name: str) -> int:
+        """First sector of a file of the volume's own: as the tree says, else the manifest."""
+        path = f".hsm/{name}"
+        with suppress(MediumError, OSError):
+            for sector, _ in self._runs(self._find(path), path):
+                return sector
+        for entry in self.manifest_around_damage():
+            if isinstance(entry, MediumError) or entry.result is None:
+                continue
+            if (entry.source.kind, entry.source.path) == ("own", name.encode()):
+                return entry.result.offset_bytes // SECTOR_BYTES
+        raise MediumError(f"volume {self.label}: found no {path}")
+
     # -- tree ---------------------------------------------------------------------------
 
     def walk(self) -> Iterator[WalkEntry]:

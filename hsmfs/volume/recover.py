@@ -133,7 +133,7 @@ class Source:
         lines = list(parsed(raw, self.notes.append))
         if not lines or lines[0]["kind"] != "hsm-manifest":
             self.notes.append("the manifest's first line is damaged: site and pool are not known")
-            lines.insert(0, {"kind": "hsm-manifest", "label": UNKNOWN})
+            lines.insert(0, {"kind": "hsm-manifest"})
         self.header = lines[0]
         form = self.header.get("format", 0)
         unknown = {str(one) for one in self.header.get("features") or ()} - FEATURES
@@ -156,7 +156,7 @@ class Source:
         label = self._use_tree() if self.damaged else ""
         if not self.lines and not self.unlisted:
             raise Unusable(f"{place}: found no manifest of hsmfs and no tree of its UDF")
-        self.label = str(self.header["label"]) if self.header.get("entries") else label or UNKNOWN
+        self.label = str(self.header.get("label") or label or UNKNOWN)
 
     def _use_tree(self) -> str:
         """What the tree has besides the lines that are whole; the volume's label."""

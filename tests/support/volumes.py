@@ -19,6 +19,7 @@ from hsmfs.tools.sandbox import CONFIG_TEXT
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.imagefile import write_stream
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
+from hsmfs.volume.source import ParityInfo
 from hsmfs.volume.writer import VolumeWriter
 
 SITE = "sandbox"
@@ -38,10 +39,11 @@ def burn(
     site: str = SITE,
     capacity_bytes: int = 1 << 30,
     udf: str = "2.50",
+    parity: ParityInfo | None = None,
 ) -> VolumeWriter:
     """An image with these entries; ``own`` are files below ``.hsm``."""
     header = VolumeHeader(
-        label=label, site=site, pool="main", created_ns=created_ns, copies=1, udf=udf
+        label=label, site=site, pool="main", created_ns=created_ns, copies=1, udf=udf, parity=parity
     )
     own = own or {}
     mine = [
