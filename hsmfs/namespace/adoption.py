@@ -27,6 +27,7 @@ from hsmfs.namespace import acl, schema
 from hsmfs.namespace.dosattrib import without_offline
 from hsmfs.namespace.engine import Engine
 from hsmfs.namespace.model import LINKS_MAX, SYMLINK_BYTES_MAX, XATTR_BYTES_MAX
+from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.stubs import flush_into
 from hsmfs.namespace.tree import check_name
 from hsmfs.namespace.xattrs import DOSATTRIB, HSM, NAMESPACES
@@ -137,6 +138,7 @@ class Adoption:
         for part in above:
             folder = self.tree.directory(self.tree.find(folder.ino, part).ino)
         check_name(name)
+        check_writable(folder)
         if self.tables.entry(folder.ino, name) is not None:
             raise FsError(errno.EEXIST)
         self._check_room(folder, call)
