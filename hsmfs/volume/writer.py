@@ -80,6 +80,8 @@ class VolumeWriter:
         yield from self._at(self._frame.front())
         yield from stage.zeros_to(layout.readme.sector + layout.readme.sectors)
         for file in layout.data_files():
+            if file.entry.is_recovery and stage.position > stage.taken_bytes:
+                yield stage.take()  # it is made of what was written so far
             yield from self._file(file, open_source)
         if stage.position > stage.taken_bytes:
             yield stage.take()  # so that the last file's bytes are hashed
