@@ -327,7 +327,8 @@ class Care:
         if not demands and not self.scrubs:
             due = due_disc(self.core, self._free)
             if due is not None:
-                demands.append(VerifyDemand(due.barcode, "", self.core.clock.monotonic_s()))
+                since_s = self.core.clock.monotonic_s()
+                demands.append(VerifyDemand(due.barcode, "", since_s, is_scrub=True))
         return demands
 
     def _free(self, disc: DiscRecord) -> bool:

@@ -56,16 +56,18 @@ def _entry(header: VolumeHeader, size: int) -> FileSource:
 
 
 def _sector(layout: Layout) -> int:
-    """Where the recovery file begins; 0: there is none."""
-    return next((f.sector for f in layout.data_files() if f.entry.is_recovery), 0)
+    """Where the recovery file begins, which is the last entry; 0: there is none."""
+    if not layout.entries or not layout.entries[-1].is_recovery:
+        return 0
+    return int(layout.geometry.data_sector + layout.tree.sector[-1])
 
 
 def recovery_of(layout: Layout, own: Path) -> Accumulator | None:
     """What a burn of this layout must give its chunks to."""
-    for file in layout.data_files():
-        if file.entry.is_recovery:
-            return Accumulator(own / RECOVERY_NAME, shape_with(file.sector, file.entry.size))
-    return None
+    sector = _sector(layout)
+    if not sector:
+        return None
+    return Accumulator(own / RECOVERY_NAME, shape_with(sector, layout.entries[-1].size))
 
 
 def summed(chunks: Iterable[bytes], recovery: Accumulator | None) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.discchoice import choose_discs, copies_left
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
+from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.migrator import Migrator
@@ -35,13 +36,14 @@ from hsmfs.daemon.scheduler import (
     Action,
     Burn,
     BurnDemand,
-    DriveView,
     Picture,
     Read,
     StageImage,
     Unload,
     Verify,
     VerifyDemand,
+    Work,
+    Yield,
     plan,
 )
 from hsmfs.daemon.supervise import supervise
@@ -118,6 +120,7 @@ class Hsmd:
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
+    floor: BurnFloor
     failures_told: int = 0
     rest_until_s: float = 0.0
 
@@ -211,21 +214,22 @@ class Hsmd:
         return self.core.clock.monotonic_s() < self.rest_until_s
 
     def _picture(self) -> Picture:
-        units = self.core.librarian.alive_units()
+        drives = tuple(unit.view for unit in self.core.librarian.alive_units())
+        burns = tuple(self._burn_demands())
+        verifies = (
+            *self._verify_demands(),
+            *self.care.verify_demands(),
+            *self.importer.demands(),
+        )
         return Picture(
-            drives=tuple(
-                DriveView(u.name, u.busy, u.disc, u.idle_since_s, u.read_at_s) for u in units
-            ),
+            drives=drives,
             reads=tuple(self.recaller.demands()),
-            burns=tuple(self._burn_demands()),
-            verifies=(
-                *self._verify_demands(),
-                *self.care.verify_demands(),
-                *self.importer.demands(),
-            ),
+            burns=burns,
+            verifies=verifies,
             stages=tuple(self.care.stage_demands()),
             unloads=self.magazines.leaving_discs(),
-            hold_s=self.core.config.recall.hold_s,
+            rules=self.core.rules,
+            burn_debt_s=self.floor.update(self.core.clock.monotonic_s(), drives, burns, verifies),
         )
 
     def _burn_demands(self) -> list[BurnDemand]:
@@ -305,13 +309,17 @@ class Hsmd:
             case Read(drive, volume, barcode):
                 self.recaller.serving.add(volume)
                 job = ReadJob(self.recaller, volume, self.core.catalog.discs[barcode])
-                units[drive].assign(job, DriveState.READING)
+                units[drive].assign(job, DriveState.READING, Work.READ)
+            case Yield(drive):
+                units[drive].yields = True
             case Unload(drive):
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
             case Verify(drive, barcode) if barcode in self.importer.wanted:
                 units[drive].assign(self.importer.start(barcode), DriveState.READING)
             case Verify(drive, barcode):
-                units[drive].assign(self.care.start_verify(barcode), DriveState.VERIFYING)
+                proof = self.care.start_verify(barcode)
+                work = Work.SCRUB if barcode in self.care.scrubs else Work.VERIFY
+                units[drive].assign(proof, DriveState.VERIFYING, work)
             case StageImage(drive, volume, barcode):
                 units[drive].assign(self.care.start_stage(volume, barcode), DriveState.READING)
             case Burn(volume, drives) if volume in self.migrator.active:
@@ -319,7 +327,7 @@ class Hsmd:
             case Burn(volume, drives):
                 (blank,) = self.choose_discs(self.core.catalog.volumes[volume], 1)
                 copy = self.care.start_burn(volume, blank)
-                units[drives[0]].assign(copy, DriveState.BURNING)
+                units[drives[0]].assign(copy, DriveState.BURNING, Work.BURN)
 
     def _start_burn(self, active: ActiveVolume, units: list[DriveUnit]) -> None:
         discs = self.choose_discs(active.record, len(units))
@@ -329,7 +337,7 @@ class Hsmd:
         session = BurnSession(self.core, active, paired, self._burned)
         session.start(used)
         for unit in used:
-            unit.assign(session, DriveState.BURNING)
+            unit.assign(session, DriveState.BURNING, Work.BURN)
 
     def _burned(self, session: BurnSession) -> None:
         session.active.since_s = self.core.clock.monotonic_s()

@@ -31,6 +31,7 @@ from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
 from hsmfs.daemon.deadshare import DeadShares
 from hsmfs.daemon.equipment import Equipment, open_equipment
+from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.importer import Importer
@@ -188,6 +189,7 @@ def _build(
         importer=Importer(core, Path(config.catalog.path) / "imports"),
         offsite=Offsite(core, magazines_keeper, migrator, care),
         changed=trio.Event(),
+        floor=BurnFloor(config.burn.floor_percent / 100),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back

@@ -114,8 +114,9 @@ class ReadJob:
         position = 0
         while True:
             request = self.recaller.next_request(self.label, self.disc.barcode, position)
-            if request is None or self.recaller.must_leave(self.disc):
+            if request is None or self.recaller.must_leave(self.disc) or unit.yields:
                 return
+            unit.priority = request.priority
             position = request.extent.offset + 1
             try:
                 await self._serve_one(unit, request)

@@ -23,8 +23,8 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.coverage import copies_of
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
+from hsmfs.daemon.picture import ReadDemand
 from hsmfs.daemon.recallqueue import Request, VolumeQueue, Waiter
-from hsmfs.daemon.scheduler import ReadDemand
 from hsmfs.errors import FsError, HsmError, TransientError
 from hsmfs.rpc.messages import NoLongerWanted, Wanted
 from hsmfs.types import ByteRange, FileVersion, Residency
@@ -174,6 +174,7 @@ class Recaller:
         if not self.core.link.connected:
             return []
         found = []
+        rules = self.core.rules
         for label, queue in list(self.queues.items()):
             first = queue.first()
             if first is None:
@@ -181,7 +182,7 @@ class Recaller:
                 continue
             discs = tuple(disc.barcode for disc in self.usable(first, label))
             if discs and label not in self.serving:
-                found.append(ReadDemand(label, discs, first.since_s, queue.has_readers))
+                found.append(queue.demand(label, discs, rules))
         return found
 
     def next_request(self, label: str, disc: str, position: int) -> Request | None:

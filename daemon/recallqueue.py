@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedDict, SortedList
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
 from hsmfs.daemon.coverage import size_of, stop_of
 from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.picture import INFINITE, Priority, ReadDemand, Rules, Share
 from hsmfs.types import CHUNK_BYTES, ByteRange, FileVersion
 
 Place = tuple[int, int, int]
@@ -70,6 +71,25 @@ class Request:
     @property
     def has_readers(self) -> bool:
         return bool(self.waiters)
+
+    @property
+    def priority(self) -> Priority:
+        """The best of all who want it."""
+        if self.waiters:
+            return Priority.READERS
+        return min((job.priority for job in self.jobs), default=Priority.BULK)
+
+    @property
+    def user(self) -> str:
+        """Whose share it counts in: the first reader's, else the first job's."""
+        if self.waiters:
+            return f"uid {next(iter(self.waiters.values())).uid}"
+        return self.jobs[0].user if self.jobs else ""
+
+    @property
+    def deadline_s(self) -> float:
+        """The earliest that somebody gave."""
+        return min((job.deadline_s for job in self.jobs), default=INFINITE)
 
     @property
     def place(self) -> Place:
@@ -156,40 +176,92 @@ def holds(extent: ExtentRecord, chunk: int) -> bool:
     return first <= chunk < last or not size_of(extent)
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What the queue counted for a request; it may have changed since."""
+
+    priority: Priority
+    user: str
+    since_s: float
+    deadline_s: float
+
+
 class VolumeQueue:
-    """Requests of one volume: those with readers before those by hand."""
+    """Requests of one volume, by class and offset, with sums for the scheduler."""
 
     def __init__(self) -> None:
-        self._read: SortedDict[Place, Request] = SortedDict()
-        self._asked: SortedDict[Place, Request] = SortedDict()
+        self._by_class: dict[Priority, SortedDict[Place, Request]] = {
+            priority: SortedDict() for priority in Priority
+        }
+        self._ages: dict[Priority, SortedList[tuple[float, Place]]] = {
+            priority: SortedList() for priority in Priority
+        }
+        self._deadlines: SortedList[tuple[float, Place]] = SortedList()
+        self._lines: dict[Place, _Line] = {}
+        self._shares: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
-        return len(self._read) + len(self._asked)
+        return len(self._lines)
 
     def __iter__(self) -> Iterator[Request]:
-        yield from self._read.values()
-        yield from self._asked.values()
+        for requests in self._by_class.values():
+            yield from requests.values()
 
     def put(self, request: Request) -> None:
         """Add, or move to where it now belongs."""
         self.drop(request)
-        (self._read if request.has_readers else self._asked)[request.place] = request
+        place = request.place
+        line = _Line(request.priority, request.user, request.since_s, request.deadline_s)
+        self._lines[place] = line
+        self._by_class[line.priority][place] = request
+        self._ages[line.priority].add((line.since_s, place))
+        if line.deadline_s != INFINITE:
+            self._deadlines.add((line.deadline_s, place))
+        files, since_sum_s = self._shares.get(line.user, (0, 0.0))
+        self._shares[line.user] = (files + 1, since_sum_s + line.since_s)
 
     def drop(self, request: Request) -> None:
-        self._read.pop(request.place, None)
-        self._asked.pop(request.place, None)
+        place = request.place
+        line = self._lines.pop(place, None)
+        if line is None:
+            return
+        del self._by_class[line.priority][place]
+        self._ages[line.priority].remove((line.since_s, place))
+        if line.deadline_s != INFINITE:
+            self._deadlines.remove((line.deadline_s, place))
+        files, since_sum_s = self._shares.pop(line.user)
+        if files > 1:
+            self._shares[line.user] = (files - 1, since_sum_s - line.since_s)
 
     @property
     def has_readers(self) -> bool:
-        return bool(self._read)
+        return bool(self._by_class[Priority.READERS])
 
     def first(self) -> Request | None:
         """Any request, readers' first."""
         return next(iter(self), None)
 
+    def demand(self, volume: str, discs: tuple[str, ...], rules: Rules) -> ReadDemand:
+        """What the scheduler should know; there must be a request."""
+        present = [priority for priority in Priority if self._ages[priority]]
+        oldest = {priority: self._ages[priority][0][0] for priority in present}
+        urgent = [since_s + rules.patience_s(priority) for priority, since_s in oldest.items()]
+        urgent += [rules.urgent_before_s(deadline_s) for deadline_s, _ in self._deadlines[:1]]
+        return ReadDemand(
+            volume,
+            discs,
+            since_s=oldest[present[0]],
+            priority=present[0],
+            shares=tuple(
+                Share(user, files, since_sum_s)
+                for user, (files, since_sum_s) in self._shares.items()
+            ),
+            urgent_s=min(urgent),
+        )
+
     def after(self, offset: int, disc: str) -> Request | None:
         """The next request by offset that this disc has not failed."""
-        for queue in (self._read, self._asked):
+        for queue in self._by_class.values():
             for keys in (queue.irange((offset, 0, 0)), iter(queue)):
                 for key in keys:
                     request: Request = queue[key]

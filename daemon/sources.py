@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from types import TracebackType
+from typing import Final
 
 from hsmfs.volume.source import Part
+
+READ_AHEAD_BYTES: Final = 128 * 1024
+"""What the kernel reads ahead anyway: of smaller files it need not be told."""
 
 
 class ClaimedSource:
@@ -25,7 +29,8 @@ class ClaimedSource:
         self._left = size
         if part is not None:
             os.lseek(fd, part.start, os.SEEK_SET)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        if not 0 < size < READ_AHEAD_BYTES:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill from the current position; 0 at the end."""

@@ -49,11 +49,13 @@ class VerifyJob:
     _cancelled: bool = False
     _damaged: int = 0
     """Files that were found damaged."""
+    _unit: DriveUnit | None = None
     error: HsmError | None = field(default=None)
 
     async def run(self, unit: DriveUnit) -> None:
         """The drive's part (a ``DriveJob``)."""
         started = self.core.clock.monotonic_s()
+        self._unit = unit
         try:
             await self.core.librarian.load(unit, self.disc.barcode)
             size = await self._prove(unit)
@@ -132,6 +134,8 @@ class VerifyJob:
     def _check(self) -> None:
         if self._cancelled:
             raise TransientError("verify was cancelled")
+        if self.what == "scrub" and self._unit is not None and self._unit.yields:
+            raise TransientError("the scrub makes room for recalls; it begins anew later")
 
     # -- the result ------------------------------------------------------------------
 
@@ -152,6 +156,9 @@ class VerifyJob:
         await self.core.catalog.transact(put_record(self.disc), change)
 
     async def _failed(self, unit: DriveUnit, error: HsmError, seconds: float) -> None:
+        if isinstance(error, TransientError) and unit.yields:
+            log.info("scrub ended early", disc=self.disc.barcode, why=str(error))
+            return
         self.core.metrics.errors.labels(error.kind.value).inc()
         if isinstance(error, DriveError | MediumError):
             unit.charge(error, for_good=isinstance(error, DriveError))

@@ -89,6 +89,16 @@ class Recall(Section, frozen=True):
     """How long a reader waits for a magazine on the shelf."""
     hold_s: Seconds = 1.0
     """How long an idle disc stays in its drive while others want it."""
+    readers_wait_max_s: Annotated[float, Meta(gt=0)] = 3_600.0
+    """Readers that waited for half of this go before all others, the longest waiting first."""
+    bulk_wait_max_s: Annotated[float, Meta(gt=0)] = 28_800.0
+    """The same for recalls by hand."""
+    background_wait_max_s: Annotated[float, Meta(gt=0)] = 86_400.0
+    """The same for recalls by hand with ``--background``."""
+    turn_s: Seconds = 120.0
+    """How long a disc is read at least before it makes room for discs that others wait for."""
+    reserved_percent: Annotated[float, Meta(ge=0, lt=100)] = 25.0
+    """Drives, rounded down, that burns, proofs and scrubs leave to recalls."""
     queue_files_max: Positive = 1_000_000
 
 
@@ -100,6 +110,10 @@ class Burn(Section, frozen=True):
     """Bound of what one drive may lag behind the others of a burn."""
     slow_drive_s: Annotated[float, Meta(gt=0)] = 120.0
     """A drive that takes no data for so long while the others of its burn wait is left out."""
+    floor_percent: Annotated[float, Meta(ge=0, le=100)] = 20.0
+    """Share of drive time that burns and proofs get while recalls wait."""
+    floor_wait_s: Seconds = 600.0
+    """A burn or proof that waited for so long claims the floor."""
     attempts_max: Positive = 3
     """Fresh discs tried for one copy of a volume before it is given up."""
     previous_manifests: Annotated[int, Meta(ge=0, le=1000)] = 16

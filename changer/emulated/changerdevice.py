@@ -22,6 +22,7 @@ from hsmfs.changer.emulated.device import (
     INVALID_FIELD,
     CheckCondition,
     Device,
+    mode_data,
 )
 from hsmfs.changer.emulated.drivedevice import REMOVAL_PREVENTED, DriveDevice
 from hsmfs.changer.emulated.faults import Faults
@@ -107,7 +108,7 @@ class ChangerDevice(Device):
             case codes.MOVE_MEDIUM:
                 self._move(cdb)
                 return b""
-            case codes.MODE_SENSE_10:
+            case codes.MODE_SENSE_6 | codes.MODE_SENSE_10:
                 return self._mode_sense(cdb)
         raise CheckCondition(INVALID_COMMAND)
 
@@ -237,26 +238,34 @@ class ChangerDevice(Device):
         return (head + text).ljust(DVCID_BYTES, b"\0")
 
     def _mode_sense(self, cdb: bytes) -> bytes:
-        """Element address assignment page (SMC-3 7.3.4)."""
-        if cdb[2] & 0x3F not in (0x1D, 0x3F):
-            raise CheckCondition(INVALID_FIELD)
+        """Element addresses, transport geometry, device capabilities (SMC-3 7.3)."""
         state = self._state.state
-        page = struct.pack(
-            ">BBHHHHHHHHH",
-            0x1D,
-            0x12,
-            FIRST_TRANSPORT,
-            1,
-            FIRST_SLOT,
-            len(state.slots),
-            FIRST_MAILSLOT,
-            len(state.mailslots),
-            FIRST_DRIVE,
-            len(state.drive_discs),
-            0,
-        )
-        header = struct.pack(">H6x", 6 + len(page))
-        return (header + page)[: int.from_bytes(cdb[7:9], "big")]
+        pages = {
+            0x1D: struct.pack(
+                ">BBHHHHHHHHH", 0x1D, 0x12,
+                FIRST_TRANSPORT, 1,
+                FIRST_SLOT, len(state.slots),
+                FIRST_MAILSLOT if state.mailslots else 0, len(state.mailslots),
+                FIRST_DRIVE, len(state.drive_discs),
+                0,
+            ),
+            0x1E: bytes([0x1E, 2, 0, 0]),
+            0x1F: _CAPABILITIES,
+        }  # fmt: skip
+        wanted = cdb[2] & 0x3F
+        if wanted == 0x3F:
+            return mode_data(cdb, 0, b"".join(pages.values()))
+        if wanted not in pages:
+            raise CheckCondition(INVALID_FIELD)
+        return mode_data(cdb, 0, pages[wanted])
+
+
+_STORES: Final = 0x0E
+"""Discs may stay in slots, mailslots and drives, not on the arm."""
+_CAPABILITIES: Final = bytes(
+    [0x1F, 0x12, _STORES, 0, _STORES, _STORES, _STORES, _STORES, *bytes(12)]
+)
+"""Which moves there are, from and to each type; no exchanges."""
 
 
 def _apply(state: LibraryState, move: _Move) -> None:

@@ -130,7 +130,7 @@ class Device:
             return self._inquiry(cdb)
         if cdb[0] == codes.REQUEST_SENSE:
             return self._request_sense()[: cdb[4]]
-        if self._attentions:
+        if self._attentions and cdb[0] != codes.GET_EVENT_STATUS:
             raise CheckCondition(self._attentions.popleft())
         return self.command(cdb, data_out)
 
@@ -172,3 +172,12 @@ class Device:
         """T10 vendor id designator in ASCII (SPC-4 7.8.6.4)."""
         text = VENDOR + self.product + self.serial.encode()
         return bytes([0x02, 0x01, 0x00, len(text)]) + text
+
+
+def mode_data(cdb: bytes, medium: int, pages: bytes) -> bytes:
+    """A reply to MODE SENSE, 6 or 10 bytes: header without block descriptors, pages."""
+    if cdb[0] == codes.MODE_SENSE_6:
+        header = bytes([min(255, 3 + len(pages)), medium, 0, 0])
+        return (header + pages)[: cdb[4]]
+    header = struct.pack(">HB5x", 6 + len(pages), medium)
+    return (header + pages)[: int.from_bytes(cdb[7:9], "big")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.descriptor import (
@@ -58,8 +58,7 @@ def _icb_tag(file_type: int, flags: int) -> bytes:
     return _ICB_TAG.pack(0, 4, 0, 1, 0, file_type, 0, 0, flags)
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """What has a file entry on the disc."""
 
     entry: FileSource
@@ -69,15 +68,22 @@ class Node:
     links: int = 1
 
 
+@lru_cache(maxsize=1024)
+def _of_mode(file_type: int, mode: int) -> tuple[bytes, int]:
+    """ICB tag and permissions: few modes are used again and again."""
+    flags = _LONG_AD | _CONTIGUOUS | _special_bits(mode)
+    return _icb_tag(file_type, flags), permissions(mode)
+
+
 def file_entry(node: Node, file_type: int, size: int, ads: bytes) -> bytes:
     """Entry of a file or directory (ECMA-167 4/14.9)."""
     entry = node.entry
-    flags = _LONG_AD | _CONTIGUOUS | _special_bits(entry.mode)
+    icb_tag, allowed = _of_mode(file_type, entry.mode)
     body = _ENTRY.pack(
-        _icb_tag(file_type, flags),
+        icb_tag,
         entry.uid & _NOBODY,
         entry.gid & _NOBODY,
-        permissions(entry.mode),
+        allowed,
         min(node.links, _LINKS_MAX),
         0,
         0,

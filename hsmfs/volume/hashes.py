@@ -10,8 +10,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import xxhash
 
@@ -116,8 +115,7 @@ class FileHashes:
         return self.proof().result(entry, offset_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """All hashes of a file, as bytes (XXH3's in its canonical order)."""
 
     xxh3_128: bytes

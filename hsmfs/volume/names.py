@@ -105,6 +105,13 @@ def _shortened(text: str, name: bytes) -> str:
 
 def disc_path(path: bytes) -> str:
     """The whole path as it is on the disc."""
+    if (
+        len(path) <= CS0_BYTES_MAX
+        and path.isascii()
+        and b"~" not in path
+        and not path.startswith(OWN_DIRECTORY)
+    ):
+        return path.decode("ascii")  # as ``disc_name`` would say of each part
     parent, slash, name = path.rpartition(b"/")
     if not slash:
         return disc_name(name, at_root=True)

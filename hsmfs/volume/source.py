@@ -34,7 +34,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     """Bytes of the whole file."""
 
 
-class FileSource(msgspec.Struct, frozen=True, kw_only=True):
+class FileSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One name on a volume: a file, a further name of one, or a directory.
 
     ``path`` is relative to the mount, without a slash at the start. Symbolic

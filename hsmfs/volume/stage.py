@@ -27,6 +27,10 @@ class Stage:
     def position(self) -> int:
         return self.taken_bytes + self._filled
 
+    @property
+    def room_bytes(self) -> int:
+        return STAGE_BYTES - self._filled
+
     def room(self, want: int) -> memoryview:
         """Free space of at most that size; empty when the stage is full."""
         return self._view[self._filled : self._filled + want]

@@ -10,8 +10,9 @@ from typing import Any, Final, Protocol
 
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.frame import Frame, Parts
+from hsmfs.volume.geometry import sectors_of
 from hsmfs.volume.hashes import OF_NOTHING, FileHashes
-from hsmfs.volume.layout import DataFile, FileSource, Layout
+from hsmfs.volume.layout import FileSource, Layout
 from hsmfs.volume.results import Results
 from hsmfs.volume.stage import Stage
 
@@ -79,10 +80,12 @@ class VolumeWriter:
         layout, stage = self.layout, self._stage
         yield from self._at(self._frame.front())
         yield from stage.zeros_to(layout.readme.sector + layout.readme.sectors)
-        for file in layout.data_files():
-            if file.entry.is_recovery and stage.position > stage.taken_bytes:
+        for entry, sector in layout.placed():
+            if sector is None:
+                continue
+            if entry.is_recovery and stage.position > stage.taken_bytes:
                 yield stage.take()  # it is made of what was written so far
-            yield from self._file(file, open_source)
+            yield from self._file(entry, sector, open_source)
         if stage.position > stage.taken_bytes:
             yield stage.take()  # so that the last file's bytes are hashed
         stage.hashes.drain()
@@ -105,29 +108,34 @@ class VolumeWriter:
         """The manifest's lines; once more, when the stream has ended."""
         return self.results.manifest()
 
-    def _file(self, file: DataFile, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
-        entry = file.entry
-        assert self._stage.position == file.offset_bytes
+    def _file(
+        self, entry: FileSource, sector: int, open_source: Callable[[FileSource], Source]
+    ) -> Iterator[bytes]:
+        size, stage = entry.size, self._stage
+        assert stage.position == sector * SECTOR_BYTES
         hashes = FileHashes()
         good = False
         try:
             source = open_source(entry)
         except OSError as error:
             # An empty file needs no bytes, and some caches keep none of it.
-            good = entry.size == 0 and isinstance(error, FileNotFoundError)
+            good = size == 0 and isinstance(error, FileNotFoundError)
         else:
             with source:
-                good = yield from self._pull(source, entry.size, hashes)
-        if entry.size:
-            self._stage.end(hashes)
+                if size < stage.room_bytes:
+                    good = self._take_in(source, size, hashes)
+                else:
+                    good = yield from self._pull(source, size, hashes)
+        if size:
+            stage.end(hashes)
         if not good:
-            self._hashed.append((entry.size, None))
+            self._hashed.append((size, None))
         else:
-            self._hashed.append((entry.size, hashes) if entry.size else _EMPTY)
+            self._hashed.append((size, hashes) if size else _EMPTY)
         if len(self._hashed) >= self._keep_at:
             self._keep_ended()
             self._keep_at = len(self._hashed) + HASHED_STEP
-        yield from self._stage.zeros_to(file.sector + file.sectors)
+        yield from stage.zeros_to(sector + sectors_of(size))
 
     def _keep_ended(self) -> None:
         """Move results that are complete out of memory."""
@@ -139,6 +147,20 @@ class VolumeWriter:
             proof = None if hashes is None else hashes.proof() if size else OF_NOTHING
             self.results.add(size, proof)
             hashed.popleft()
+
+    def _take_in(self, source: Source, size: int, hashes: FileHashes) -> bool:
+        """As ``_pull``, of a file that does not fill the stage."""
+        left, stage = size, self._stage
+        try:
+            while left:
+                got = source.readinto(stage.room(left))
+                if not got:
+                    return False
+                stage.advance(got, hashes)
+                left -= got
+            return not source.read(1)
+        except OSError:
+            return False
 
     def _pull(self, source: Source, size: int, hashes: FileHashes) -> Generator[bytes, None, bool]:
         """Read and hash exactly ``size`` bytes; returns whether that is all."""

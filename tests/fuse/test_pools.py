@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from support.sandboxes import Sandbox, differing, write_files
@@ -17,9 +17,17 @@ DISC = "20000000"
 MAGAZINE = 3
 
 
+Box = TypeVar("Box", bound=Sandbox)
+
+
 def started(root: Path, pool: str, config: str = "", slots: int = 9) -> Sandbox:
     """A sandbox with small magazines and more words in its pool."""
-    box = Sandbox(root)
+    return set_up(Sandbox(root), pool, config, slots)
+
+
+def set_up(box: Box, pool: str, config: str, slots: int) -> Box:
+    """The same of a sandbox of any kind."""
+    root = box.root
     box.start("--drives", "2", "--slots", str(slots), "--disc-bytes", DISC, "--pool-copies", "2")
     box.stop()
     text = (root / "hsmfs.toml").read_text()

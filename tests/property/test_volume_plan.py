@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hsmfs.daemon.activevolume import PlannedFiles, PlanStore, StoredPlan
 from hsmfs.errors import CallerError, TransientError
 from hsmfs.types import FileVersion
-from hsmfs.volume import metadata, pathtable, scratch
+from hsmfs.volume import manifest, metadata, pathtable, scratch
 from hsmfs.volume.entries import StoredEntries, write_entries
 from hsmfs.volume.layout import plan_volume
 from hsmfs.volume.pathtable import PathTable
@@ -198,3 +198,12 @@ def test_a_plan_with_a_changed_byte_is_used_or_told(place: int, change: int):
             assert entries == [found.entries[n] for n in range(len(entries))]
         except CallerError as error:
             assert "plan" in str(error)
+
+
+@given(ENTRIES)
+def test_short_ways_to_a_manifest_line_give_the_same_line(entries: list[FileSource]):
+    paths = (b"", b"a~b/c", b".hsm/x", b"plain/name.dcm", b"n" * 255)
+    more = [msgspec.structs.replace(e, path=p) for e, p in zip(entries, paths, strict=False)]
+    for entry in [*entries, *more]:
+        fields = msgspec.json.encode(manifest._fields(entry))
+        assert manifest._coded(entry) == fields

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, overload
 
+from hsmfs.cache.paths import cache_path, open_claimed
 from hsmfs.volume.entries import StoredEntries, write_entries
 from hsmfs.volume.layout import FileSource, Layout, VolumeHeader, plan_volume
 
@@ -53,6 +53,13 @@ def entry_path(number: int) -> bytes:
     return b"study %05d/image %07d.dcm" % (number // FOLDER_FILES, number)
 
 
+def _write(cache: Path, ino: int, data: bytes | memoryview) -> None:
+    """A file as a tier of the cache has it."""
+    path = Path(cache_path(cache, ino))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
 class Corpus:
     """Cache files in a directory, and entries for them."""
 
@@ -74,7 +81,7 @@ class Corpus:
         blob = memoryview(random.Random(1).randbytes(BLOB_BYTES))
         for entry in self._entries():
             start = entry.ino * 7919 % (BLOB_BYTES - entry.size)
-            (self.cache / str(entry.ino)).write_bytes(blob[start : start + entry.size])
+            _write(self.cache, entry.ino, blob[start : start + entry.size])
 
     def _entries(self) -> list[FileSource]:
         sizes = self._full
@@ -92,7 +99,7 @@ class Corpus:
 
     def opened(self, entry: FileSource) -> int:
         """A descriptor."""
-        return os.open(f"{self.cache}/{entry.ino}", os.O_RDONLY)
+        return open_claimed(self.cache, entry.ino, entry.data_version)
 
 
 class _Many(Sequence[FileSource]):
@@ -138,7 +145,7 @@ class ManyFiles:
         """Cache files and plan file."""
         self.place.mkdir(parents=True)
         for number in range(MANY_CACHED):
-            (self.place / str(number)).write_bytes(random.Random(number).randbytes(MANY_BYTES))
+            _write(self.place, number, random.Random(number).randbytes(MANY_BYTES))
         with (self.place / "plan").open("wb") as out:
             write_entries(out, b"bench", _Many(self.count))
 
@@ -148,4 +155,4 @@ class ManyFiles:
 
     def opened(self, entry: FileSource) -> int:
         """A descriptor."""
-        return os.open(f"{self.place}/{entry.ino % MANY_CACHED}", os.O_RDONLY)
+        return open_claimed(self.place, entry.ino % MANY_CACHED, entry.data_version)

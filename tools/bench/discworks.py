@@ -66,7 +66,7 @@ def _cpu_s() -> float:
 
 def source_of(opened: Callable[[FileSource], int]) -> Callable[[FileSource], ClaimedSource]:
     """Sources as a burn has them."""
-    return lambda entry: ClaimedSource(opened(entry), "")
+    return lambda entry: ClaimedSource(opened(entry), "/none", entry.part, entry.size)
 
 
 # -- writing, hashing ----------------------------------------------------------------------
