@@ -43,12 +43,13 @@ def mend(image: Path, into: Path) -> dict[str, Any]:
 
 def _copy(image: Path, into: Path) -> int:
     """Sectors that could not be read."""
+    bad = 0
+    source = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
         target = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
+        os.close(source)
         raise CallerError(f"{into}: is there already; name a new file") from None
-    bad = 0
-    source = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.lseek(source, 0, os.SEEK_END) // SECTOR_BYTES * SECTOR_BYTES
         os.ftruncate(target, size)
