@@ -304,10 +304,13 @@ class Adoption:
         return self._new(folder, item.at.name, item.number, item.attr).ino
 
     def _refresh(self, record: InodeRecord, attr: AdoptAttr) -> None:
-        """A program wrote to the old name after the record was made."""
-        if record.state == Residency.RESIDENT and not self.claims.is_claimed(record):
+        """A program wrote to the old name after the record was made: its size tells."""
+        size = self.tables.attr(record).size
+        is_ours = record.state == Residency.RESIDENT and not self.claims.is_claimed(record)
+        if is_ours and size != attr.size:
             self.quotas.count(record, attr.size - record.size)
-            record.size, record.mtime_ns = attr.size, within_time(attr.mtime_ns)
+            record.size = attr.size
+            record.mtime_ns = max(record.mtime_ns, within_time(attr.mtime_ns))
             self.tables.save(record)
 
     def _link(self, folder: InodeRecord, name: bytes, record: InodeRecord) -> None:
