@@ -29,6 +29,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeState,
 )
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discrecovery import recovery_of, summed
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.sources import ClaimedSource
 from hsmfs.daemon.stagejob import is_blank
@@ -36,6 +37,7 @@ from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, Transi
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.layout import FileSource
 from hsmfs.volume.manifest import FileResult
+from hsmfs.volume.recovery import Accumulator
 from hsmfs.volume.writer import Source, VolumeWriter
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class BurnSession:
     _prepared: trio.Event = field(default_factory=trio.Event)
     _streamed: trio.Event = field(default_factory=trio.Event)
     _writer: VolumeWriter | None = None
+    _recovery: Accumulator | None = None
     _stream_error: HsmError | None = None
     _left: int = 0
 
@@ -215,8 +218,9 @@ class BurnSession:
     def _produce(self) -> None:
         """Read, hash and hand out chunks (in a worker thread)."""
         self._writer = VolumeWriter(self.active.layout, self.active.own.parent)
+        self._recovery = recovery_of(self.active.layout, self.active.own)
         try:
-            for chunk in self._writer.stream(self._open):
+            for chunk in summed(self._writer.stream(self._open), self._recovery):
                 for lane in self._lanes:
                     lane.put(chunk)
                 if all(lane.dead or lane.cut for lane in self._lanes):
@@ -237,6 +241,8 @@ class BurnSession:
             log.warning("manifest is not kept for later discs", volume=label, error=str(error))
 
     def _open(self, source: FileSource) -> Source:
+        if source.is_recovery and self._recovery is not None:
+            self._recovery.finish()
         if source.kind == "own":
             return (self.active.own / os.fsdecode(source.path)).open("rb", buffering=0)
         for root in self.core.cache_roots:

@@ -135,6 +135,7 @@ def _build(
         parity=config.care.parity,
         scrub_s=config.care.scrub_years * YEAR_S,
         scrub_percent=config.care.scrub_percent,
+        recovery_percent=config.care.disc_recovery_percent,
     )
     tiers = {tier.name for tier in config.tier}
     policy = load_policy(text, config.policy.file, tiers, magazines, defaults)

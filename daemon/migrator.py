@@ -26,6 +26,7 @@ from hsmfs.daemon.activevolume import (
 from hsmfs.daemon.catalog import put_record
 from hsmfs.daemon.catalogrecords import DiscState, SplitRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discrecovery import with_recovery
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, pack, parents_of, sources_of
 from hsmfs.daemon.parityset import OVERHEAD_SECTORS
@@ -38,6 +39,7 @@ from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import CopiedFile
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
 from hsmfs.volume.layout import FileSource, VolumeHeader
+from hsmfs.volume.recovery import room_left
 from hsmfs.volume.source import PARTS
 
 log = structlog.get_logger(__name__)
@@ -190,6 +192,7 @@ class Migrator:
         """One volume from the head of the queue, or with a part of a file; False when none
         came of it."""
         number = split.next_part if split is not None else 0
+        whole, capacity = capacity, room_left(capacity, pool.recovery_percent)
         head = self._take_head(pool.name, capacity, split)
         claimed = await self._claim(head, pool.name)
         if not claimed and split is None:
@@ -228,7 +231,12 @@ class Migrator:
             created_ns=header.created_ns,
             namespace_until=namespace_until,
         )
-        active = await self._activate_new(record, header, capacity, chosen)
+        if pool.recovery_percent:
+            own_root = self.plans.own(label)
+            chosen = await trio.to_thread.run_sync(
+                with_recovery, header, chosen, whole, pool.recovery_percent, own_root
+            )
+        active = await self._activate_new(record, header, whole, chosen)
         changes = [label_change, put_record(record)]
         if split is not None:
             split.labels[number - 1] = label

@@ -19,6 +19,7 @@ FIELDS = (
     "scrub_s",
     "scrub_percent",
     "reclaim_dead",
+    "recovery_percent",
     "head_bytes",
     "burn_when_full",
     "burn_max_wait_s",

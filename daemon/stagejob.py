@@ -20,9 +20,11 @@ from hsmfs.daemon.catalog import put_history, put_record
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, HistoryRecord, VolumeRecord
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.discproof import damaged_files
+from hsmfs.daemon.discrecovery import mend
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.recovery import without
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,18 +121,37 @@ class StageJob:
         ]
 
     async def _prove(self) -> None:
-        """Whole and right, or the spans of damaged files are missing again."""
+        """Whole and right, or the spans of damaged files are missing again.
+
+        What this disc did not give is made anew from its recovery data, where it has any.
+        """
+        if self.stage.missing:
+            await self._mend()
         if self.stage.missing:
             return
-        volume = self.stage.volume
-        if volume.image_xxh3:
-            found = await trio.to_thread.run_sync(_hash, self.stage.path)
-            self.stage.ready = found == volume.image_xxh3
-        else:
-            self.stage.ready = await trio.to_thread.run_sync(self._files_are_good)
+        self.stage.ready = await self._is_right()
+        if not self.stage.ready and await self._mend():
+            self.stage.ready = await self._is_right()
         if not self.stage.ready:
-            log.warning("image differs", disc=self.disc.barcode, volume=volume.label)
-            self.stage.missing = [(0, volume.total_sectors)]
+            log.warning("image differs", disc=self.disc.barcode, volume=self.stage.volume.label)
+            self.stage.missing = [(0, self.stage.volume.total_sectors)]
+
+    async def _mend(self) -> bool:
+        """Whether anything was repaired."""
+        mended = await trio.to_thread.run_sync(mend, self.stage.path)
+        if mended is None:
+            return False
+        self.stage.missing = list(without(self.stage.missing, mended))
+        if mended.repaired:
+            label, blocks = self.stage.volume.label, len(mended.repaired)
+            log.info("image repaired by its recovery data", volume=label, blocks=blocks)
+        return bool(mended.repaired)
+
+    async def _is_right(self) -> bool:
+        volume = self.stage.volume
+        if not volume.image_xxh3:
+            return await trio.to_thread.run_sync(self._files_are_good)
+        return await trio.to_thread.run_sync(_hash, self.stage.path) == volume.image_xxh3
 
     def _files_are_good(self) -> bool:
         """By the hashes of all files, where the image's is not known."""

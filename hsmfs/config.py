@@ -133,6 +133,8 @@ class Care(Section, frozen=True):
     """How much of a disc's data is read each time, chosen by chance; 100: every sector."""
     parity: Annotated[int, Meta(ge=0, le=2)] = 0
     """Parity discs of each magazine: so many of its discs may be lost and are made anew."""
+    disc_recovery_percent: Annotated[float, Meta(ge=0, le=50)] = 0.0
+    """Recovery data inside each volume, as a share of its data; 0: none."""
     offsite_days: Annotated[float, Meta(ge=0)] = 30.0
     """A magazine for off-site copies should leave when its oldest volume is so old, also when
     it is not full; 0: only when it is full."""

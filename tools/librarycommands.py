@@ -38,6 +38,7 @@ def add(app: typer.Typer) -> None:
     volume.command("dump")(dump_volume)
     volume.command("extract")(extract_volume)
     volume.command("rebuild")(rebuild_volume)
+    volume.command("mend")(mend_volume)
     pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
     pool.command("ls")(list_pools)
     poolcommands.add(pool)
@@ -411,6 +412,28 @@ def extract_volume(
             complain(f"missing: {path}: {why}")
     if found["missing"] or found["notes"]:
         raise typer.Exit(EXIT_IN_PART if found["restored"] else EXIT_FAILED)
+
+
+def mend_volume(
+    image: Annotated[Path, typer.Argument(help="An image file, or a device with a disc in it.")],
+    into: Annotated[Path, typer.Option("--into", metavar="FILE", help="The image to write.")],
+    json: JsonOption = False,
+) -> None:
+    """Make a damaged image whole by the recovery data in it, without any daemon."""
+    from hsmfs.tools.volmend import mend
+
+    found = mend(image, into)
+    if json:
+        print_json(found)
+    else:
+        say(
+            f"{into}: {found['unreadable_sectors']} sectors could not be read, "
+            f"{found['repaired_blocks']} blocks of {found['block_sectors']} sectors are repaired"
+        )
+        for sector in found["lost"]:
+            complain(f"not repaired: sectors {sector} to {sector + found['block_sectors'] - 1}")
+    if found["lost"]:
+        raise typer.Exit(EXIT_IN_PART)
 
 
 def dump_volume(

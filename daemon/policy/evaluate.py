@@ -49,6 +49,7 @@ __all__ = [
 COPIES_MAX: Final = 16
 HEAD_BYTES_MAX: Final = 2**30
 PARITY_MAX: Final = 2
+RECOVERY_PERCENT_MAX: Final = 50
 YEAR_S: Final = 365 * 86_400.0
 SPREADS: Final = ("magazine",)
 
@@ -65,6 +66,7 @@ class PoolDefaults:
     scrub_s: float = 2 * YEAR_S
     """0: never."""
     scrub_percent: float = 100.0
+    recovery_percent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Pool:
     """So much of a disc's data each time."""
     reclaim_dead: float | None = None
     """Volumes with a greater dead share are reclaimed; None: only by hand."""
+    recovery_percent: float = 0.0
+    """Recovery data on each disc, as a share of its data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +265,7 @@ class _Loader:
             scrub_s=scrub_s,
             scrub_percent=percent,
             reclaim_dead=None if dead is None else self._fraction(dead),
+            recovery_percent=self._recovery(statement.recovery),
         )
 
     def _offsite(self, value: Quantity | None, copies: int) -> int:
@@ -280,6 +285,16 @@ class _Loader:
             expected = f"0 to {PARITY_MAX} parity discs of a magazine"
             raise self._source.error(value.span, shown(str(value)), expected)
         return parity
+
+    def _recovery(self, value: Quantity | None) -> float:
+        if value is None:
+            return self._defaults.recovery_percent
+        percent = Fraction(value.number)
+        if value.unit != "%" or percent > RECOVERY_PERCENT_MAX:
+            todo = "" if value.unit else f"write {value}%"
+            expected = f"a share of 0% to {RECOVERY_PERCENT_MAX}%"
+            raise self._source.error(value.span, shown(str(value)), expected, todo)
+        return float(percent)
 
     def _scrub(self, clause: ScrubClause | None) -> tuple[float, float]:
         """Seconds between two readings (0: never), and percent of the data."""

@@ -40,7 +40,16 @@ CONDITIONS_MAX: Final = 1000
 NESTING_MAX: Final = 50
 NAME_CHARACTERS_MAX: Final = 64
 STATEMENT_WORDS: Final = ("pool", "migrate", "release", "pin")
-CLAUSE_WORDS: Final = ("copies", "burn", "head", "offsite", "parity", "scrub", "reclaim")
+CLAUSE_WORDS: Final = (
+    "copies",
+    "burn",
+    "head",
+    "offsite",
+    "parity",
+    "scrub",
+    "reclaim",
+    "recovery",
+)
 OPERATORS: Final = ("<", "<=", ">", ">=", "=", "!=", "~")
 RULE_WORDS: Final = ("to", "from", "tier", "when", "until", "order", "by", "asc", "desc")
 CONDITION_WORDS: Final = ("and", "or", "not", "always")
@@ -67,6 +76,7 @@ class _PoolDraft:
     parity: Quantity | None = None
     scrub: ScrubClause | None = None
     reclaim: Quantity | None = None
+    recovery: Quantity | None = None
     seen: set[str] = field(default_factory=set)
 
 
@@ -180,6 +190,7 @@ class _Parser:
             draft.parity,
             draft.scrub,
             draft.reclaim,
+            draft.recovery,
         )
 
     def _clause_word(self, draft: _PoolDraft, opening: Token) -> str:
@@ -213,6 +224,8 @@ class _Parser:
                 draft.scrub = self._scrub()
             case "reclaim":
                 draft.reclaim = self._reclaim()
+            case "recovery":
+                draft.recovery = self._quantity("a share of a disc such as 1%")
             case _:
                 draft.copies = self._quantity("the number of copies")
                 if self._accept("spread"):

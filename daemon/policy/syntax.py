@@ -148,6 +148,8 @@ class PoolStatement:
     scrub: ScrubClause | None = None
     reclaim: Quantity | None = None
     """Share of dead bytes."""
+    recovery: Quantity | None = None
+    """Recovery data on each disc, as a share of its data."""
 
     def __str__(self) -> str:
         spread = "" if self.spread is None else f" spread {self.spread}"
@@ -164,6 +166,8 @@ class PoolStatement:
             clauses.append(str(self.scrub))
         if self.reclaim is not None:
             clauses.append(f"reclaim when dead > {self.reclaim}")
+        if self.recovery is not None:
+            clauses.append(f"recovery {self.recovery}")
         return f"pool {self.name} {{ {'; '.join(clauses)} }}"
 
 

@@ -27,6 +27,7 @@ from hsmfs.namespace import acl, schema
 from hsmfs.namespace.dosattrib import without_offline
 from hsmfs.namespace.engine import Engine
 from hsmfs.namespace.model import LINKS_MAX, SYMLINK_BYTES_MAX, XATTR_BYTES_MAX
+from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.stubs import flush_into
 from hsmfs.namespace.tree import check_name
 from hsmfs.namespace.xattrs import DOSATTRIB, HSM, NAMESPACES
@@ -137,6 +138,7 @@ class Adoption:
         for part in above:
             folder = self.tree.directory(self.tree.find(folder.ino, part).ino)
         check_name(name)
+        check_writable(folder)
         if self.tables.entry(folder.ino, name) is not None:
             raise FsError(errno.EEXIST)
         self._check_room(folder, call)
@@ -302,10 +304,13 @@ class Adoption:
         return self._new(folder, item.at.name, item.number, item.attr).ino
 
     def _refresh(self, record: InodeRecord, attr: AdoptAttr) -> None:
-        """A program wrote to the old name after the record was made."""
-        if record.state == Residency.RESIDENT and not self.claims.is_claimed(record):
+        """A program wrote to the old name after the record was made: its size tells."""
+        size = self.tables.attr(record).size
+        is_ours = record.state == Residency.RESIDENT and not self.claims.is_claimed(record)
+        if is_ours and size != attr.size:
             self.quotas.count(record, attr.size - record.size)
-            record.size, record.mtime_ns = attr.size, within_time(attr.mtime_ns)
+            record.size = attr.size
+            record.mtime_ns = max(record.mtime_ns, within_time(attr.mtime_ns))
             self.tables.save(record)
 
     def _link(self, folder: InodeRecord, name: bytes, record: InodeRecord) -> None:

@@ -10,6 +10,8 @@ FORMAT_VERSION: Final = 2
 """2 has own files; a reader of 2 reads 1."""
 OWN_DIRECTORY: Final = b".hsm"
 """Directory of the volume's own files, at the top."""
+RECOVERY_NAME: Final = "recovery.bin"
+"""Own file that is made of all bytes before it, see recovery.py; the last with data."""
 PARTS: Final = "parts"
 """The feature of a volume that holds parts of files: a reader must not take one for all."""
 KNOWN_FEATURES: Final[frozenset[str]] = frozenset({PARTS})
@@ -63,6 +65,11 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def has_data(self) -> bool:
         """A file's first name: the one whose bytes are written."""
         return self.kind in ("file", "own") and self.link_of is None
+
+    @property
+    def is_recovery(self) -> bool:
+        """Whether its bytes come of those before it."""
+        return self.kind == "own" and self.path == RECOVERY_NAME.encode()
 
     @property
     def key(self) -> bytes:

@@ -81,8 +81,11 @@ class VolumeWriter:
         yield from self._at(self._frame.front())
         yield from stage.zeros_to(layout.readme.sector + layout.readme.sectors)
         for entry, sector in layout.placed():
-            if sector is not None:
-                yield from self._file(entry, sector, open_source)
+            if sector is None:
+                continue
+            if entry.is_recovery and stage.position > stage.taken_bytes:
+                yield stage.take()  # it is made of what was written so far
+            yield from self._file(entry, sector, open_source)
         if stage.position > stage.taken_bytes:
             yield stage.take()  # so that the last file's bytes are hashed
         stage.hashes.drain()

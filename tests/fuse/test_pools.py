@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from support.sandboxes import Sandbox, differing, write_files
@@ -17,9 +17,17 @@ DISC = "20000000"
 MAGAZINE = 3
 
 
+Box = TypeVar("Box", bound=Sandbox)
+
+
 def started(root: Path, pool: str, config: str = "", slots: int = 9) -> Sandbox:
     """A sandbox with small magazines and more words in its pool."""
-    box = Sandbox(root)
+    return set_up(Sandbox(root), pool, config, slots)
+
+
+def set_up(box: Box, pool: str, config: str, slots: int) -> Box:
+    """The same of a sandbox of any kind."""
+    root = box.root
     box.start("--drives", "2", "--slots", str(slots), "--disc-bytes", DISC, "--pool-copies", "2")
     box.stop()
     text = (root / "hsmfs.toml").read_text()
@@ -194,3 +202,37 @@ def test_discs_are_read_again_as_their_pool_says(tmp_path: Path, boxes: list[San
         entry = box.until(scrubbed)[0]
         assert (entry["text"], entry["errors"], entry["bytes"] > 0) == ("sample of 50 %", 0, True)
         assert entry["drive"] and entry["seconds"] > 0
+
+
+# -- recovery data on each disc ----------------------------------------------------------------
+
+
+def test_a_damaged_disc_without_others_is_made_whole_by_itself(
+    tmp_path: Path, boxes: list[Sandbox]
+) -> None:
+    box = started(tmp_path / "sb", "recovery 10%")
+    boxes.append(box)
+    made = write_files(box.mnt / "s", 6, 800_000)
+    box.migrate_and_release()
+    first, second = sorted(verified(box))
+    images = [box.root / "library" / "discs" / f"{code}.img" for code in (first, second)]
+    before = images[0].read_bytes()
+    assert images[1].read_bytes() == before
+    at = before.index(next(iter(made.values()))[:2048])
+    for image in images:  # the same place on both, so neither helps the other
+        with image.open("r+b") as file:
+            file.seek(at)
+            file.write(bytes(100_000))
+    into = tmp_path / "mended.img"
+    told = box.hsm("volume", "mend", str(images[0]), "--into", str(into))
+    assert (told["lost"], 2 <= told["repaired_blocks"] <= 3) == ([], True)
+    assert into.read_bytes() == before
+    done = box.hsm("volume", "mend", str(images[0]), "--into", str(into), check=False)
+    assert (done.returncode, "is there already" in done.stderr) == (1, True)
+    for code in (first, second):
+        assert box.hsm("disc", "verify", code, check=False)["state"] == "failed"
+    fresh = box.until(lambda: len(verified(box)) == 2 and verified(box))
+    for code in fresh:
+        assert code not in (first, second)
+        assert (box.root / "library" / "discs" / f"{code}.img").read_bytes() == before
+    assert not differing(made)

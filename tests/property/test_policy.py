@@ -100,6 +100,7 @@ statements = st.one_of(
         | st.just(ScrubClause(None))
         | st.builds(ScrubClause, quantities(FactKind.DURATION), st.none() | shares),
         st.none() | shares,
+        st.none() | shares,
     ),
     st.builds(MigrateStatement, st.builds(Text, names), st.builds(Text, names), conditions),
     st.builds(PinStatement, st.builds(Text, names), conditions),

@@ -142,6 +142,22 @@ def test_a_crash_removes_second_names_without_records(adopting: Adopting) -> Non
     assert again.numbers().start >= block.stop
 
 
+def test_what_was_written_by_the_old_name_meanwhile_is_taken_over(adopting: Adopting) -> None:
+    now(adopting.adoption.begin(begin()))
+    block = adopting.numbers()
+    adopting.link(block.start, b"four")
+    assert adopting.make(item(b"f", block.start, file_attr(4))).refused == [""]
+    adopting.link(block.start, b"more than four")
+    assert adopting.make(item(b"f", block.start, file_attr(14, mtime_ns=99))).refused == [""]
+    top = adopting.bench.attr(b"top").ino
+    attr = adopting.bench.engine.lookup(top, b"f")
+    assert (attr.size, attr.mtime_ns) == (14, 99)
+    assert adopting.bench.content(attr.ino) == b"more than four"
+    assert adopting.make(item(b"f", block.start, file_attr(14, mtime_ns=100))).refused == [""]
+    assert adopting.bench.engine.lookup(top, b"f").mtime_ns == 99
+    assert adopting.bench.engine.status().states[0].bytes == 14
+
+
 def test_who_goes_away_gives_numbers_back(adopting: Adopting) -> None:
     now(adopting.adoption.begin(begin()))
     block = adopting.numbers()

@@ -14,7 +14,7 @@ COUNTS = "< <= > >= = !="
 FACT_NAMES = "age, atime_age, mtime_age, ctime_age, size, heat, uid, gid, copies, state, path, name"
 DURATION = "a duration such as 30d (units s m h d w y)"
 SIZE = "a size such as 64KiB (units B kB MB GB TB KiB MiB GiB TiB)"
-SETTINGS = "'copies', 'burn', 'head', 'offsite', 'parity', 'scrub', 'reclaim'"
+SETTINGS = "'copies', 'burn', 'head', 'offsite', 'parity', 'scrub', 'reclaim', 'recovery'"
 STATES = "one of resident, premigrated, migrated, recalling"
 NAME = "a name of 1 to 64 characters that can be printed"
 STATEMENT = "'and', 'or' or a statement ('pool', 'migrate', 'release', 'pin')"
@@ -91,6 +91,9 @@ TABLE = [
      "found '0%', expected a share greater than 0%, at most 100%"),
     ("pool p { copies 2; scrub every 2y sample half }", 1, 42, 4,
      "found 'half', expected a share of a disc such as 10%"),
+    ("pool p { copies 2; recovery 51% }", 1, 29, 3, "found '51%', expected a share of 0% to 50%"),
+    ("pool p { copies 2; recovery 5 }", 1, 29, 1,
+     "found '5', expected a share of 0% to 50%; write 5%"),
     ("pool p { copies 2; reclaim if dead }", 1, 28, 2,
      "found 'if', expected 'when' dead > PERCENT"),
     ("pool p { copies 2; reclaim when ded > 70% }", 1, 33, 3,
