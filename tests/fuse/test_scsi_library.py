@@ -57,7 +57,8 @@ def configure(sandbox: Sandbox, portal: str) -> None:
     scan = subprocess.run(
         [str(BIN / "hsm"), "library", "scan", "--portal", portal],
         capture_output=True, text=True, check=True, timeout=60,
-    ).stdout.replace("magazine_slots = 12", "magazine_slots = 4")  # fmt: skip
+    ).stdout  # fmt: skip
+    scan = scan.replace("magazine_slots = 12", "magazine_slots = 4").replace("robot-1", "emulated")
     file = sandbox.root / "hsmfs.toml"
     text = re.sub(r"\[\[library\]\].*?(?=\n\[|\Z)", lambda _: scan, file.read_text(), flags=re.S)
     file.write_text(text)
