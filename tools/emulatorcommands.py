@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +69,7 @@ def serve(
         for lun, device in enumerate(target.units.devices):
             what = device.product.decode().strip()
             say(f"iscsi://{target.portal}/{name}/{lun}  {what}  {device.serial}")
+        sys.stdout.flush()  # who started it waits for these lines
         stop.wait()
 
 

@@ -21,6 +21,7 @@ WRITE_KB_S: Final = (26_974, 17_983, 8_991)
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 BLANK, RECORDED, ABSENT = 1, 2, 3
 """Descriptor types of READ FORMAT CAPACITIES."""
+FORMAT_BD_R: Final = 0x32
 WRITE_PARAMETERS, ERROR_RECOVERY, CAPABILITIES, ALL_PAGES = 0x05, 0x01, 0x2A, 0x3F
 NEW_MEDIUM, MEDIUM_REMOVED = 2, 3
 MEDIA_CLASS: Final = 4
@@ -62,7 +63,7 @@ def _features(current: int, readable: bool, serial: str) -> list[tuple[int, bool
         (0x0003, True, bytes([0x29, 0, 0, 0])),
         (0x0010, readable, struct.pack(">IHBx", SECTOR_BYTES, ECC_SECTORS, 1)),
         (0x0040, current != 0, bytes(4) + classes * 3),
-        (0x0041, writable, bytes([0x01, 0, 0, 0]) + classes * 2),
+        (0x0041, writable, bytes([0x01, 0, 0, 0]) + classes * 2 + bytes(8)),
         (0x0100, True, b""),
         (0x0105, True, bytes(4)),
         (0x0107, writable, bytes([0x1F, 0, 0, 0])),
@@ -116,8 +117,12 @@ def performance(kind: int, writes: bool, sectors: int, descriptors_max: int) -> 
 
 
 def format_capacities(sectors: int, kind: int) -> bytes:
-    """READ FORMAT CAPACITIES: the current one alone (MMC-6 6.23)."""
-    return struct.pack(">3xBIB", 8, sectors, kind) + SECTOR_BYTES.to_bytes(3, "big")
+    """READ FORMAT CAPACITIES: the current one, and how a blank disc could be formatted."""
+    rows = struct.pack(">IB", sectors, kind) + SECTOR_BYTES.to_bytes(3, "big")
+    if kind == BLANK:
+        for form in (0x00, FORMAT_BD_R):
+            rows += struct.pack(">IB3x", sectors, form << 2)
+    return struct.pack(">3xB", len(rows)) + rows
 
 
 def contents(form: int, sectors: int, minutes: bool) -> bytes | None:

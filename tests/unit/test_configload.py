@@ -316,6 +316,43 @@ def test_pointers_as_users_write_them() -> None:
 # The manual
 
 
+SCSI = """kind = "scsi"
+changer = "sg:/dev/sg0"
+[[library.drive]]
+device = "sg:/dev/sg1"
+[[library.drive]]
+device = "iscsi://127.0.0.1:3260/iqn.2001-04.com.example:x/2"
+element = 257
+serial = "K9"
+"""
+EMULATED = 'kind = "emulated"\npath = "/d/library"\n'
+SCSI_WRONG = [
+    ('changer = "sg:/dev/sg0"\n', "", "library[0]: found no key 'changer' in [library[0]]"),
+    ('"sg:/dev/sg0"', '"sg0"', 'library[0].changer: found "sg0", expected a device such as "sg:'),
+    ('"sg:/dev/sg1"', '"sg:/dev/sg0"', 'drive[0].device: found "sg:/dev/sg0" again'),
+    ("element = 257", "element = 70000", "drive[1].element: found 70000, expected an element"),
+    ("element = 257", "element = -2", "drive[1].element: found -2, expected an element"),
+    ('serial = "K9"', "serial = 9", "drive[1].serial: found 9, expected a string"),
+    ('kind = "scsi"', 'kind = "scsi"\npath = "/d/l"', "found 'path' in a library of kind \"scsi\""),
+    ('kind = "scsi"', 'kind = "emulated"', "library[0]: found no key 'path' in [library[0]]"),
+    (SCSI[SCSI.index("[[") :], "", "library[0]: found no [[library.drive]], expected at least one"),
+]
+
+
+def test_a_scsi_library_needs_no_path(tmp_path: Path) -> None:
+    assert EMULATED in GOOD
+    (library,) = load(written(tmp_path, GOOD.replace(EMULATED, SCSI))).library
+    assert [drive.element for drive in library.drive] == [-1, 257]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), SCSI_WRONG)
+def test_wrong_scsi_libraries(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in SCSI
+    with pytest.raises(ConfigError) as error:
+        load(written(tmp_path, GOOD.replace(EMULATED, SCSI.replace(old, new))))
+    assert words in str(error.value)
+
+
 def test_the_example_of_the_manual_loads(tmp_path: Path) -> None:
     blocks = re.findall(r"```toml\n(.*?)```", MANUAL.read_text(), re.DOTALL)
     assert blocks
