@@ -1,10 +1,10 @@
-# make setup | demo | test | test-long | lint | bench | bench-scale | docs | deb
+# make setup | demo | test | test-long | lint | bench | bench-scale | bench-sim | bench-discs | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint fuzz bench bench-scale bench-rebuild docs deb clean
+.PHONY: setup demo test test-long lint fuzz bench bench-scale bench-rebuild bench-sim bench-discs docs deb clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,12 @@ bench-scale: setup
 
 bench-rebuild: setup
 	$(BIN)/python -m hsmfs.tools.bench.rebuildscale
+
+bench-sim: setup
+	$(BIN)/python -m hsmfs.tools.bench.sitereport
+
+bench-discs: setup
+	$(BIN)/python -m hsmfs.tools.bench.discspeed
 
 fuzz: setup
 	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py

@@ -40,7 +40,9 @@ def test_a_disc_just_served_is_held() -> None:
     drives = (DriveView("d0", False, "X", 9.0, read_at_s=9.0),)
     reads = (ReadDemand("v", ("A",), 0.0),)
     assert plan(Picture(drives, reads=reads, rules=Rules(hold_s=2.0)), 10.0) == []
-    assert plan(Picture(drives, reads=reads, rules=Rules(hold_s=0.5)), 10.0) == [Read("d0", "v", "A")]
+    assert plan(Picture(drives, reads=reads, rules=Rules(hold_s=0.5)), 10.0) == [
+        Read("d0", "v", "A")
+    ]
 
 
 def test_the_other_copy_serves_while_one_is_in_a_busy_drive() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
@@ -26,7 +27,6 @@ from hsmfs.daemon.picture import (
     Read,
     ReadDemand,
     Rules,
-    Share,
     StageImage,
     Unload,
     Verify,
@@ -41,6 +41,8 @@ from hsmfs.types import FileVersion, Inode
 
 TICK_S: Final = 5.0
 """The dispatcher looks at least so often while something waits."""
+LOOK_MAX: Final = 200
+"""Requests that first come, first served looks at."""
 END_MAX_S: Final = 30 * 86_400.0
 Decide = Callable[[Picture, float], list[Action]]
 
@@ -207,7 +209,7 @@ class Simulation:
         if self._one_by_one:
             return tuple(
                 ReadDemand(name, _copies(name.split("/")[0]), request.since_s)
-                for name, request in self._requests.items()
+                for name, request in islice(self._requests.items(), LOOK_MAX)
             )
         for volume, queue in self._queues.items():
             if volume not in self._demands and volume not in self._busy_volumes:
@@ -383,6 +385,3 @@ def first_come(picture: Picture, now_s: float) -> list[Action]:
         for name in names:
             idle.pop(name)
     return actions
-
-
-__all__ = ["Outcome", "Served", "Share", "Simulation", "first_come"]
