@@ -1,10 +1,11 @@
-# make setup | demo | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | docs | deb
+# make setup | demo | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | bench-sim | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: setup demo test test-long test-foreign lint fuzz bench bench-scale bench-rebuild docs deb clean
+.PHONY: setup demo test test-long lint fuzz bench bench-scale bench-rebuild bench-sim bench-discs docs deb clean
 
 setup: $(STAMP)
 
@@ -40,6 +41,11 @@ bench-rebuild: setup
 
 test-foreign: setup
 	$(BIN)/python -m pytest -q tests/foreign tests/conformance/test_foreign_changer.py
+bench-sim: setup
+	$(BIN)/python -m hsmfs.tools.bench.sitereport
+
+bench-discs: setup
+	$(BIN)/python -m hsmfs.tools.bench.discspeed
 
 fuzz: setup
 	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py tests/property/test_foreign_fuzz.py

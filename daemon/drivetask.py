@@ -64,6 +64,8 @@ class DriveUnit:
         """When the present job was handed over."""
         self.priority = Priority.READERS
         """Of what is read."""
+        self.moving = False
+        """The robot brings its disc, or is asked to."""
         self.yields = False
         """Others wait: what is read or scrubbed should come to an end."""
         self._charged: HsmError | None = None
@@ -93,12 +95,11 @@ class DriveUnit:
         self.busy = True
         self._send.send_nowait(job)
 
-    @property
-    def view(self) -> DriveView:
+    def view(self, heat: float = 0.0) -> DriveView:
         """What the scheduler should know."""
         return DriveView(
-            self.name, self.busy, self.disc, self.idle_since_s, self.read_at_s,
-            self.work, self.since_s, self.priority, self.yields,
+            self.name, self.busy, self.disc, self.idle_since_s, self.read_at_s, self.work,
+            self.since_s, self.priority, self.yields, moving=self.moving, heat=heat,
         )  # fmt: skip
 
     def charge(self, error: HsmError, *, for_good: bool) -> None:
@@ -130,7 +131,7 @@ class DriveUnit:
                 log.exception("bug: a drive job failed", drive=self.name)
             finally:
                 self.busy = False
-                self.work = Work.NONE
+                self.work, self.moving = Work.NONE, False
                 self.idle_since_s = self._clock.monotonic_s()
                 if self.alive:
                     self.state = DriveState.IDLE

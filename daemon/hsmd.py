@@ -36,6 +36,7 @@ from hsmfs.daemon.scheduler import (
     Action,
     Burn,
     BurnDemand,
+    DriveView,
     Picture,
     Read,
     StageImage,
@@ -214,7 +215,7 @@ class Hsmd:
         return self.core.clock.monotonic_s() < self.rest_until_s
 
     def _picture(self) -> Picture:
-        drives = tuple(unit.view for unit in self.core.librarian.alive_units())
+        drives = tuple(self._view(unit) for unit in self.core.librarian.alive_units())
         burns = tuple(self._burn_demands())
         verifies = (
             *self._verify_demands(),
@@ -231,6 +232,10 @@ class Hsmd:
             rules=self.core.rules,
             burn_debt_s=self.floor.update(self.core.clock.monotonic_s(), drives, burns, verifies),
         )
+
+    def _view(self, unit: DriveUnit) -> DriveView:
+        disc = self.core.catalog.discs.get(unit.disc)
+        return unit.view(self.recaller.heat.of(disc.volume) if disc else 0.0)
 
     def _burn_demands(self) -> list[BurnDemand]:
         demands = []

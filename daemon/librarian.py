@@ -248,6 +248,7 @@ class Librarian:
         not become ready) or LibraryError (the robot failed).
         """
         if unit.disc != barcode:
+            unit.moving = True
             if unit.disc:
                 await self.unload(unit)
             source = self.place.get(barcode)
@@ -255,7 +256,8 @@ class Librarian:
                 raise LibraryError(f"disc {barcode} is not in library {self.config.name}")
             await self._move(source, unit.element)
             unit.disc = barcode
-            unit.ejected = False
+            unit.ejected = unit.moving = False
+            self._wake()
             self.place[barcode] = unit.element
             unit.loads += 1
             await self._count_load(barcode)

@@ -48,6 +48,9 @@ class Rules:
     """How long a disc that was just read keeps its drive."""
     turn_s: float = 120.0
     """How long a disc is read at least before it makes room for others that wait."""
+    loads_ahead: int = 2
+    """Recalls that may wait for the robot; later ones are decided when it is free: by then
+    more requests have come for a disc, and discs stay in drives until then."""
     reserved: float = 0.25
     """Share of the drives, rounded down, that long work leaves to recalls."""
     burn_floor: float = 0.2
@@ -86,6 +89,10 @@ class DriveView:
     """Of what a reading drive serves now."""
     yields: bool = False
     """It was told to come to an end."""
+    moving: bool = False
+    """The robot brings its disc, or is asked to."""
+    heat: float = 0.0
+    """How often its disc's volume was wanted of late (``heat.VolumeHeat``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import ReadDemand
 from hsmfs.daemon.recallqueue import Request, VolumeQueue, Waiter
+from hsmfs.daemon.volumeheat import VolumeHeat
 from hsmfs.errors import FsError, HsmError, TransientError
 from hsmfs.rpc.messages import NoLongerWanted, Wanted
 from hsmfs.types import ByteRange, FileVersion, Residency
@@ -50,6 +51,7 @@ class Recaller:
         """Whether a volume without a readable copy gets a fresh one soon."""
         self.doubt: Callable[[DiscRecord], None] = lambda disc: None
         """Told of a disc of which a part could not be read."""
+        self.heat = VolumeHeat()
         self._syncs = trio.CapacityLimiter(SYNCS_MAX)
         self._nursery: trio.Nursery | None = None
 
@@ -78,6 +80,7 @@ class Recaller:
         request = Request(file, path, extents, "", self.core.clock.monotonic_s())
         self.requests[file] = request
         self._route(request)
+        self.heat.add(request.label, request.since_s)
         return request
 
     async def _fail_unknown(self, file: FileVersion, path: str) -> None:

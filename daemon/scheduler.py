@@ -18,8 +18,9 @@ The order in which drives are given away:
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
@@ -68,6 +69,8 @@ class _Board:
     holder: dict[str, DriveView]
     long_left: int
     """Drives that long work may still take."""
+    loads_left: int
+    """Recalls that may still ask for the robot."""
     used: set[str] = field(default_factory=set)
     """Discs that an action of this plan has."""
     wanted: set[str] = field(default_factory=set)
@@ -93,10 +96,7 @@ class _Board:
             for view in self.idle.values()
             if view.name != without and (not view.disc or self._may_unload(view, keep, urgent))
         ]
-        best = min(
-            usable, key=lambda view: (bool(view.disc), view.idle_since_s, view.name), default=None
-        )
-        return best.name if best else None
+        return min(usable, key=_cost).name if usable else None
 
     def _may_unload(self, view: DriveView, keep: Container[str], urgent: bool) -> bool:
         held = self.now_s - view.read_at_s < self.picture.rules.hold_s
@@ -106,10 +106,15 @@ class _Board:
         return [disc for disc in discs if disc not in self.holder and disc not in self.used]
 
 
+def _cost(view: DriveView) -> tuple[bool, float, float, str]:
+    """Empty first, then what is wanted least often, then idle for longest."""
+    return (bool(view.disc), view.heat, view.idle_since_s, view.name)
+
+
 def plan(picture: Picture, now_s: float) -> list[Action]:
     """Actions that may start now; each drive and each disc is in at most one of them."""
     idle = {view.name: view for view in picture.drives if not view.busy}
-    if not idle and not picture.reads:
+    if not idle and not (picture.reads and _any_may_yield(picture, now_s)):
         return []
     long_now = sum(view.busy and view.work in LONG_WORK for view in picture.drives)
     alive = len(picture.drives)
@@ -118,10 +123,12 @@ def plan(picture: Picture, now_s: float) -> list[Action]:
         now_s=now_s,
         idle=idle,
         holder={view.disc: view for view in picture.drives if view.disc},
+        loads_left=picture.rules.loads_ahead,
         long_left=max(0, alive - int(alive * picture.rules.reserved) - long_now),
     )
+    board.loads_left -= sum(view.moving for view in picture.drives)
     board.wanted = {disc for demand in picture.reads for disc in demand.discs}
-    groups = _order(picture, now_s)
+    groups = _order(picture, _servable(board), now_s)
     if idle:
         _unload(board)
         _owed(board)
@@ -141,13 +148,26 @@ def plan(picture: Picture, now_s: float) -> list[Action]:
 # -- the order of recalls -----------------------------------------------------------
 
 
-def _order(picture: Picture, now_s: float) -> list[tuple[int, list[ReadDemand]]]:
+def _servable(board: _Board) -> Sequence[ReadDemand]:
+    """While the robot has enough to do, those in idle drives alone: the rest need no order yet."""
+    reads = board.picture.reads
+    if board.loads_left > 0 or not board.idle:
+        return reads
+    inside = {view.disc for view in board.idle.values()}
+    chosen = [demand for demand in reads if not inside.isdisjoint(demand.discs)]
+    board.waiting = [demand for demand in reads if inside.isdisjoint(demand.discs)]
+    return chosen
+
+
+def _order(
+    picture: Picture, reads: Sequence[ReadDemand], now_s: float
+) -> list[tuple[int, list[ReadDemand]]]:
     """Groups of demands, each in order: urgent ones by deadline, then class by class."""
     files: defaultdict[str, int] = defaultdict(int)
     for demand in picture.reads:
         for share in demand.shares:
             files[share.user] += share.files
-    ranked = [(_rank(demand, files, picture.rules, now_s), demand) for demand in picture.reads]
+    ranked = [(_rank(demand, files, picture.rules, now_s), demand) for demand in reads]
     ranked.sort(key=lambda pair: pair[0])
     return [
         (group, [demand for _, demand in pairs])
@@ -188,7 +208,7 @@ def _owed(board: _Board) -> None:
     if picture.burn_debt_s <= 0:
         return
     at_work = sum(view.busy and view.work in BURN_WORK for view in picture.drives)
-    drives = max(1, round(rules.burn_floor * len(picture.drives))) - at_work
+    drives = math.ceil(rules.burn_floor * len(picture.drives)) - at_work
     before_s = board.now_s - rules.burn_floor_wait_s
     for verify in [v for v in picture.verifies if not v.is_scrub and v.since_s <= before_s]:
         if drives > 0 and _verify(board, [verify]):
@@ -200,9 +220,10 @@ def _owed(board: _Board) -> None:
 
 def _read(board: _Board, demands: list[ReadDemand], urgent: bool) -> None:
     for demand in [demand for demand in demands if not _read_in_place(board, demand)]:
-        in_slot = board.in_slots(demand.discs) if board.idle else []
+        in_slot = board.in_slots(demand.discs) if board.idle and board.loads_left > 0 else []
         drive = _drive_to_load(board, urgent) if in_slot else None
         if drive is not None and board.take(drive, in_slot[0]):
+            board.loads_left -= 1
             board.actions.append(Read(drive, demand.volume, in_slot[0]))
         else:
             board.waiting.append(demand)
@@ -306,14 +327,13 @@ def _yield(board: _Board) -> None:
     waiting = [demand for demand in board.waiting if board.in_slots(demand.discs)]
     if not waiting or board.idle:
         return
+    rules = board.picture.rules
     coming = sum(view.yields for view in board.picture.drives)
-    able = sorted(
-        (v for v in board.picture.drives if v.busy and not v.yields and v.name not in board.used),
-        key=lambda view: (-_yield_class(view), view.since_s, view.name),
-    )
+    able = [view for view in board.picture.drives if _may_yield(view, rules, board.now_s)]
+    able.sort(key=lambda view: (-_yield_class(view), view.since_s, view.name))
     for demand in waiting[coming : len(board.picture.drives)]:
-        urgent = board.now_s >= urgent_from_s(demand, board.picture.rules)
-        chosen = next((view for view in able if _should_yield(board, view, demand, urgent)), None)
+        urgent = board.now_s >= urgent_from_s(demand, rules)
+        chosen = next((view for view in able if _should_yield(view, demand, urgent)), None)
         if chosen is None:
             return
         able.remove(chosen)
@@ -324,10 +344,18 @@ def _yield_class(view: DriveView) -> int:
     return len(Priority) if view.work is Work.SCRUB else int(view.priority)
 
 
-def _should_yield(board: _Board, view: DriveView, demand: ReadDemand, urgent: bool) -> bool:
-    """Scrubs at once; reading for a lower class, or while others are urgent, after its turn."""
-    if view.work is Work.SCRUB:
-        return True
-    if view.work is not Work.READ or board.now_s - view.since_s < board.picture.rules.turn_s:
+def _any_may_yield(picture: Picture, now_s: float) -> bool:
+    return any(_may_yield(view, picture.rules, now_s) for view in picture.drives)
+
+
+def _may_yield(view: DriveView, rules: Rules, now_s: float) -> bool:
+    """Scrubs at once, reading after its turn."""
+    if not view.busy or view.yields or view.moving:
         return False
-    return urgent or view.priority > demand.priority
+    return view.work is Work.SCRUB or (
+        view.work is Work.READ and now_s - view.since_s >= rules.turn_s
+    )
+
+
+def _should_yield(view: DriveView, demand: ReadDemand, urgent: bool) -> bool:
+    return view.work is Work.SCRUB or urgent or view.priority > demand.priority
