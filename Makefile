@@ -1,11 +1,12 @@
-# make setup | demo | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | bench-sim | docs | deb
+# make setup | demo | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | bench-sim |
+# bench-discs | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long test-foreign lint fuzz bench bench-scale bench-rebuild docs deb clean
-.PHONY: setup demo test test-long lint fuzz bench bench-scale bench-rebuild bench-sim bench-discs docs deb clean
+.PHONY: setup demo test test-long test-foreign lint fuzz bench bench-scale bench-rebuild bench-sim \
+	bench-discs docs deb clean
 
 setup: $(STAMP)
 
@@ -41,6 +42,7 @@ bench-rebuild: setup
 
 test-foreign: setup
 	$(BIN)/python -m pytest -q tests/foreign tests/conformance/test_foreign_changer.py
+
 bench-sim: setup
 	$(BIN)/python -m hsmfs.tools.bench.sitereport
 

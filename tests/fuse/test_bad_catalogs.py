@@ -99,8 +99,15 @@ def test_a_catalog_that_is_gone(
     box.hsm("sandbox", "start", str(box.root), check=False)  # hsmfs serves the namespace
     said = refused(box)
     assert "found no volumes, expected those of the namespace's files" in said
-    # with the backup it goes on
+    # without a backup the discs tell what was in it
     box.stop()
+    done = box.hsm("rebuild", "--catalog", "--from", "library")
+    assert (done["files"], done["not_whole"]) == (len(stopped[1]), 0)
+    assert box.hsm("fsck", check=False)["findings"] == []
+    box.start()
+    assert not differing(stopped[1])
+    box.stop()
+    # and with one it goes on
     shutil.copy(tmp_path / "kept" / "data.mdb", data_of(box))
     data_of(box).with_name("lock.mdb").unlink(missing_ok=True)
     box.start()
