@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from hsmfs.daemon.catalogrecords import SplitRecord, VolumeState
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.coverage import copies_of
 from hsmfs.daemon.packing import parents_of, source_of
 from hsmfs.daemon.waiting import Waiting
 from hsmfs.errors import HsmError
@@ -160,11 +161,16 @@ class Splitter:
 
     async def _count(self, split: SplitRecord) -> None:
         file, catalog = file_of(split), self.core.catalog
-        copies = catalog.copies(file)
+        labels = list(dict.fromkeys(split.labels))
+        # Of this cut alone: an earlier one may be on its way out, by a reclaim.
+        copies = copies_of(
+            (extent, len(catalog.verified_discs(label)))
+            for label, extent in catalog.extents(file)
+            if label in labels
+        )
         if not copies:
             await self.abandon(file, "a part is not on its volume")
             return
-        labels = list(dict.fromkeys(split.labels))
         results = await self.core.link.copied([CopiedFile(file, copies, True, split.pool, labels)])
         refused = next((result.refused for result in results if result.refused), "")
         await self._end(split, refused)

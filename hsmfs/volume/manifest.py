@@ -15,7 +15,7 @@ from urllib.parse import quote_from_bytes
 import msgspec
 
 from hsmfs.types import CHUNK_BYTES
-from hsmfs.volume.names import disc_path
+from hsmfs.volume.names import disc_path, entry_path
 from hsmfs.volume.source import FORMAT_VERSION, OWN_DIRECTORY, FileSource, VolumeHeader
 
 MANIFEST_PATH: Final = "/.hsm/manifest.jsonl"
@@ -129,7 +129,7 @@ def _fields(entry: FileSource) -> dict[str, Any]:
     fields: dict[str, Any] = {"kind": "link" if entry.link_of is not None else entry.kind}
     is_own = entry.kind == "own"
     _text_field(fields, "path", OWN_DIRECTORY + b"/" + entry.path if is_own else entry.path)
-    on_disc = "" if is_own or entry.kind == "symlink" or not entry.path else disc_path(entry.key)
+    on_disc = "" if is_own or entry.kind == "symlink" or not entry.path else entry_path(entry)
     if on_disc and on_disc != fields.get("path"):
         fields["disc_path"] = on_disc
     fields["ino"] = entry.ino

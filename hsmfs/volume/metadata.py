@@ -26,7 +26,7 @@ from hsmfs.volume.fileentry import (
     file_with_data,
 )
 from hsmfs.volume.layout import OWN_MODE, Layout
-from hsmfs.volume.names import disc_name, dstring, encode_cs0
+from hsmfs.volume.names import dstring, encode_cs0, leaf_name
 from hsmfs.volume.scratch import Scratch
 from hsmfs.volume.source import FileSource
 from hsmfs.volume.tally import OWN, ROOT
@@ -151,9 +151,8 @@ class _Directories:
         own = self._own.get(ref)
         if own is not None:
             return own.name, own.block, 0, own.unique_id
-        name = self._entry(ref, kept).key.rpartition(b"/")[2]
-        block = tree.block[tree.node[ref]]
-        return disc_name(name, at_root=at_root), block, 0, tree.unique_id[ref]
+        name = leaf_name(self._entry(ref, kept), at_root=at_root)
+        return name, tree.block[tree.node[ref]], 0, tree.unique_id[ref]
 
 
 def _file_set(layout: Layout) -> bytes:

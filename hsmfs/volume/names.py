@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from hsmfs.errors import MediumError
-from hsmfs.volume.source import OWN_DIRECTORY
+from hsmfs.volume.source import OWN_DIRECTORY, FileSource
 
 CS0_BYTES_MAX: Final = 254
 """Characters of a file identifier, without the compression id."""
@@ -71,18 +71,19 @@ def parse_dstring(field: bytes, where: str) -> str:
     return decode_cs0(field[: min(field[-1], len(field) - 1)], where)
 
 
-def disc_name(name: bytes, *, at_root: bool = False) -> str:
-    """What a path component is called on the disc."""
+def disc_name(name: bytes, *, at_root: bool = False, of: bytes | None = None) -> str:
+    """What a path component is called on the disc; of a part of a file, ``of`` is the file's
+    own name, so that all parts are shortened alike and stay in order."""
     if name.isascii() and len(name) <= CS0_BYTES_MAX and b"~" not in name:
         text = name.decode("ascii")
         if not (at_root and name == OWN_DIRECTORY):
             return text
-        return _shortened(text, name)
+        return _shortened(text, of or name)
     text = name.decode("utf-8", "replace")
     fits = len(name) <= UTF8_BYTES_MAX and len(encode_cs0(text)) - 1 <= CS0_BYTES_MAX
     if fits and not _OURS.search(name) and not _FORBIDDEN.search(text) and _is_utf8(name):
         return text
-    return _shortened(_FORBIDDEN.sub("_", text.replace("\ufffd", "_")), name)
+    return _shortened(_FORBIDDEN.sub("_", text.replace("\ufffd", "_")), of or name)
 
 
 def _is_utf8(name: bytes) -> bool:
@@ -101,6 +102,21 @@ def _shortened(text: str, name: bytes) -> str:
     while len(encode_cs0(stem)) > _SHORT_BYTES_MAX or len(stem.encode()) > _SHORT_UTF8_MAX:
         stem = stem[:-1]
     return f"{stem}~{hashlib.sha256(name).hexdigest()[:16]}{dot}{suffix}"
+
+
+def leaf_name(entry: FileSource, *, at_root: bool) -> str:
+    """What a file is called in its directory."""
+    of = entry.path.rpartition(b"/")[2] if entry.part is not None else None
+    return disc_name(entry.key.rpartition(b"/")[2], at_root=at_root, of=of)
+
+
+def entry_path(entry: FileSource) -> str:
+    """The whole path of an entry as it is on the disc."""
+    if entry.part is None:
+        return disc_path(entry.key)
+    parent, slash, _ = entry.path.rpartition(b"/")
+    name = leaf_name(entry, at_root=not slash)
+    return f"{_disc_directory(parent)}/{name}" if slash else name
 
 
 def disc_path(path: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from hsmfs.errors import CallerError
 from hsmfs.volume.geometry import DIRECTORY_BYTES_MAX, FILE_BYTES_MAX, Geometry, sectors_of
 from hsmfs.volume.manifest import FRAME_BYTES, MANIFEST_NAME, header_line, line_bytes
-from hsmfs.volume.names import disc_name, encode_cs0
+from hsmfs.volume.names import disc_name, encode_cs0, leaf_name
 from hsmfs.volume.pathtable import VALUE_MAX, PathTable
 from hsmfs.volume.readme import README_NAME, readme
 from hsmfs.volume.source import OWN_DIRECTORY, PARTS, UDF_REVISIONS, FileSource, VolumeHeader
@@ -146,7 +146,7 @@ class Tally:
             if entry.kind == "dir":
                 self._add_directory(key, name, parent, known)
             else:
-                self._add_leaf(entry, key, name, parent)
+                self._add_leaf(entry, key, parent)
         elif entry.kind == "dir":
             self._add_directory(key, b"", ROOT, known)
         else:
@@ -210,12 +210,12 @@ class Tally:
     def _has_entry(self, number: int) -> None:
         """The entry that is added is this directory's."""
 
-    def _add_leaf(self, entry: FileSource, key: bytes, name: bytes, parent: int) -> None:
+    def _add_leaf(self, entry: FileSource, key: bytes, parent: int) -> None:
         code = _LINK if entry.link_of is not None else _CODES[entry.kind]
         self._set(key, self.entries << _KIND_BITS | code)
         if entry.kind == "symlink":
             return
-        self._grow(parent, fid_bytes(disc_name(name, at_root=parent == ROOT)))
+        self._grow(parent, fid_bytes(leaf_name(entry, at_root=parent == ROOT)))
         self._named(entry, parent)
         if entry.has_data:
             self.files += 1
