@@ -39,6 +39,7 @@ CALLS = {
     "hsmfs.daemon.ownfiles": ["OwnFiles.keep_manifest"],
     "hsmfs.daemon.parityset": ["FoldJob._fold"],
     "hsmfs.daemon.reclaim": ["Reclaimer._retire"],
+    "hsmfs.daemon.splitter": ["Splitter._count"],
     "hsmfs.daemon.stagejob": ["StageJob._prove"],
     "hsmfs.volume.recovery": ["Accumulator.finish"],
     "hsmfs.tools.rebuild.ledger": ["Ledger.keep"],
