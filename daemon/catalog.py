@@ -48,6 +48,8 @@ _U64: Final = struct.Struct(">Q")
 _VERSION: Final = struct.Struct(">I")
 _encode: Final = msgspec.msgpack.Encoder().encode
 COUNTED: Final = (DiscState.VERIFIED, DiscState.IMPORTED)
+START_TABLES: Final = (b"M", b"V", b"K", b"G", b"T", b"S", b"Q")
+"""Tables that each start reads in full."""
 HISTORY_MAX: Final = 500
 """Entries kept of one disc."""
 _history_decode: Final = msgspec.msgpack.Decoder(HistoryRecord).decode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,37 +44,51 @@ class HashJob:
     damaged: list[str] = field(default_factory=list)
     damaged_count: int = 0
     bytes: int = 0
+    seconds: float = 0.0
+    give_way: Callable[[HashJob], bool] = lambda job: False
+    """Asked between files: whether readers want the disc; the job is to be run again then."""
     ended: trio.Event = field(default_factory=trio.Event)
+    _next: int = 0
 
     async def run(self, unit: DriveUnit) -> None:
         """All files in the order of the disc."""
-        started = self.core.clock.monotonic_s()
+        started, ended = self.core.clock.monotonic_s(), True
         try:
             await self.core.librarian.load(unit, self.disc.barcode)
             await unit.call(check_fingerprint, unit.drive, self.disc, self.volume)
-            await self._all(unit)
-            await self._note(unit, self.core.clock.monotonic_s() - started)
-            self.error = None
+            ended = await self._all(unit)
+            self.seconds += self.core.clock.monotonic_s() - started
+            if ended:
+                await self._note(unit)
+                self.error = None
         except HsmError as error:
             self.error = error
             if isinstance(error, DriveError | MediumError):
                 unit.charge(error, for_good=isinstance(error, DriveError))
         finally:
             self.core.reserved.discard(self.disc.barcode)
-            self.ended.set()
+            if ended:
+                self.ended.set()
             self.core.wake()
 
-    async def _all(self, unit: DriveUnit) -> None:
+    async def _all(self, unit: DriveUnit) -> bool:
+        """Whether it came to the end, or gave way to readers."""
         catalog, label = self.core.catalog, self.volume.label
         news: list[Located] = []
-        for located in await trio.to_thread.run_sync(catalog.volume_files, label):
-            if await self._file(unit, located[1]):
-                news.append(located)
+        located = await trio.to_thread.run_sync(catalog.volume_files, label)
+        while self._next < len(located):
+            if await self._file(unit, located[self._next][1]):
+                news.append(located[self._next])
+            self._next += 1
             if len(news) >= SAVE_FILES:
                 await catalog.transact(put_extents(label, news))
                 news = []
+            if self._next < len(located) and self.give_way(self):
+                await catalog.transact(put_extents(label, news))
+                return False
         await catalog.transact(put_extents(label, news))
         unit.credit()
+        return True
 
     async def _file(self, unit: DriveUnit, extent: ExtentRecord) -> bool:
         """Whether something was learnt."""
@@ -102,7 +117,7 @@ class HashJob:
         if len(self.damaged) < DAMAGED_MAX:
             self.damaged.append(f"{extent.path}: {error}")
 
-    async def _note(self, unit: DriveUnit, seconds: float) -> None:
+    async def _note(self, unit: DriveUnit) -> None:
         self.disc.verified_in, self.disc.verified_ns = unit.name, self.core.clock.now_ns()
         self.disc.read_errors += self.damaged_count
         text = f"{self.hashed} files hashed, {self.proved} proved"
@@ -111,7 +126,7 @@ class HashJob:
             text = f"{text}; {self.disc.note}"
             self.core.alarms.raise_("damaged-copy", f"disc {self.disc.barcode}: {self.disc.note}")
         entry = HistoryRecord(
-            what="hash", drive=unit.name, volume=self.volume.label, seconds=seconds,
+            what="hash", drive=unit.name, volume=self.volume.label, seconds=self.seconds,
             bytes=self.bytes, errors=self.damaged_count, text=text,
         )  # fmt: skip
         await self.core.catalog.transact(

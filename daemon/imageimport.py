@@ -59,9 +59,14 @@ class ImageImporter:
             await self._read(image, file)
             self.importer.refuse_twin(str(image), file.tree)
             record = self._record(file, directory, copies)
-            if record.label in self.core.catalog.volumes:
+            if record.label in self.core.catalog.volumes or record.label in self.importer.busy:
                 raise CallerError(f"{image}: there is a volume {record.label} already")
-            await self._burn(job, image, file, record)
+            self.importer.busy.add(record.label)
+            try:
+                await self._burn(job, image, file, record)
+            except BaseException:
+                self.importer.busy.discard(record.label)
+                raise
         except OSError as error:
             raise TransientError(f"{error.filename or image}: {error.strerror}") from error
         finally:
@@ -113,22 +118,17 @@ class ImageImporter:
         record.image_xxh3 = await self._copied(image, stage.path, record.total_sectors)
         stage.missing, stage.ready = [], True
         await trio.to_thread.run_sync(file.path.rename, self.importer.spool(label))
-        self.importer.busy.add(label)
         self.core.catalog.volumes[label] = record
         self.care.stages[label] = stage
         burning = self.core.jobs.new("burn")
         burning.note = f"of image {image}"
         burning.add(1, record.total_sectors * SECTOR_BYTES)
         self.care.waiting[label].append(burning)
-        try:
-            await self.core.catalog.save(record)
-            job.note = f"volume {label}: waits for {record.copies} discs to be burned and verified"
-            self.core.wake()
-            await burning.wait()
-            await self.importer.go_on(record, foreign)
-        except BaseException:
-            self.importer.busy.discard(label)
-            raise
+        await self.core.catalog.save(record)
+        job.note = f"volume {label}: waits for {record.copies} discs to be burned and verified"
+        self.core.wake()
+        await burning.wait()
+        await self.importer.go_on(record, foreign)
 
     def _check_room(self, image: Path, record: VolumeRecord) -> None:
         """CallerError where every blank disc is known to be too small."""

@@ -57,6 +57,8 @@ class Importer:
     core: Core
     root: Path
     """Directory of spool files."""
+    has_readers: Callable[[str], bool] = lambda label: False
+    """Whether somebody waits for data of a volume."""
     on_forget: Callable[[str], None] = lambda label: None
     """Told of a volume that is no more."""
     wanted: dict[str, TreeJob | HashJob] = field(default_factory=dict)
@@ -158,6 +160,8 @@ class Importer:
             job.note = f"disc {barcode} is being read"
             await self._in_drive(reading)
             record = await self._record(disc, reading, directory)
+        except OSError as error:
+            raise TransientError(f"{error.filename}: {error.strerror}; make room there") from error
         finally:
             self.busy.discard(barcode)
             await trio.to_thread.run_sync(lambda: file.path.unlink(missing_ok=True))
@@ -183,7 +187,10 @@ class Importer:
             job.complain(f"{tree.problem_count} names were not taken over")
 
     async def _record(self, disc: DiscRecord, reading: TreeJob, directory: bytes) -> VolumeRecord:
-        """The volume's record with the intent to import it; durable when it returns."""
+        """The volume's record with the intent to import it; durable when it returns.
+
+        It is known from the moment on that no twin of it was found.
+        """
         tree = reading.file.tree
         self.refuse_twin(f"disc {disc.barcode}", tree)
         label = label_of(tree.volume_id, disc.barcode)
@@ -204,12 +211,17 @@ class Importer:
                 barcode=disc.barcode,
             ),
         )
-        await trio.to_thread.run_sync(reading.file.path.rename, self.spool(label))
+        self.core.catalog.volumes[label] = record
+        self.busy.add(label)
+        try:
+            await trio.to_thread.run_sync(reading.file.path.rename, self.spool(label))
+        except BaseException:
+            self.busy.discard(label)
+            del self.core.catalog.volumes[label]
+            raise
         disc.become(DiscState.FOREIGN)
         disc.become(DiscState.IMPORTED)
         disc.volume, disc.used_sectors, disc.note = label, tree.total_sectors, ""
-        self.core.catalog.volumes[label] = record
-        self.busy.add(label)
         entry = HistoryRecord(
             what="import", drive=reading.drive, volume=label, seconds=reading.seconds,
             errors=tree.problem_count, text=f"{tree.format}: {tree.entries} names",
@@ -384,12 +396,20 @@ class Importer:
             raise CallerError(f"its disc ({names}) is not in the library; bring it in first")
         job.note = f"all of disc {disc.barcode} is being read"
         work = HashJob(self.core, disc, record)
+        work.give_way = self._gives_way
         await self._in_drive(work)
         for path in work.damaged:
             job.fail(path)
         if work.damaged_count > len(work.damaged):
             job.complain(f"{work.damaged_count} files are damaged")
         job.note = f"volume {label}: {work.hashed} files hashed, {work.proved} proved"
+
+    def _gives_way(self, work: HashJob) -> bool:
+        """Readers come first; the work waits for a drive again."""
+        wanted = self.has_readers(work.volume.label)
+        if wanted:
+            self.wanted[work.disc.barcode] = work
+        return wanted
 
     async def verify(self, job: Job, label: str) -> None:
         """By hand: ``hash`` as a job of its own."""

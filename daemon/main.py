@@ -25,7 +25,7 @@ from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
 from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.care import Care
-from hsmfs.daemon.catalog import Catalog
+from hsmfs.daemon.catalogproof import open_catalog, read_catalog, want_volumes
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
@@ -89,11 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(config: Config) -> None:
-    catalog_dir = Path(config.catalog.path)
-    catalog_dir.mkdir(parents=True, exist_ok=True)
-    store = LmdbStore(catalog_dir, map_bytes=config.catalog.map_bytes)
+    store = await trio.to_thread.run_sync(open_catalog, config)
     namespace_store = await _open_namespace(config)
     try:
+        want_volumes(config, store, namespace_store)
         metrics = Metrics()
         equipment = await trio.to_thread.run_sync(
             open_equipment, config.library[0], metrics.registry
@@ -125,7 +124,7 @@ def _build(
     equipment: Equipment,
 ) -> Hsmd:
     clock = SystemClock()
-    catalog = Catalog(store)
+    catalog = read_catalog(config, store)
     library_config = config.library[0]
     changer = equipment.changer
     slots = len(changer.inventory(refresh=True).slots)
@@ -193,6 +192,7 @@ def _build(
     )
     recaller.can_come_back = hsmd.care.can_come_back
     recaller.doubt = hsmd.care.doubt
+    hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd
 

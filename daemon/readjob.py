@@ -13,7 +13,7 @@ from hsmfs.changer.drive import Drive
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, ExtentRecord
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.foreigndisc import check_fingerprint
-from hsmfs.daemon.recallqueue import Request
+from hsmfs.daemon.recallqueue import Request, chunks_of
 from hsmfs.daemon.runs import known_hash, learn, read_range
 from hsmfs.errors import (
     CallerError,
@@ -24,7 +24,7 @@ from hsmfs.errors import (
     MediumError,
     TransientError,
 )
-from hsmfs.types import CHUNK_BYTES, ByteRange
+from hsmfs.types import ByteRange
 from hsmfs.volume.reader import VolumeReader
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def fetch(drive: Drive, extent: ExtentRecord, chunk: int, span: ByteRange, fd: i
     before = extent.start
     proved = memoryview(read_range(drive.read, extent, span.start - before, span.stop - before))
     digest = xxhash.xxh3_64_intdigest(proved)
-    expected = known_hash(extent, chunk - before // CHUNK_BYTES)
+    expected = known_hash(extent, chunk - chunks_of(extent)[0])
     if expected is not None and digest != expected:
         raise MediumError(
             f"{extent.path}: bytes {span.start}-{span.stop} read from the disc have xxh3 "
@@ -142,7 +142,7 @@ class ReadJob:
             span = request.chunk_range(chunk)
             fd = request.fd
             digest = await unit.call(fetch, unit.drive, request.extent, chunk, span, fd)
-            request.learnt |= learn(request.extent, chunk, digest)
+            request.learnt |= learn(request.extent, chunk - request.first_chunk, digest)
             unit.credit()
             if request.fd != fd:
                 return

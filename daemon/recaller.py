@@ -185,6 +185,10 @@ class Recaller:
                 found.append(queue.demand(label, discs, rules))
         return found
 
+    def has_readers(self, label: str) -> bool:
+        """Whether somebody waits for data of this volume."""
+        return label in self.queues and self.queues[label].has_readers
+
     def next_request(self, label: str, disc: str, position: int) -> Request | None:
         """For a drive that holds this disc: what to read next, or nothing."""
         if label not in self.queues:

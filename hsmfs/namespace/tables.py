@@ -20,6 +20,7 @@ from hsmfs.errors import FsError, StoreFullError
 from hsmfs.namespace import schema
 from hsmfs.namespace.model import Attr
 from hsmfs.records import FLAG_SPARSE, FLAG_XATTRS, InodeRecord
+from hsmfs.store.interface import Reader
 from hsmfs.store.overlay import GroupCommit
 from hsmfs.types import Residency
 
@@ -42,6 +43,12 @@ class Counters(msgspec.Struct):
     bytes: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0, 0])
     cached: int = 0
     inodes: int = 0
+
+
+def counted_cached_bytes(reader: Reader) -> int:
+    """Bytes in the cache, as the last commit counted them."""
+    counters = reader.get(COUNTERS_KEY)
+    return msgspec.msgpack.decode(counters, type=Counters).cached if counters else 0
 
 
 class Tables:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.engines import ME, Bench, now
 
+from hsmfs.daemon.namespaceset import write_set
 from hsmfs.errors import FsError
 from hsmfs.namespace.model import Limit, SetAttr
 from hsmfs.rpc.messages import IMPORT_BATCH_MAX, ImportAdd, ImportBegin, ImportEntry
@@ -246,3 +249,19 @@ def test_quotas_count_and_bound_it(tmp_path: Path) -> None:
     while now(bench.engine.imports.forget(LABEL)).more:
         pass
     assert (usage.bytes, usage.files) == (0, before[1] - 1)
+
+
+def test_sets_of_changes_leave_it_out(bench: Bench, tmp_path: Path) -> None:
+    """What a disc of others tells is not told by ours; its directory is."""
+    kept = bench.make(b"kept", b"x")
+    inodes = imported(bench)
+    now(bench.engine.syncfs())
+    for since in (0, 1):
+        out = tmp_path / f"set{since}.gz"
+        with bench.store.snapshot() as reader:
+            write_set(reader, since, "site", 1, out)
+        lines = gzip.decompress(out.read_bytes()).splitlines()[1:]
+        told = {msgspec.json.decode(line)["ino"] for line in lines}
+        assert not told & set(inodes.values())
+        assert bench.engine.lookup(1, b"old").ino in told
+        assert since or kept.ino in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from support.volumes import burn, content
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscState, VolumeState
 from hsmfs.errors import CallerError
+from hsmfs.fsck.findings import Summary
+from hsmfs.namespace.tables import NEXT_INO_KEY
 from hsmfs.store.lmdbstore import LmdbStore
+from hsmfs.tools.fsckcommand import findings
+from hsmfs.tools.rebuild.catalogonly import check_catalog_missing, rebuild_catalog
 from hsmfs.tools.rebuild.run import discs_of, rebuild
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.source import FileSource
@@ -312,3 +317,58 @@ def test_content_is_as_burned(place: Place) -> None:
     source = FileSource(path=b"v1-100", ino=100, data_version=1, size=BYTES)
     data = place.disc(0).read_bytes()[extent.offset : extent.offset + BYTES]
     assert data == content(source)
+
+
+def all_extents(place: Place) -> dict[str, int]:
+    """Extents of each volume in the catalog."""
+    path = Path(place.config.catalog.path)
+    store = LmdbStore(path, place.config.catalog.map_bytes, read_only=True)
+    try:
+        catalog = Catalog(store)
+        return {name: len(catalog.volume_extents(name)) for name in catalog.volumes}
+    finally:
+        store.close()
+
+
+def test_the_catalog_alone_beside_its_namespace(place: Place) -> None:
+    place.volume(0, 4)
+    place.volume(1, 5)
+    with pytest.raises(CallerError, match="found no namespace"):
+        check_catalog_missing(place.config)
+    place.rebuilt()
+    with pytest.raises(CallerError, match="the catalog knows volumes"):
+        check_catalog_missing(place.config)
+    before, discs = all_extents(place), place.catalog().discs
+    shutil.rmtree(place.config.catalog.path)
+    check_catalog_missing(place.config)
+    _, left_out, _, matched = rebuild_catalog(
+        place.config, [], lambda what, path, why: None, place.read()
+    )
+    assert (left_out, matched.files, matched.lost, matched.newer) == ([], 2 * FILES, 0, 0)
+    assert all_extents(place) == before
+    assert place.catalog().discs == discs
+    assert not list(findings(place.config, False, None, Summary()))
+    assert {path.name for path in (place.root / "state").iterdir()} == {"namespace", "catalog"}
+
+
+def test_the_catalog_alone_knows_nothing_that_its_namespace_does_not(place: Place) -> None:
+    """The namespace is an older backup: its next files get the numbers of newer ones."""
+    place.volume(0)
+    place.volume(1)
+    place.rebuilt()
+    store = LmdbStore(Path(place.config.namespace.path), place.config.namespace.map_bytes)
+    store.transact(lambda writer: writer.put(NEXT_INO_KEY, b"250 0 0"))
+    store.close()
+    shutil.rmtree(place.config.catalog.path)
+    place.volume(2)
+    place.library.hands.replace_disc(place.barcode(1))
+    told: list[tuple[str, str]] = []
+    _, _, collected, matched = rebuild_catalog(
+        place.config, [], lambda what, path, why: told.append((what, path)), place.read()
+    )
+    assert (matched.files, matched.newer) == (FILES, FILES)
+    # the second volume is known by the third one's copy of its manifest
+    assert dict(matched.waiting) == {label(2): FILES}
+    assert set(collected.missing) == {label(2)}
+    assert {what for what, _ in told} == {"waits"}
+    assert all_extents(place) == {label(1): FILES, label(2): FILES, label(3): 0}

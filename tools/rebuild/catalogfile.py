@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +55,10 @@ class CatalogFile:
     def extents(self) -> ExtentReader:
         """For questions by inode, in ascending order."""
         return ExtentReader(self._file)
+
+    def all_extents(self) -> Iterator[tuple[FileVersion, str, ExtentRecord]]:
+        """Version, label and extent of all, by inode."""
+        return map(extent_of, self._file.scan(b"E", b"F"))
 
     def drop(self, label: str, file: FileVersion, extent: ExtentRecord) -> None:
         """An extent that must not be taken for a copy."""

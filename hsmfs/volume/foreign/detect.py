@@ -36,6 +36,7 @@ class Bridge:
         """The tree of Rock Ridge, with large files as UDF has them."""
         large = self._large()
         starts: dict[int | None, bytes] = {entry.runs[0][0]: path for path, entry in large.items()}
+        seen: set[bytes] = set()
         for found in self._iso.walk():
             if isinstance(found, Problem) or found.kind != "file":
                 yield found
@@ -47,8 +48,8 @@ class Bridge:
                 yield found
                 continue
             yield replace(found, size=whole.size, runs=whole.runs)
-            large.pop(path)
-        for path in large:
+            seen.add(path)
+        for path in large.keys() - seen:
             yield Problem(path, "the UDF of this disc has it, its Rock Ridge has not")
 
     def _large(self) -> dict[bytes, ForeignEntry]:
