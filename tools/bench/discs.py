@@ -37,10 +37,12 @@ WRITTEN: Final = "only written, to a file"
 GENISOIMAGE: Final = "genisoimage -udf"
 ONE: Final = "one copy"
 TWO: Final = "two copies"
+ONE_KEPT: Final = "one copy, emulated disc kept"
+TWO_KEPT: Final = "two copies, emulated discs kept"
 GROUPS: Final = {
     "disc hash": (HASHED, TAR),
     "disc write": (WRITTEN, GENISOIMAGE, TO_FILE),
-    "disc copies": (ONE, TWO),
+    "disc copies": (ONE, TWO, ONE_KEPT, TWO_KEPT),
     "disc many": (),
 }
 """What is compared, by the names that ``--only`` knows."""
@@ -100,8 +102,10 @@ class DiscBench:
             WRITTEN: lambda: discworks.only_written(corpus, place),
             GENISOIMAGE: lambda: discworks.genisoimage(corpus, place),
             TO_FILE: lambda: discworks.hashed_to_file(corpus, place),
-            ONE: lambda: discworks.burned(part, place, 1),
-            TWO: lambda: discworks.burned(part, place, 2),
+            ONE: lambda: discworks.burned(corpus, place, 1, keeps=False),
+            TWO: lambda: discworks.burned(corpus, place, 2, keeps=False),
+            ONE_KEPT: lambda: discworks.burned(part, place, 1, keeps=True),
+            TWO_KEPT: lambda: discworks.burned(part, place, 2, keeps=True),
         }
         for group in groups:
             for number in range(self._sizes.rounds + 1):

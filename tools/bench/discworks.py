@@ -20,6 +20,7 @@ import xxhash
 from hsmfs.changer.burn import Burn
 from hsmfs.changer.drive import Drive
 from hsmfs.changer.emulated import EmulatedLibrary
+from hsmfs.changer.emulated.disc import DiscFile
 from hsmfs.changer.library import Changer
 from hsmfs.clock import SystemClock
 from hsmfs.daemon.burnjob import CHUNK_BYTES_ABOUT, _Lane
@@ -165,8 +166,14 @@ def _needs(*programs: str) -> None:
 # -- copies ---------------------------------------------------------------------------------
 
 
-def burned(corpus: Corpus, place: Path, copies: int) -> Figures:
-    """One stream to so many emulated drives, whose discs are files, by a burn's lanes."""
+def burned(corpus: Corpus, place: Path, copies: int, *, keeps: bool) -> Figures:
+    """One stream to so many emulated drives by a burn's lanes.
+
+    Their discs are files; or they ``keep`` nothing, as a drive takes data by DMA: what the
+    kernel does with pages of a file is no part of a burn.
+    """
+    if not keeps:
+        DiscFile.write = _taken  # type: ignore[method-assign,assignment]
     layout = corpus.layout()
     os.sync()
     library = EmulatedLibrary.create(
@@ -192,6 +199,12 @@ def burned(corpus: Corpus, place: Path, copies: int) -> Figures:
     finally:
         shutil.rmtree(place / f"library{copies}")
     return figures
+
+
+def _taken(disc: DiscFile, lba: int, data: bytes | memoryview) -> None:
+    """In place of writing; this process measures nothing else."""
+    assert lba == disc.written_sectors
+    disc.written_sectors += len(data) // SECTOR_BYTES
 
 
 def _burn(library: EmulatedLibrary, number: int, sectors: int) -> Burn:
