@@ -18,8 +18,8 @@ def test_the_suite_passes(tmp_path: Path, kind: str) -> None:
     needs("iscsistart")
     if kind == "sgio":
         pytest.importorskip("sgio", reason="cython-sgio is an optional package")
-    suite = f"HSMFS_GUEST={kind} {sys.executable} -m pytest -q -p no:cacheprovider --basetemp=/mnt/tests"
-    command = f"cd {ROOT} && {suite} tests/conformance/test_transport.py"
+    suite = f"HSMFS_GUEST={kind} {sys.executable} -m pytest -q --basetemp=/mnt/tests"
+    command = f"cd {ROOT} && {suite} -p no:cacheprovider tests/conformance/test_transport.py"
     (done,) = run_guest(tmp_path, [command], timeout_s=800)
     assert done.code == 0, done.output[-4000:]
     passed = re.search(r"(\d+) passed, (\d+) skipped", done.output)
