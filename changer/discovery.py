@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from hsmfs.changer import cdb
 from hsmfs.changer.command import run
-from hsmfs.changer.identity import DeviceId, identify
+from hsmfs.changer.identity import TYPE_CHANGER, TYPE_DRIVE, DeviceId, identify
 from hsmfs.changer.library import Changer, Inventory
 from hsmfs.changer.transport.interface import Transport
 from hsmfs.changer.transport.iscsi import IscsiAddress, IscsiTransport, discover
@@ -19,7 +19,6 @@ from hsmfs.errors import HsmError
 UNITS_MAX: Final = 1024
 """Devices that one discovery looks at."""
 INQUIRY_BYTES: Final = 36
-TYPE_DRIVE, TYPE_CHANGER = 5, 8
 DEVICES: Final = Path("/dev")
 
 

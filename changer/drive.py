@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from hsmfs.changer import cdb
 from hsmfs.changer import sense as senses
 from hsmfs.changer.command import SenseError, error_of, run_raw
-from hsmfs.changer.identity import DeviceId, identify
+from hsmfs.changer.identity import TYPE_DRIVE, DeviceId, identify
 from hsmfs.changer.sense import Action
 from hsmfs.changer.transport.interface import Transport, transfer_bytes_max
 from hsmfs.errors import DriveError, HsmError, LibraryError
@@ -62,7 +62,7 @@ class Drive:
 
     def identity(self) -> DeviceId:
         """Who it is."""
-        return identify(self._transport)
+        return identify(self._transport, TYPE_DRIVE)
 
     def ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait for the disc: MediumError without one, DriveError when it takes too long."""

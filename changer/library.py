@@ -10,7 +10,7 @@ import structlog
 
 from hsmfs.changer import cdb, sense
 from hsmfs.changer.command import SenseError, run, run_raw
-from hsmfs.changer.identity import DeviceId, identify
+from hsmfs.changer.identity import TYPE_CHANGER, DeviceId, identify
 from hsmfs.changer.transport.interface import Transport, transfer_bytes_max
 from hsmfs.errors import HsmError, LibraryError, TransientError
 from hsmfs.types import ElementAddress
@@ -73,7 +73,7 @@ class Changer:
 
     def inquiry(self) -> DeviceId:
         """Who it is."""
-        return identify(self._transport)
+        return identify(self._transport, TYPE_CHANGER)
 
     def inventory(self, refresh: bool = False) -> Inventory:
         """Element status; each type is asked for by itself, as some changers want."""

@@ -22,7 +22,7 @@ from hsmfs.config import Library, LibraryDrive
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.emulatedhands import EmulatedHands
 from hsmfs.daemon.magazines import Hands
-from hsmfs.errors import CallerError, ConfigError, HsmError
+from hsmfs.errors import CallerError, ConfigError, HsmError, LibraryError
 
 log = structlog.get_logger(__name__)
 CHANGER: Final = "changer"
@@ -74,6 +74,11 @@ def open_equipment(config: Library, registry: CollectorRegistry) -> Equipment:
 
     robot = Stack(CHANGER, transport(config.changer), clock, metrics)
     changer = Changer(robot.top)
+    try:
+        changer.inquiry()
+    except HsmError as error:
+        kind = CallerError if isinstance(error, CallerError) else LibraryError
+        raise kind(f"library {config.name}: {config.changer}: {error}") from error
     elements = changer.inventory(refresh=True).drives
     found = [
         _identified(drive, Stack(f"device{number}", transport(drive.device), clock))
@@ -120,7 +125,7 @@ def _identified(drive: LibraryDrive, stack: Stack) -> _Found:
         identity = Drive(stack.top).identity()
     except HsmError as error:
         if isinstance(error, CallerError):
-            raise
+            raise CallerError(f"drive {drive.device}: {error}") from error
         return _Found(drive, stack, drive.serial, f"{drive.device} does not answer: {error}")
     if drive.serial and identity.serial != drive.serial:
         raise CallerError(

@@ -33,6 +33,8 @@ LOGIN_ATTEMPTS_MAX: Final = 3
 LOGIN_PAUSE_S: Final = 0.5
 LOGOUT_TIMEOUT_S: Final = 2.0
 POLL_MS: Final = 500
+RECONNECT: Final = "Can not reconnect right now"
+"""What libiscsi says of any connection that ended, in place of why."""
 CDB_BYTES_MAX: Final = 16
 PORT_DEFAULT: Final = 3260
 TARGETS_MAX: Final = 1024
@@ -79,8 +81,9 @@ class _Session:
     @property
     def error(self) -> str:
         """What libiscsi says of the last failure."""
-        text: bytes = self._lib.iscsi_get_error(self.context) or b""
-        return text.decode(errors="replace").strip() or "the session ended"
+        raw: bytes = self._lib.iscsi_get_error(self.context) or b""
+        text = raw.decode(errors="replace").strip()
+        return "the connection is refused or closed" if not text or RECONNECT in text else text
 
     def alive(self) -> bool:
         """Whether the connection still stands; what has arrived meanwhile is dealt with."""

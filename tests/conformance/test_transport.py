@@ -9,6 +9,7 @@ the name of the test that wants it.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from support.kernelnodes import drop_nodes, kernel_nodes, node_transport
 from support.libraries import (
     CLUSTER,
     CLUSTER_BYTES,
@@ -135,11 +137,44 @@ TGTD_LACKS: dict[str, str] = {
     ),
     READ_ONLY,
 )
-RIGS: dict[str, Callable[[Path], AbstractContextManager[Rig]]] = {
-    "emulated": emulated,
-    "iscsi": emulated_by_iscsi,
-    "tgtd": tgtd_by_iscsi,
-}
+KERNEL = "the kernel takes the power-on attention when it finds the device"
+KERNEL_LACKS = dict.fromkeys(
+    (
+        "test_power_on_is_reported_once",
+        "test_inquiry_goes_before_attentions_and_leaves_them",
+        "test_request_sense_tells_and_forgets",
+    ),
+    KERNEL,
+) | {"test_cut_commands_are_refused": FILLED}
+
+
+def by_kernel(kind: str) -> Callable[[Path], AbstractContextManager[Rig]]:
+    """The emulator behind the kernel's iSCSI initiator and device nodes; in a guest only."""
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[Rig]:
+        library = new_library(path, mailslots=1)
+        with IscsiTarget(library) as target, closing_all() as transports:
+            names = kernel_nodes(target.portal, target.name, 1 + library.drive_count)
+            try:
+                for name in names:
+                    transports.append(node_transport(kind, name))
+                yield Rig(transports[0], transports[1:], KERNEL_LACKS)
+            finally:
+                for transport in transports:
+                    transport.close()
+                drop_nodes(names)
+
+    return opened
+
+
+IN_GUEST = os.environ.get("HSMFS_GUEST", "").split()
+"""Kinds of the kernel's nodes to try, where the kernel is the guest's."""
+RIGS: dict[str, Callable[[Path], AbstractContextManager[Rig]]] = (
+    {kind: by_kernel(kind) for kind in IN_GUEST}
+    if IN_GUEST
+    else {"emulated": emulated, "iscsi": emulated_by_iscsi, "tgtd": tgtd_by_iscsi}
+)
 
 
 @pytest.fixture(params=RIGS)

@@ -508,3 +508,17 @@ def test_login_headers_that_are_refused(byte: int, value: int, status: int) -> N
 def test_strangers_need_a_secret(tmp_path: Path) -> None:
     with pytest.raises(CallerError, match="CHAP"):
         IscsiTarget(new_library(tmp_path), "0.0.0.0")
+
+
+def test_what_is_no_drive_or_not_there_is_told(
+    served: tuple[EmulatedLibrary, IscsiTarget],
+) -> None:
+    changer, drive, absent = unit(served[1]), unit(served[1], 1), unit(served[1], 77)
+    with pytest.raises(CallerError, match=r"device type 8, expected 5 \(a disc drive\)"):
+        Drive(changer).identity()
+    with pytest.raises(CallerError, match=r"device type 5, expected 8"):
+        Changer(drive).inquiry()
+    with pytest.raises(TransientError, match="no device at this logical unit"):
+        Drive(absent).identity()
+    for device in (changer, drive, absent):
+        device.close()

@@ -121,7 +121,7 @@ def run_guest(
                 "modules": MODULES,
                 "answer": str(answer),
                 "timeout": timeout_s,
-                "environment": {"PATH": search, "HOME": "/mnt", "HSMFS_GUEST": "1"},
+                "environment": {"PATH": search, "HOME": "/mnt", "HSMFS_GUEST": "sg bsg sgio"},
             }
         )
     )
