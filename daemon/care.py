@@ -36,7 +36,7 @@ from hsmfs.daemon.poolcare import due_disc, scrub_percent
 from hsmfs.daemon.scheduler import StageDemand, VerifyDemand
 from hsmfs.daemon.stagejob import ImageBurn, Stage, StageJob
 from hsmfs.daemon.verifyjob import WHOLE_PERCENT, VerifyJob
-from hsmfs.errors import CallerError
+from hsmfs.errors import CallerError, MediumError
 
 log = structlog.get_logger(__name__)
 LOOK_S: Final = 2.0
@@ -74,8 +74,8 @@ class Care:
     scrubs: set[str] = field(default_factory=set)
     unknown: dict[str, Job] = field(default_factory=dict)
     """Discs that people want looked at, by barcode."""
-    doubted: set[str] = field(default_factory=set)
-    """Discs of which a part could not be read just now."""
+    doubted: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Discs of which a part could not be read just now: in which drive, and when."""
     parity: ParityKeeper = field(init=False)
     _from_parity: set[str] = field(default_factory=set)
     """Volumes whose discs give no whole image; parity does."""
@@ -176,12 +176,12 @@ class Care:
         for job in self.waiting.pop(label, []):
             job.fail(f"volume {label} was forgotten")
 
-    def doubt(self, disc: DiscRecord) -> None:
+    def doubt(self, disc: DiscRecord, drive: str) -> None:
         """A part could not be read: the whole disc is read, in another drive if there is one,
         before a fresh one takes its place. One of others has no other copy."""
         if disc.state == DiscState.IMPORTED:
             return
-        self.doubted.add(disc.barcode)
+        self.doubted[disc.barcode] = (drive, self.core.clock.monotonic_s())
         self.core.wake()
 
     def _sources(self, label: str) -> Iterator[DiscRecord]:
@@ -315,7 +315,7 @@ class Care:
             and self._free(disc)
         ]
         demands += [
-            VerifyDemand(barcode, "", self._since_s)
+            VerifyDemand(barcode, *self.doubted.get(barcode, ("", self._since_s)))
             for barcode in {**self.asked, **dict.fromkeys(sorted(self.doubted))}
             if self._free(catalog.discs[barcode])
         ]
@@ -356,13 +356,24 @@ class Care:
         barcode = job.disc.barcode
         self.core.reserved.discard(barcode)
         self.scrubs.discard(barcode)
-        self.doubted.discard(barcode)
+        self._blame(job, self.doubted.pop(barcode, ("", 0.0))[0])
         asked = self.asked.pop(barcode, None)
         if asked is not None and job.error is not None:
             asked.job.fail(str(job.error))
         elif asked is not None:
             asked.job.done(0)
         self.core.wake()
+
+    def _blame(self, job: VerifyJob, drive: str) -> None:
+        """A disc that another drive could not read either is to blame, not the first drive."""
+        unit = next((unit for unit in self.core.librarian.units if unit.name == drive), None)
+        if unit is None or drive == job.drive:
+            return
+        if isinstance(job.error, MediumError):
+            unit.pardon()
+            log.info("the disc is to blame", disc=job.disc.barcode, drive=drive)
+        elif job.error is None:
+            log.info("the drive is to blame", disc=job.disc.barcode, drive=drive)
 
     def _identified(self, job: IdentifyJob) -> None:
         self.core.wake()

@@ -17,6 +17,7 @@ from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.imageimport import ImageImporter
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, regular_files
+from hsmfs.daemon.picture import INFINITE, Priority
 from hsmfs.daemon.policyrun import PolicyRunner
 from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.errors import CallerError, HsmError
@@ -109,10 +110,24 @@ class Commands:
         job.add(len(items), sum(item.size for item in items))
         await self.hsmd.releaser.release(items, job)
 
-    async def recall(self, paths: Sequence[str], *, recursive: bool) -> Job:
-        """All these files back in the cache."""
+    async def recall(
+        self,
+        paths: Sequence[str],
+        *,
+        recursive: bool,
+        background: bool = False,
+        within_s: float = INFINITE,
+    ) -> Job:
+        """All these files back in the cache; in so many seconds, if it can be."""
         items = await self.files(paths, recursive=recursive)
-        return self._start("recall", self._recall, items)
+        deadline_s = self.core.clock.monotonic_s() + within_s
+
+        async def ask(job: Job) -> None:
+            job.priority = Priority.BACKGROUND if background else Priority.BULK
+            job.deadline_s = deadline_s
+            await self._recall(job, items)
+
+        return self._start("recall", ask)
 
     async def _recall(self, job: Job, items: list[Found]) -> None:
         job.add(len(items), sum(item.size for item in items))

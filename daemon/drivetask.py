@@ -11,6 +11,7 @@ import trio
 
 from hsmfs.changer.drive import Drive
 from hsmfs.clock import Clock
+from hsmfs.daemon.health import ErrorRate
 from hsmfs.daemon.picture import DriveView, Priority, Work
 from hsmfs.errors import HsmError
 
@@ -51,6 +52,7 @@ class DriveUnit:
         self.note = ""
         self.errors = 0
         self.errors_in_row = 0
+        self.health = ErrorRate()
         self.loads = 0
         self.busy = False
         self.ejected = False
@@ -99,7 +101,8 @@ class DriveUnit:
         """What the scheduler should know."""
         return DriveView(
             self.name, self.busy, self.disc, self.idle_since_s, self.read_at_s, self.work,
-            self.since_s, self.priority, self.yields, moving=self.moving, heat=heat,
+            self.since_s, self.priority, self.yields, moving=self.moving,
+            heat=heat, is_doubtful=self.health.is_doubtful,
         )  # fmt: skip
 
     def charge(self, error: HsmError, *, for_good: bool) -> None:
@@ -109,6 +112,7 @@ class DriveUnit:
         self._charged = error
         self.errors += 1
         self.errors_in_row += 1
+        self.health.charge()
         self.note = str(error)
         if for_good and self.errors_in_row >= ERRORS_MAX and self.alive:
             self.state = DriveState.FAILED
@@ -117,6 +121,12 @@ class DriveUnit:
     def credit(self) -> None:
         """Work succeeded: faults in a row are forgotten, the sum is kept."""
         self.errors_in_row = 0
+        self.health.credit()
+
+    def pardon(self) -> None:
+        """The disc was to blame for the last fault."""
+        self.errors_in_row = max(0, self.errors_in_row - 1)
+        self.health.pardon()
 
     async def serve(self, wake: Callable[[], None]) -> None:
         """Run jobs until cancelled; ``wake`` is called after each."""

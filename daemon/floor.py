@@ -15,6 +15,8 @@ class BurnFloor:
     share: float
     debt_s: float = 0.0
     _last_s: float | None = None
+    _claims: bool = False
+    """Whether there was burn work; without, what is below 0 fades and nothing is owed."""
     _at_work: int = 0
     _alive: int = 0
 
@@ -32,9 +34,11 @@ class BurnFloor:
         """
         passed_s = 0.0 if self._last_s is None else now_s - self._last_s
         self.debt_s += (self.share * self._alive - self._at_work) * passed_s
+        if not self._claims:
+            self.debt_s = min(0.0, self.debt_s)
         self._at_work = sum(view.busy and view.work in BURN_WORK for view in drives)
         self._alive = len(drives)
-        if not self._at_work and not burns and all(demand.is_scrub for demand in verifies):
-            self.debt_s = min(0.0, self.debt_s)
+        waits = bool(burns) or not all(demand.is_scrub for demand in verifies)
+        self._claims = waits or self._at_work > 0
         self._last_s = now_s
         return self.debt_s

@@ -91,6 +91,8 @@ class DriveView:
     """It was told to come to an end."""
     moving: bool = False
     """The robot brings its disc, or is asked to."""
+    is_doubtful: bool = False
+    """It had errors of late: used when no other drive is free."""
     heat: float = 0.0
     """How often its disc's volume was wanted of late (``heat.VolumeHeat``)."""
 

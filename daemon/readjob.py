@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
+import trio
 import xxhash
 
 from hsmfs.changer.drive import Drive
@@ -14,7 +16,7 @@ from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, ExtentRecord
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.foreigndisc import check_fingerprint
 from hsmfs.daemon.recallqueue import Request, chunks_of
-from hsmfs.daemon.runs import known_hash, learn, read_range
+from hsmfs.daemon.runs import is_hashed, known_hash, learn, read_range
 from hsmfs.errors import (
     CallerError,
     DriveError,
@@ -24,25 +26,30 @@ from hsmfs.errors import (
     MediumError,
     TransientError,
 )
-from hsmfs.types import ByteRange
+from hsmfs.types import ByteRange, FileVersion
 from hsmfs.volume.reader import VolumeReader
 
 if TYPE_CHECKING:
     from hsmfs.daemon.recaller import Recaller
 
 log = structlog.get_logger(__name__)
-LINGER_TURNS: Final = 1
+READ_AHEAD_MAX: Final = 1
+"""Chunks between the drive and what proves and writes them: at most three are in memory."""
 
 
-def fetch(drive: Drive, extent: ExtentRecord, chunk: int, span: ByteRange, fd: int) -> int:
-    """Read one chunk, prove it, write it (blocking, in the drive's thread); its hash.
+def read_chunk(drive: Drive, extent: ExtentRecord, span: ByteRange) -> bytes:
+    """These bytes of a file, perhaps more behind them (blocking, in the drive's thread)."""
+    return read_range(drive.read, extent, span.start - extent.start, span.stop - extent.start)
+
+
+def land(data: bytes, extent: ExtentRecord, chunk: int, span: ByteRange, fd: int) -> int:
+    """Prove a chunk and write it (blocking, beside the drive's next read); its hash.
 
     What a disc of others holds is proved from its second reading on. Raises
     MediumError where the bytes are not those that were burned, and FsError
     where the cache cannot take them.
     """
-    before = extent.start
-    proved = memoryview(read_range(drive.read, extent, span.start - before, span.stop - before))
+    proved = memoryview(data)[: span.stop - span.start]
     digest = xxhash.xxh3_64_intdigest(proved)
     expected = known_hash(extent, chunk - chunks_of(extent)[0])
     if expected is not None and digest != expected:
@@ -60,6 +67,18 @@ def fetch(drive: Drive, extent: ExtentRecord, chunk: int, span: ByteRange, fd: i
     return digest
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Read, not yet proved."""
+
+    request: Request
+    extent: ExtentRecord
+    number: int
+    span: ByteRange
+    fd: int
+    data: bytes
+
+
 @dataclass(slots=True)
 class ReadJob:
     """The drive's part of a recall (a ``DriveJob``)."""
@@ -67,6 +86,13 @@ class ReadJob:
     recaller: Recaller
     label: str
     disc: DiscRecord
+    _nursery: trio.Nursery | None = None
+    _ahead: tuple[Request, trio.Event] | None = None
+    """The request whose recall file is opened ahead, and when that has ended."""
+    _in_flight: Counter[FileVersion] = field(default_factory=Counter)
+    """Chunks that were read and have not landed yet."""
+    _landed: trio.Event = field(default_factory=trio.Event)
+    """Set when nothing is in flight."""
 
     async def run(self, unit: DriveUnit) -> None:
         """Load, make sure it is the right disc, serve until nothing is left."""
@@ -111,6 +137,21 @@ class ReadJob:
         self.recaller.identified[unit.name] = self.disc.barcode
 
     async def _serve(self, unit: DriveUnit) -> None:
+        """The drive reads ahead while what it read is proved, written and announced."""
+        failure: HsmError | None = None
+        send, receive = trio.open_memory_channel[_Chunk](READ_AHEAD_MAX)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._land_all, unit, receive)
+            async with send:
+                try:
+                    await self._read_all(unit, send)
+                except HsmError as error:
+                    failure = error
+        if failure is not None:
+            raise failure
+
+    async def _read_all(self, unit: DriveUnit, send: trio.MemorySendChannel[_Chunk]) -> None:
         position = 0
         while True:
             request = self.recaller.next_request(self.label, self.disc.barcode, position)
@@ -118,40 +159,123 @@ class ReadJob:
                 return
             unit.priority = request.priority
             position = request.extent.offset + 1
+            if request.fd >= 0 and request.complete and self._in_flight:
+                await self._landed.wait()
+                continue
             try:
-                await self._serve_one(unit, request)
+                await self._read_one(unit, request, send)
             except (FsError, CallerError) as error:
                 await self.recaller.give_up(request, error)
             except MediumError as error:
                 await self._chunk_failed(unit, request, error)
 
-    async def _serve_one(self, unit: DriveUnit, request: Request) -> None:
-        await self.recaller.begin(request)
+    async def _read_one(
+        self, unit: DriveUnit, request: Request, send: trio.MemorySendChannel[_Chunk]
+    ) -> None:
+        await self._begin(request)
+        self._begin_next(request)
         self.recaller.say(request, f"reading disc {self.disc.barcode} in drive {unit.name}")
-        try:
-            await self._fill(unit, request)
-        finally:
-            if request.learnt:
-                await self.recaller.keep_hashes(request)
-
-    async def _fill(self, unit: DriveUnit, request: Request) -> None:
-        while not request.complete and request.fd >= 0:
-            chunk = request.next_chunk()
-            if chunk is None:
-                break
-            span = request.chunk_range(chunk)
-            fd = request.fd
-            digest = await unit.call(fetch, unit.drive, request.extent, chunk, span, fd)
-            request.learnt |= learn(request.extent, chunk - request.first_chunk, digest)
-            unit.credit()
-            if request.fd != fd:
-                return
-            request.landed(chunk)
-            await self.recaller.announce(request, span)
         if request.fd >= 0 and request.complete:
             await self.recaller.complete(request)
-        elif request.fd >= 0:
-            self.recaller.go_on_elsewhere(request)
+        is_news = not is_hashed(request.extent)
+        try:
+            await self._read_chunks(unit, request, send)
+        finally:
+            if is_news:
+                await self._settled(request)
+            if request.learnt:
+                await self.recaller.keep_hashes(request)
+        if request.fd >= 0 and not request.complete:
+            await self._settled(request)
+            if request.fd >= 0 and not request.complete:
+                self.recaller.go_on_elsewhere(request)
+
+    async def _settled(self, request: Request) -> None:
+        """Nothing of it is on its way to the cache any more."""
+        if self._in_flight[request.file]:
+            await self._landed.wait()
+
+    async def _read_chunks(
+        self, unit: DriveUnit, request: Request, send: trio.MemorySendChannel[_Chunk]
+    ) -> None:
+        while not request.complete and request.fd >= 0:
+            number = request.next_chunk()
+            if number is None:
+                break
+            span, fd = request.chunk_range(number), request.fd
+            data = await unit.call(read_chunk, unit.drive, request.extent, span)
+            if request.fd != fd:
+                return
+            request.landed(number)
+            self._in_flight[request.file] += 1
+            self._landed = trio.Event()
+            await send.send(_Chunk(request, request.extent, number, span, fd, data))
+
+    # -- beside the drive ----------------------------------------------------------
+
+    async def _begin(self, request: Request) -> None:
+        """Open its recall file, unless that is under way already."""
+        if self._ahead is not None and self._ahead[0] is request:
+            await self._ahead[1].wait()
+        await self.recaller.begin(request)
+
+    def _begin_next(self, request: Request) -> None:
+        """While the drive reads one file, hsmfs opens the next."""
+        position = request.extent.offset + 1
+        coming = self.recaller.next_request(self.label, self.disc.barcode, position)
+        busy = self._ahead is not None and not self._ahead[1].is_set()
+        if coming is None or coming is request or coming.fd >= 0 or busy:
+            return
+        assert self._nursery is not None
+        done = trio.Event()
+        self._ahead = (coming, done)
+        self._nursery.start_soon(self._begin_ahead, coming, done)
+
+    async def _begin_ahead(self, request: Request, done: trio.Event) -> None:
+        try:
+            await self.recaller.begin(request)
+        except (FsError, HsmError) as error:
+            log.debug("recall file was not opened ahead", path=request.path, error=str(error))
+        finally:
+            done.set()
+
+    async def _land_all(self, unit: DriveUnit, receive: trio.MemoryReceiveChannel[_Chunk]) -> None:
+        async for chunk in receive:
+            try:
+                await self._land(unit, chunk)
+            except (FsError, CallerError) as error:
+                await self.recaller.give_up(chunk.request, error)
+            except MediumError as error:
+                await self._chunk_failed(unit, chunk.request, error)
+            except TransientError as error:
+                log.info("recall waits", why=str(error))
+            finally:
+                self._in_flight.subtract([chunk.request.file])
+                if not self._in_flight.total():
+                    self._in_flight.clear()
+                    self._landed.set()
+
+    async def _land(self, unit: DriveUnit, chunk: _Chunk) -> None:
+        request = chunk.request
+        if request.fd != chunk.fd:
+            return
+        try:
+            digest = await trio.to_thread.run_sync(
+                land, chunk.data, chunk.extent, chunk.number, chunk.span, chunk.fd
+            )
+        except (FsError, MediumError):
+            if request.fd == chunk.fd:
+                request.have[chunk.number] = 0
+            raise
+        unit.credit()
+        first = chunks_of(chunk.extent)[0]
+        request.learnt |= learn(chunk.extent, chunk.number - first, digest)
+        if request.fd != chunk.fd:
+            return
+        await self.recaller.announce(request, chunk.span)
+        last = self._in_flight[request.file] == 1
+        if request.fd == chunk.fd and request.complete and last:
+            await self.recaller.complete(request)
 
     async def _chunk_failed(self, unit: DriveUnit, request: Request, error: MediumError) -> None:
         """Another copy goes on from here; drive and disc are charged apart."""
@@ -166,7 +290,7 @@ class ReadJob:
         if self.disc.state == DiscState.VERIFIED:
             self.disc.become(DiscState.DAMAGED)
         await core.catalog.save(self.disc)
-        self.recaller.doubt(self.disc)
+        self.recaller.doubt(self.disc, unit.name)
 
     def _charge(self, unit: DriveUnit, error: HsmError) -> None:
         core = self.recaller.core

@@ -49,8 +49,8 @@ class Recaller:
         """Disc that was checked to be what its barcode says, by drive."""
         self.can_come_back: Callable[[str], bool] = lambda label: False
         """Whether a volume without a readable copy gets a fresh one soon."""
-        self.doubt: Callable[[DiscRecord], None] = lambda disc: None
-        """Told of a disc of which a part could not be read."""
+        self.doubt: Callable[[DiscRecord, str], None] = lambda disc, drive: None
+        """Told of a disc of which a part could not be read, and in which drive."""
         self.heat = VolumeHeat()
         self._syncs = trio.CapacityLimiter(SYNCS_MAX)
         self._nursery: trio.Nursery | None = None

@@ -64,11 +64,6 @@ class Request:
         return size_of(self.extent)
 
     @property
-    def first_chunk(self) -> int:
-        """Of the file, that the present volume has."""
-        return chunks_of(self.extent)[0]
-
-    @property
     def queued(self) -> bool:
         """Neither being read nor being completed."""
         return self.fd < 0 and not self.completing

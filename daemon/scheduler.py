@@ -8,7 +8,7 @@ The order in which drives are given away:
    bound first, by deadline; then readers, bulk, background; within a class by
    the waiting time of all requests of the disc, each user's requests weighing
    one together. In each of these groups discs in idle drives are read there first; any other
-   goes to the drive that costs least (empty, then the one idle for longest), and a drive
+   goes to the drive that costs least (``_cost``), and a drive
    that just served a disc keeps it for ``hold_s``, but not from urgent ones;
 4. burns, images for fresh copies, proofs, each a drive if more than the
    reserve of recalls is left; scrubs when nobody waits for a drive;
@@ -106,9 +106,9 @@ class _Board:
         return [disc for disc in discs if disc not in self.holder and disc not in self.used]
 
 
-def _cost(view: DriveView) -> tuple[bool, float, float, str]:
-    """Empty first, then what is wanted least often, then idle for longest."""
-    return (bool(view.disc), view.heat, view.idle_since_s, view.name)
+def _cost(view: DriveView) -> tuple[bool, bool, float, float, str]:
+    """Healthy and empty first, then what is wanted least often, then idle for longest."""
+    return (view.is_doubtful, bool(view.disc), view.heat, view.idle_since_s, view.name)
 
 
 def plan(picture: Picture, now_s: float) -> list[Action]:

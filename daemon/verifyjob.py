@@ -68,6 +68,11 @@ class VerifyJob:
         finally:
             self.on_ended(self)
 
+    @property
+    def drive(self) -> str:
+        """Where it was read; empty before."""
+        return self._unit.name if self._unit is not None else ""
+
     async def _prove(self, unit: DriveUnit) -> int:
         """Bytes that were read; MediumError where the disc is not what it should be."""
         info = await unit.call(unit.drive.disc_info)

@@ -154,12 +154,19 @@ def recall(
     recursive: RecursiveOption = False,
     wait: WaitOption = False,
     plan: PlanOption = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Let all other recalls go first.")
+    ] = False,
+    within_s: Annotated[
+        float | None, typer.Option("--within", min=0, help="Seconds in which it should be there.")
+    ] = None,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Bring data back from the discs, each disc loaded once."""
     system = open_system(ctx, config)
-    _request(system, "recall", paths, recursive, wait, plan, json)
+    more: dict[str, object] = {"background": background, "within_s": within_s}
+    _request(system, "recall", paths, recursive, wait, plan, json, more)
 
 
 def pin(
@@ -192,11 +199,13 @@ def _request(
     wait: bool,
     plan: bool,
     json: bool,
+    more: dict[str, object] | None = None,
 ) -> None:
-    body = {
+    body: dict[str, object] = {
         "paths": [system.inside(path) for path in paths],
         "recursive": recursive,
         "plan": plan,
+        **(more or {}),
     }
     with system.api() as api:
         answer: dict[str, Any] = api.post(f"/v1/{verb}", body)

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.picture import INFINITE
 from hsmfs.daemon.policy.evaluate import load_policy
 from hsmfs.daemon.poolreport import pool, pools
 from hsmfs.daemon.report import Report
@@ -268,7 +269,12 @@ class Api:
             case "release":
                 job = await self.commands.release(paths, recursive=recursive)
             case "recall":
-                job = await self.commands.recall(paths, recursive=recursive)
+                job = await self.commands.recall(
+                    paths,
+                    recursive=recursive,
+                    background=bool(body.get("background")),
+                    within_s=_within_s(body.get("within_s")),
+                )
             case _:
                 pinned = kind == "pin"
                 job = await self.commands.pin(paths, recursive=recursive, pinned=pinned)
@@ -279,6 +285,15 @@ def _query(request: Request) -> list[tuple[str, str]]:
     """The query with path bytes kept (starlette's own decoding loses them)."""
     text = request.scope["query_string"].decode("ascii", "replace")
     return parse_qsl(text, errors="surrogateescape")
+
+
+def _within_s(value: object) -> float:
+    """CallerError for anything but seconds."""
+    if value is None:
+        return INFINITE
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    raise CallerError(f"within_s: found {value!r}, expected seconds, 0 or more")
 
 
 def _started(job: Job) -> dict[str, Any]:

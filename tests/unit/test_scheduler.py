@@ -15,9 +15,12 @@ from hsmfs.daemon.scheduler import (
     Read,
     ReadDemand,
     Rules,
+    Share,
     Unload,
     Verify,
     VerifyDemand,
+    Work,
+    Yield,
     plan,
 )
 
@@ -34,6 +37,60 @@ def test_an_empty_drive_is_taken_before_one_with_a_disc() -> None:
     drives = (DriveView("d0", False, "X", 0.0), DriveView("d1", False))
     picture = Picture(drives, reads=(ReadDemand("v", ("A",), 0.0),))
     assert plan(picture, 10.0) == [Read("d1", "v", "A")]
+
+
+def test_a_doubtful_drive_is_used_when_no_other_is_free() -> None:
+    doubtful = DriveView("d0", False, is_doubtful=True)
+    reads = (ReadDemand("v", ("A",), 0.0),)
+    both = (doubtful, DriveView("d1", False, "X"))
+    assert plan(Picture(both, reads), 10.0) == [Read("d1", "v", "A")]
+    assert plan(Picture((doubtful,), reads), 10.0) == [Read("d0", "v", "A")]
+
+
+def test_the_disc_wanted_least_leaves() -> None:
+    drives = (DriveView("d0", False, "X", heat=5.0), DriveView("d1", False, "Y", 9.0, heat=1.0))
+    picture = Picture(drives, reads=(ReadDemand("v", ("A",), 0.0),))
+    assert plan(picture, 10.0) == [Read("d1", "v", "A")]
+
+
+def test_recalls_beyond_what_the_robot_can_do_wait() -> None:
+    drives = (DriveView("d0", True, moving=True), *(DriveView(f"d{n}", False) for n in (1, 2, 3)))
+    reads = tuple(ReadDemand(f"v{n}", (f"A{n}",), float(n)) for n in range(3))
+    assert plan(Picture(drives, reads, rules=Rules(loads_ahead=2)), 9.0) == [Read("d1", "v0", "A0")]
+
+
+def test_one_user_with_many_requests_does_not_outweigh_another() -> None:
+    drives = (DriveView("d0", False),)
+    many = tuple(
+        ReadDemand(f"m{n}", (f"M{n}",), 0.0, shares=(Share("x", 10, 0.0),)) for n in range(5)
+    )
+    one = ReadDemand("v", ("A",), 5.0, shares=(Share("y", 1, 5.0),))
+    assert plan(Picture(drives, (*many, one)), 10.0) == [Read("d0", "v", "A")]
+
+
+def test_urgent_requests_go_before_readers() -> None:
+    drives = (DriveView("d0", False),)
+    old = ReadDemand("bulk", ("B",), 0.0, Priority.BULK)
+    fresh = ReadDemand("v", ("A",), 20_000.0)
+    assert plan(Picture(drives, (old, fresh)), 10_000.0) == [Read("d0", "v", "A")]
+    assert plan(Picture(drives, (old, fresh)), 20_001.0) == [Read("d0", "bulk", "B")]
+
+
+def test_a_burn_behind_its_floor_goes_before_recalls() -> None:
+    reads = (ReadDemand("v", ("A",), 990.0),)
+    burns = (BurnDemand("b", 1, 0.0),)
+    one = (DriveView("d0", False),)
+    assert plan(Picture(one, reads, burns), 1_000.0) == [Read("d0", "v", "A")]
+    assert plan(Picture(one, reads, burns, burn_debt_s=1.0), 1_000.0) == [Burn("b", ("d0",))]
+
+
+def test_a_scrub_makes_room_at_once_and_a_reading_drive_after_its_turn() -> None:
+    reads = (ReadDemand("v", ("A",), 990.0),)
+    scrubs = DriveView("d0", True, "S", work=Work.SCRUB, since_s=999.0)
+    bulk = DriveView("d1", True, "B", work=Work.READ, since_s=900.0, priority=Priority.BULK)
+    assert plan(Picture((bulk, scrubs), reads), 1_000.0) == [Yield("d0")]
+    assert plan(Picture((bulk,), reads), 1_000.0) == []
+    assert plan(Picture((bulk,), reads), 1_020.0) == [Yield("d1")]
 
 
 def test_a_disc_just_served_is_held() -> None:
