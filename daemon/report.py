@@ -344,7 +344,7 @@ class Report:
                         "offset": extent.offset,
                         "size": extent.size,
                         "start": extent.start,
-                        "file_size": size_of(extent),
+                        "total": size_of(extent),
                         "xxh3": extent.xxh3_128,
                         "sha256": extent.sha256,
                         "hashed": is_hashed(extent),
