@@ -1,10 +1,10 @@
-# make setup | demo | test | test-long | lint | bench | bench-scale | docs | deb
+# make setup | demo | test | test-long | lint | bench | bench-scale | bench-rebuild | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint fuzz bench bench-scale docs deb clean
+.PHONY: setup demo test test-long lint fuzz bench bench-scale bench-rebuild docs deb clean
 
 setup: $(STAMP)
 
@@ -35,8 +35,11 @@ bench: setup
 bench-scale: setup
 	$(BIN)/python -m hsmfs.tools.bench.scale
 
+bench-rebuild: setup
+	$(BIN)/python -m hsmfs.tools.bench.rebuildscale
+
 fuzz: setup
-	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py
+	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py tests/property/test_foreign_fuzz.py
 
 docs:
 	@echo "The documentation is plain Markdown; no HTML is built yet (docs/roadmap.md):"

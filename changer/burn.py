@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsmfs.changer.drive import TRANSFER_SECTORS_MAX, Drive
+from hsmfs.changer.drive import ECC_SECTORS, TRANSFER_SECTORS_MAX, Drive
 from hsmfs.errors import MediumError
 from hsmfs.types import SECTOR_BYTES
 
-ECC_SECTORS: Final = 32
-"""Sectors of one error correction cluster of a BD (64 KiB)."""
 UNIT_BYTES: Final = TRANSFER_SECTORS_MAX * SECTOR_BYTES
 
 

@@ -12,21 +12,41 @@ TEST_UNIT_READY: Final = 0x00
 REQUEST_SENSE: Final = 0x03
 INITIALIZE_ELEMENT_STATUS: Final = 0x07
 INQUIRY: Final = 0x12
+MODE_SENSE_6: Final = 0x1A
 START_STOP_UNIT: Final = 0x1B
 PREVENT_ALLOW: Final = 0x1E
 READ_CAPACITY_10: Final = 0x25
+READ_FORMAT_CAPACITIES: Final = 0x23
 READ_10: Final = 0x28
 WRITE_10: Final = 0x2A
 SYNCHRONIZE_CACHE: Final = 0x35
+READ_TOC: Final = 0x43
 GET_CONFIGURATION: Final = 0x46
+GET_EVENT_STATUS: Final = 0x4A
 READ_DISC_INFORMATION: Final = 0x51
 READ_TRACK_INFORMATION: Final = 0x52
+RESERVE_TRACK: Final = 0x53
+SEND_OPC: Final = 0x54
+MODE_SELECT_10: Final = 0x55
 MODE_SENSE_10: Final = 0x5A
 CLOSE_TRACK_SESSION: Final = 0x5B
+READ_BUFFER_CAPACITY: Final = 0x5C
+REPORT_LUNS: Final = 0xA0
 MOVE_MEDIUM: Final = 0xA5
+EXCHANGE_MEDIUM: Final = 0xA6
 READ_12: Final = 0xA8
 WRITE_12: Final = 0xAA
+GET_PERFORMANCE: Final = 0xAC
+READ_DISC_STRUCTURE: Final = 0xAD
+SET_STREAMING: Final = 0xB6
 READ_ELEMENT_STATUS: Final = 0xB8
+SET_CD_SPEED: Final = 0xBB
+NAMES: Final = {
+    code: name.replace("_", " ")
+    for name, code in tuple(globals().items())
+    if isinstance(code, int) and name.isupper()
+}
+"""Operation codes in words."""
 
 VPD_SUPPORTED: Final = 0x00
 VPD_SERIAL: Final = 0x80

@@ -9,6 +9,7 @@ import structlog
 from hsmfs.changer import sense as senses
 from hsmfs.changer.sense import Action, Sense
 from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Transport
+from hsmfs.changer.transport.timeouts import timeout_of
 from hsmfs.errors import HsmError, MediumError, TransientError
 
 log = structlog.get_logger(__name__)
@@ -30,17 +31,20 @@ def run_raw(
     cdb: bytes,
     data_out: bytes | memoryview = b"",
     data_in_len: int = 0,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = None,
     *,
     repeat_aborted: bool = True,
     medium_attention: bool = False,
 ) -> bytes:
     """Data of a command; SenseError for what the device refuses.
 
-    ``repeat_aborted`` is for commands that may be sent twice;
-    ``medium_attention`` lets "medium may have changed" through to the caller,
-    who would else go on with another disc.
+    Without ``timeout_s`` the command gets the time of its kind.
+    ``repeat_aborted`` is for commands that may be sent twice; ``medium_attention``
+    lets "medium may have changed" through to the caller, who would else go on
+    with another disc.
     """
+    if timeout_s is None:
+        timeout_s = timeout_of(cdb)
     for _ in range(ATTENTIONS_MAX):
         reply = transport.execute(cdb, data_out, data_in_len, timeout_s)
         if reply.status == GOOD:
@@ -65,7 +69,7 @@ def run(
     cdb: bytes,
     data_out: bytes | memoryview = b"",
     data_in_len: int = 0,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = None,
     *,
     repeat_aborted: bool = True,
     medium_attention: bool = False,

@@ -11,16 +11,19 @@ from hsmfs.changer import sense as senses
 from hsmfs.changer.command import SenseError, error_of, run_raw
 from hsmfs.changer.identity import DeviceId, identify
 from hsmfs.changer.sense import Action
-from hsmfs.changer.transport.interface import Transport
+from hsmfs.changer.transport.interface import Transport, transfer_bytes_max
 from hsmfs.errors import DriveError, HsmError, LibraryError
 from hsmfs.types import SECTOR_BYTES
 
+ECC_SECTORS: Final = 32
+"""Sectors of one error correction cluster of a BD (64 KiB)."""
 TRANSFER_SECTORS_MAX: Final = 512
 """Sectors in one READ or WRITE: 1 MiB."""
 READY_TIMEOUT_S: Final = 120.0
 READY_POLL_S: Final = 0.1
 INFORMATION_BYTES: Final = 36
 TRACK_BYTES: Final = 48
+CAPACITY_BYTES: Final = 8
 READ_TIMEOUT_S: Final = 120.0
 WRITE_TIMEOUT_S: Final = 180.0
 SYNC_TIMEOUT_S: Final = 600.0
@@ -44,6 +47,18 @@ class Drive:
     def __init__(self, transport: Transport, sleep: Callable[[float], None] = time.sleep) -> None:
         self._transport = transport
         self._sleep = sleep
+
+    @property
+    def _sectors_max(self) -> int:
+        """Of one command."""
+        fitting = transfer_bytes_max(self._transport) // SECTOR_BYTES
+        return max(1, min(TRANSFER_SECTORS_MAX, fitting))
+
+    @property
+    def _cluster_sectors_max(self) -> int:
+        """Of one WRITE: whole error correction clusters, where the host takes so much."""
+        sectors = self._sectors_max
+        return sectors - sectors % ECC_SECTORS or sectors
 
     def identity(self) -> DeviceId:
         """Who it is."""
@@ -77,6 +92,19 @@ class Drive:
             _STATES[info[2] & 3], size, next_writable, int.from_bytes(config[6:8], "big")
         )
 
+    def total_sectors(self) -> int:
+        """Of the loaded disc, all sessions: READ CAPACITY tells its last sector."""
+        data = self._ask("READ CAPACITY", cdb.read_capacity(), CAPACITY_BYTES, CAPACITY_BYTES)
+        return int.from_bytes(data[:4], "big") + 1
+
+    def last_session(self) -> int:
+        """First sector of the last session, where volumes of several sessions begin."""
+        command = cdb.read_disc_information(INFORMATION_BYTES)
+        info = self._ask("READ DISC INFORMATION", command, INFORMATION_BYTES, 7)
+        command = cdb.read_track_information(max(1, info[5]), TRACK_BYTES)
+        track = self._ask("READ TRACK INFORMATION", command, TRACK_BYTES, 28)
+        return int.from_bytes(track[8:12], "big")
+
     def _ask(self, what: str, command: bytes, length: int, needed: int) -> bytes:
         """A reply of at least so many bytes; less would read as an empty disc."""
         data = self._run(what, command, b"", length, READ_TIMEOUT_S, changed=False)
@@ -88,7 +116,7 @@ class Drive:
         """Any number of sectors; MediumError where one cannot be read."""
         parts = []
         while sectors > 0:
-            count = min(sectors, TRANSFER_SECTORS_MAX)
+            count = min(sectors, self._sectors_max)
             what = f"READ of sectors {lba} to {lba + count - 1}"
             command = cdb.read_12(lba, count)
             length = count * SECTOR_BYTES
@@ -103,7 +131,7 @@ class Drive:
         """Whole sectors at the next writable address."""
         view = memoryview(data)
         while view:
-            part = view[: TRANSFER_SECTORS_MAX * SECTOR_BYTES]
+            part = view[: self._cluster_sectors_max * SECTOR_BYTES]
             count = len(part) // SECTOR_BYTES
             what = f"WRITE of sectors {lba} to {lba + count - 1}"
             self._run(what, cdb.write_12(lba, count), part, 0, WRITE_TIMEOUT_S, again=False)

@@ -11,16 +11,22 @@ import structlog
 from hsmfs.changer import cdb, sense
 from hsmfs.changer.command import SenseError, run, run_raw
 from hsmfs.changer.identity import DeviceId, identify
-from hsmfs.changer.transport.interface import Transport
+from hsmfs.changer.transport.interface import Transport, transfer_bytes_max
 from hsmfs.errors import HsmError, LibraryError, TransientError
 from hsmfs.types import ElementAddress
 
 log = structlog.get_logger(__name__)
 STATUS_BYTES: Final = 0xFFFFF
+STATUS_COMMANDS_MAX: Final = 4096
+"""Commands for the elements of one type, where one answer holds few of them."""
+SHORT_BYTES_MAX: Final = 8
+"""So much less than it says a changer may send without being asked for the rest."""
 STATUS_TIMEOUT_S: Final = 120.0
 INITIALIZE_TIMEOUT_S: Final = 1800.0
 MOVE_TIMEOUT_S: Final = 300.0
 ELEMENTS_MAX: Final = 0xFFFF
+ELEMENT_BYTES_MIN: Final = 12
+TAG_BYTES: Final = 36
 ILLEGAL_REQUEST: Final = 0x05
 _KINDS: Final = {
     cdb.TRANSPORT_ELEMENT: "transport",
@@ -82,17 +88,32 @@ class Changer:
         return self._inventory
 
     def _elements(self, kind: int) -> list[Element]:
-        command = cdb.read_element_status(kind, 0, ELEMENTS_MAX, STATUS_BYTES)
+        """All of one type, asked for in as many commands as the answers need."""
+        found: dict[ElementAddress, Element] = {}
+        start = 0
+        for _ in range(STATUS_COMMANDS_MAX):
+            data = self._status(kind, start)
+            part = {element.address: element for element in parse_elements(data)}
+            fresh = part.keys() - found.keys()
+            found.update(part)
+            told = int.from_bytes(data[5:8], "big") + 8 if len(data) >= 8 else 0
+            if not fresh or told <= len(data) + SHORT_BYTES_MAX:
+                break
+            start = max(fresh) + 1
+        return [found[address] for address in sorted(found)]
+
+    def _status(self, kind: int, start: int) -> bytes:
+        size = min(STATUS_BYTES, transfer_bytes_max(self._transport))
+        command = cdb.read_element_status(kind, start, ELEMENTS_MAX, size)
         what = f"READ ELEMENT STATUS of {_KINDS[kind]}s"
         try:
-            data = run_raw(self._transport, command, b"", STATUS_BYTES, STATUS_TIMEOUT_S)
+            return run_raw(self._transport, command, b"", size, STATUS_TIMEOUT_S)
         except SenseError as error:
             if error.sense[:2] in ((0x05, 0x24), (0x05, 0x21)):
-                return []  # no elements of this type
+                return b""  # no elements of this type
             raise LibraryError(str(sense.error_of(error.sense, what))) from None
         except TransientError as error:
             raise LibraryError(f"{what}: {error}") from error
-        return sorted(parse_elements(data), key=lambda element: element.address)
 
     def initialize(self) -> None:
         """Let the robot look into all elements (may take half an hour)."""
@@ -165,7 +186,11 @@ class Changer:
 
 
 def parse_elements(data: bytes) -> Iterator[Element]:
-    """Elements of READ ELEMENT STATUS data (SMC-3 6.11); short data is tolerated."""
+    """Elements of READ ELEMENT STATUS data (SMC-3 6.11); short data is tolerated.
+
+    An element whose tail alone is missing counts (tgtd sends 8 bytes too few);
+    its drive's serial is not known then.
+    """
     if len(data) < 8:
         return
     end = min(len(data), 8 + int.from_bytes(data[5:8], "big"))
@@ -174,10 +199,11 @@ def parse_elements(data: bytes) -> Iterator[Element]:
         kind, flags, length = struct.unpack_from(">BBH", data, at)
         page_end = min(end, at + 8 + int.from_bytes(data[at + 5 : at + 8], "big"))
         at += 8
-        if length < 12:
+        if length < ELEMENT_BYTES_MIN:
             return
-        while at + length <= page_end:
-            yield _element(kind, bool(flags & 0x80), data[at : at + length])
+        needed = ELEMENT_BYTES_MIN + (TAG_BYTES if flags & 0x80 else 0)
+        while at + min(length, needed) <= page_end:
+            yield _element(kind, bool(flags & 0x80), data[at : min(at + length, page_end)])
             at += length
         at = page_end
 
@@ -190,7 +216,7 @@ def _element(kind: int, tags: bool, data: bytes) -> Element:
         barcode = rest[:32].decode("ascii", "replace").strip(" \0") or None
         rest = rest[36:]
     serial = None
-    if kind == cdb.DRIVE_ELEMENT and len(rest) >= 4 and rest[3]:
+    if kind == cdb.DRIVE_ELEMENT and len(rest) >= 4 and 0 < rest[3] <= len(rest) - 4:
         text = rest[4 : 4 + rest[3]].decode("ascii", "replace").strip(" \0")
         serial = text.split()[-1] if text else None
     return Element(

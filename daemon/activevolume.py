@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 import trio
 
 from hsmfs.daemon.catalogrecords import DiscState, VolumeRecord
+from hsmfs.errors import CallerError
 from hsmfs.types import SECTOR_BYTES, FileVersion
+from hsmfs.volume.entries import MAGIC, StoredEntries, write_entries
 from hsmfs.volume.layout import FileSource, Layout, VolumeHeader, plan_volume
+from hsmfs.volume.source import PARTS
 
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
+"""1 was one MessagePack object; 2 is read entry by entry (hsmfs.volume.entries)."""
 _OWN_SUFFIX: Final = ".own"
 
 
@@ -24,6 +30,22 @@ class StoredPlan(msgspec.Struct, kw_only=True):
     """The plan file: all that is needed to write the same bytes again."""
 
     version: int = PLAN_VERSION
+    header: VolumeHeader
+    capacity_sectors: int
+    entries: Sequence[FileSource]
+
+
+class _PlanHead(msgspec.Struct, kw_only=True):
+    """What a plan file of version 2 says before the entries."""
+
+    version: int = PLAN_VERSION
+    header: VolumeHeader
+    capacity_sectors: int
+
+
+class _PlanOfVersion1(msgspec.Struct, kw_only=True):
+    """A whole plan file of version 1."""
+
     header: VolumeHeader
     capacity_sectors: int
     entries: list[FileSource]
@@ -35,7 +57,7 @@ class ActiveVolume:
 
     record: VolumeRecord
     layout: Layout
-    files: dict[FileVersion, FileSource]
+    files: PlannedFiles
     since_s: float
     burning: int = 0
     claimed: bool = True
@@ -45,18 +67,68 @@ class ActiveVolume:
     own: Path = Path()
     """Directory of the volume's own files."""
 
+    def parts(self) -> set[FileVersion]:
+        """Files of which it holds a part."""
+        if PARTS not in self.layout.header.features:
+            return set()
+        entries = (e for e in self.layout.entries if e.part is not None and e.has_data)
+        return {FileVersion(entry.ino, entry.data_version) for entry in entries}
+
     @property
     def bytes(self) -> int:
         return self.layout.total_sectors * SECTOR_BYTES
 
 
-def versions_of(entries: Sequence[FileSource]) -> dict[FileVersion, FileSource]:
-    """The regular files among the entries, each once."""
-    return {
-        FileVersion(entry.ino, entry.data_version): entry
-        for entry in entries
-        if entry.kind == "file" and entry.link_of is None
-    }
+class PlannedFiles(Mapping[FileVersion, FileSource]):
+    """The regular files among a plan's entries, each once, in their order.
+
+    Inode, version and number are packed: 20 bytes a file, and the entry is read again
+    when it is asked for.
+    """
+
+    def __init__(self, entries: Sequence[FileSource]) -> None:
+        inodes, versions, numbers = array("Q"), array("Q"), array("I")
+        self.bytes = 0
+        """Of all files."""
+        for number, entry in enumerate(entries):
+            if entry.kind == "file" and entry.link_of is None:
+                inodes.append(entry.ino)
+                versions.append(entry.data_version)
+                numbers.append(number)
+                self.bytes += entry.size
+        self._entries = entries
+        self._inodes = np.frombuffer(inodes, np.uint64)
+        self._versions = np.frombuffer(versions, np.uint64)
+        self._numbers = np.frombuffer(numbers, np.uint32)
+        self._by_inode = np.argsort(self._inodes, kind="stable").astype(np.uint32)
+
+    def __len__(self) -> int:
+        return len(self._inodes)
+
+    def __iter__(self) -> Iterator[FileVersion]:
+        for ino, version in zip(self._inodes, self._versions, strict=True):
+            yield FileVersion(int(ino), int(version))
+
+    def __getitem__(self, file: FileVersion) -> FileSource:
+        place = self._place(file)
+        if place is None:
+            raise KeyError(file)
+        return self._entries[int(self._numbers[place])]
+
+    def __contains__(self, file: object) -> bool:
+        return isinstance(file, FileVersion) and self._place(file) is not None
+
+    def _place(self, file: FileVersion) -> int | None:
+        ino = np.uint64(file.ino)
+        at = int(np.searchsorted(self._inodes, ino, sorter=self._by_inode))
+        while at < len(self._inodes):
+            place = int(self._by_inode[at])
+            if self._inodes[place] != ino:
+                return None
+            if self._versions[place] == file.data_version:
+                return place
+            at += 1
+        return None
 
 
 class PlanStore:
@@ -83,19 +155,40 @@ class PlanStore:
                 _sync(self.own(label) / os.fsdecode(entry.path), self._root)
         path = self._path(label)
         temporary = path.with_suffix(".new")
+        head = _PlanHead(header=plan.header, capacity_sectors=plan.capacity_sectors)
         with temporary.open("wb") as file:
-            file.write(msgspec.msgpack.encode(plan))
+            write_entries(file, msgspec.msgpack.encode(head), plan.entries)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         _fsync(self._root)
 
     def load(self, label: str) -> StoredPlan | None:
-        """None where there is no plan file."""
+        """None where there is no plan file; its entries stay on disk.
+
+        CallerError where it is damaged, then or when the entries are read.
+        """
+        path = self._path(label)
         try:
-            return msgspec.msgpack.decode(self._path(label).read_bytes(), type=StoredPlan)
+            return self._loaded(path)
         except FileNotFoundError:
             return None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise CallerError(f"{path}: is damaged: {error}") from error
+
+    def _loaded(self, path: Path) -> StoredPlan:
+        with path.open("rb") as file:
+            is_first = file.read(len(MAGIC)) != MAGIC
+        if is_first:
+            old = msgspec.msgpack.decode(path.read_bytes(), type=_PlanOfVersion1)
+            return StoredPlan(
+                header=old.header, capacity_sectors=old.capacity_sectors, entries=old.entries
+            )
+        entries = StoredEntries(path)
+        head = msgspec.msgpack.decode(entries.head, type=_PlanHead)
+        return StoredPlan(
+            header=head.header, capacity_sectors=head.capacity_sectors, entries=entries
+        )
 
     def drop(self, label: str) -> None:
         self._path(label).unlink(missing_ok=True)
@@ -131,7 +224,7 @@ def _fsync(path: Path) -> None:
 def activate(record: VolumeRecord, plan: StoredPlan, since_s: float, own: Path) -> ActiveVolume:
     """The same layout again, from the same plan; ``own`` is ``PlanStore.own``."""
     layout = plan_volume(plan.header, plan.entries, plan.capacity_sectors)
-    return ActiveVolume(record, layout, versions_of(plan.entries), since_s, own=own)
+    return ActiveVolume(record, layout, PlannedFiles(plan.entries), since_s, own=own)
 
 
 COUNTED: Final = frozenset({DiscState.BURNED, DiscState.VERIFIED})

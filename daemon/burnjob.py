@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -214,7 +214,7 @@ class BurnSession:
 
     def _produce(self) -> None:
         """Read, hash and hand out chunks (in a worker thread)."""
-        self._writer = VolumeWriter(self.active.layout)
+        self._writer = VolumeWriter(self.active.layout, self.active.own.parent)
         try:
             for chunk in self._writer.stream(self._open):
                 for lane in self._lanes:
@@ -244,7 +244,8 @@ class BurnSession:
                 fd = open_claimed(root, source.ino, source.data_version)
             except FileNotFoundError:
                 continue
-            return ClaimedSource(fd, claim_path(root, source.ino, source.data_version))
+            claim = claim_path(root, source.ino, source.data_version)
+            return ClaimedSource(fd, claim, source.part, source.size)
         raise FileNotFoundError(f"no cache file of inode {source.ino}")
 
     # -- after the last sector -----------------------------------------------------------
@@ -261,7 +262,8 @@ class BurnSession:
             record.image_xxh3 = image
             record.state = VolumeState.BURNED
             record.total_sectors = self.active.layout.total_sectors
-            changes.append(put_extents(record.label, self._extents()))
+            self._tell_voids(self._writer)
+            changes.append(put_extents(record.label, BurnedExtents(self._writer)))
         disc.become(DiscState.BURNED)
         disc.burned_in = lane.unit.name
         disc.used_sectors = self.active.layout.total_sectors
@@ -277,34 +279,13 @@ class BurnSession:
         await self.core.catalog.transact(*changes)
         return None
 
-    def _extents(self) -> list[tuple[FileVersion, ExtentRecord]]:
-        assert self._writer is not None
-        extents = []
-        entries = (entry for entry in self.active.layout.entries if entry.has_data)
-        for entry, result in zip(entries, self._writer.results, strict=True):
+    def _tell_voids(self, writer: VolumeWriter) -> None:
+        for entry in writer.results.void_entries():
             if entry.kind == "own":
-                self._check_own(entry, result)
-                continue
-            file = FileVersion(result.ino, result.data_version)
-            if result.void:
-                self.active.void.add(file)
-                continue
-            path = self.active.files[file].path.decode("utf-8", "surrogateescape")
-            extent = ExtentRecord(
-                offset=result.offset_bytes,
-                size=result.size,
-                xxh3_128=result.xxh3_128,
-                sha256=result.sha256,
-                chunks=list(result.chunk_xxh3),
-                path=path.encode("utf-8", "backslashreplace").decode(),
-            )
-            extents.append((file, extent))
-        return extents
-
-    def _check_own(self, entry: FileSource, result: FileResult) -> None:
-        if result.void:
-            label, path = self.active.record.label, os.fsdecode(entry.path)
-            self.core.alarms.raise_("void-file", f"volume {label}: own file {path} is void")
+                label, path = self.active.record.label, os.fsdecode(entry.path)
+                self.core.alarms.raise_("void-file", f"volume {label}: own file {path} is void")
+            else:
+                self.active.void.add(FileVersion(entry.ino, entry.data_version))
 
     async def _settle_failed(self, lane: _Lane, error: HsmError) -> None:
         record, disc = self.active.record, lane.disc
@@ -324,6 +305,33 @@ class BurnSession:
                 await self.core.librarian.unload(lane.unit)
             except (DriveError, LibraryError) as stuck:
                 log.warning("disc stays in the drive", drive=lane.unit.name, error=str(stuck))
+
+
+class BurnedExtents:
+    """Where each good file of a burned volume is; made anew each time it is gone through,
+    which the store does in its own thread."""
+
+    def __init__(self, writer: VolumeWriter) -> None:
+        self._results = writer.results
+
+    def __iter__(self) -> Iterator[tuple[FileVersion, ExtentRecord]]:
+        for entry, result in self._results.with_entries():
+            if result is not None and entry.kind != "own" and not result.void:
+                yield FileVersion(entry.ino, entry.data_version), _extent(entry, result)
+
+
+def _extent(entry: FileSource, result: FileResult) -> ExtentRecord:
+    path, part = entry.key.decode("utf-8", "surrogateescape"), entry.part
+    return ExtentRecord(
+        offset=result.offset_bytes,
+        size=result.size,
+        xxh3_128=result.xxh3_128,
+        sha256=result.sha256,
+        chunks=list(result.chunk_xxh3),
+        path=path.encode("utf-8", "backslashreplace").decode(),
+        start=part.start if part is not None else 0,
+        total=part.total if part is not None else 0,
+    )
 
 
 def disc_bytes(sectors: int) -> int:

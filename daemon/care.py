@@ -32,6 +32,7 @@ from hsmfs.daemon.identifyjob import IdentifyJob
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.paritykeeper import ParityKeeper
 from hsmfs.daemon.parityset import FoldJob
+from hsmfs.daemon.poolcare import due_disc, scrub_percent
 from hsmfs.daemon.scheduler import StageDemand, VerifyDemand
 from hsmfs.daemon.stagejob import ImageBurn, Stage, StageJob
 from hsmfs.daemon.verifyjob import WHOLE_PERCENT, VerifyJob
@@ -41,7 +42,6 @@ log = structlog.get_logger(__name__)
 LOOK_S: Final = 2.0
 REPAIRS_MAX: Final = 2
 """Volumes that get fresh discs at once: bounds the room for images."""
-YEAR_NS: Final = 365 * 86_400 * 10**9
 IN_USE: Final = (DiscState.BURNING, DiscState.BURNED, DiscState.VERIFIED)
 WHOLE: Final = (DiscState.BURNED, DiscState.VERIFIED)
 """At start; a burn that still counts as running then was cut."""
@@ -167,9 +167,20 @@ class Care:
         known = label in self.stages or label in self._from_parity or self.parity.rebuilds(label)
         return known or any(True for _ in self._sources(label)) or self.parity.may_rebuild(label)
 
+    def forgotten(self, label: str) -> None:
+        """A volume is no more (its import was forgotten)."""
+        stage = self.stages.pop(label, None)
+        if stage is not None:
+            stage.drop()
+        self.hopeless.pop(label, None)
+        for job in self.waiting.pop(label, []):
+            job.fail(f"volume {label} was forgotten")
+
     def doubt(self, disc: DiscRecord) -> None:
         """A part could not be read: the whole disc is read, in another drive if there is one,
-        before a fresh one takes its place."""
+        before a fresh one takes its place. One of others has no other copy."""
+        if disc.state == DiscState.IMPORTED:
+            return
         self.doubted.add(disc.barcode)
         self.core.wake()
 
@@ -314,31 +325,14 @@ class Care:
             if self._free(catalog.discs[barcode])
         ]
         if not demands and not self.scrubs:
-            due = self._due()
+            due = due_disc(self.core, self._free)
             if due is not None:
-                demands.append(VerifyDemand(due.barcode, "", self.core.clock.monotonic_s()))
+                since_s = self.core.clock.monotonic_s()
+                demands.append(VerifyDemand(due.barcode, "", since_s, is_scrub=True))
         return demands
 
     def _free(self, disc: DiscRecord) -> bool:
         return disc.barcode not in self.core.reserved and self.core.librarian.present(disc)
-
-    def _due(self) -> DiscRecord | None:
-        """Never proved since it was taken in first, then the most faulty, then the oldest."""
-        years = self.core.config.care.scrub_years
-        if not years:
-            return None
-        before_ns = self.core.clock.now_ns() - int(years * YEAR_NS)
-        due = (
-            disc
-            for disc in self.core.catalog.discs.values()
-            if disc.state == DiscState.VERIFIED
-            and disc.verified_ns <= before_ns
-            and disc.volume in self.core.catalog.volumes
-            and self._free(disc)
-        )
-        return min(
-            due, key=lambda d: (d.verified_ns > 0, -d.read_errors, d.verified_ns), default=None
-        )
 
     def start_verify(self, barcode: str) -> VerifyJob | IdentifyJob:
         """The job for a drive, for any of the demands."""
@@ -352,7 +346,7 @@ class Care:
         if asked is not None:
             percent = asked.percent
         elif disc.state == DiscState.VERIFIED:
-            percent, what = self.core.config.care.scrub_percent, "scrub"
+            percent, what = scrub_percent(self.core, volume), "scrub"
             self.scrubs.add(barcode)
         self.core.reserved.add(barcode)
         return VerifyJob(self.core, disc, volume, self.verified, percent, what)

@@ -10,7 +10,9 @@ Keys (big endian) and values::
     Y label 0x00 offset(8) ino(8)    data_version(4): contents of a volume, in disc order
     H barcode 0x00 time ns(8)    HistoryRecord: what happened to a disc
     Q kind(1) ino(8)             pool or b"": work asked for by hand ("m" or "r")
-    M name                       value: schema, next volume number, next task id
+    S ino(8)                     SplitRecord: a file that is being burned in parts
+    M name                       value: schema, next volume number, next task id, and the
+                                 number of the namespace's journal up to which deaths are known
 
 Volumes, discs, magazines and tasks are few and kept in memory; extents are
 read from the store. Every change is durable when its ``await`` returns.
@@ -31,9 +33,11 @@ from hsmfs.daemon.catalogrecords import (
     ExtentRecord,
     HistoryRecord,
     MagazineRecord,
+    SplitRecord,
     TaskRecord,
     VolumeRecord,
 )
+from hsmfs.daemon.coverage import copies_of
 from hsmfs.errors import CallerError
 from hsmfs.store.interface import Item, KVStore, Writer
 from hsmfs.types import FileVersion
@@ -43,12 +47,16 @@ _FILE: Final = struct.Struct(">QI")
 _U64: Final = struct.Struct(">Q")
 _VERSION: Final = struct.Struct(">I")
 _encode: Final = msgspec.msgpack.Encoder().encode
+COUNTED: Final = (DiscState.VERIFIED, DiscState.IMPORTED)
+START_TABLES: Final = (b"M", b"V", b"K", b"G", b"T", b"S", b"Q")
+"""Tables that each start reads in full."""
 HISTORY_MAX: Final = 500
 """Entries kept of one disc."""
 _history_decode: Final = msgspec.msgpack.Decoder(HistoryRecord).decode
 _extent_decode: Final = msgspec.msgpack.Decoder(ExtentRecord).decode
 
 Change = Callable[[Writer], None]
+AnyRecord = VolumeRecord | DiscRecord | MagazineRecord | TaskRecord | SplitRecord
 
 
 def _after(prefix: bytes) -> bytes:
@@ -70,6 +78,8 @@ class Catalog:
         self.discs: dict[str, DiscRecord] = {}
         self.magazines: dict[str, MagazineRecord] = {}
         self.tasks: dict[int, TaskRecord] = {}
+        self.splits: dict[int, SplitRecord] = {}
+        """By inode."""
         self._next_volume = 1
         self._next_task = 1
         self._load()
@@ -94,6 +104,9 @@ class Catalog:
             for value in _values(reader.scan(b"T", b"U")):
                 task = msgspec.msgpack.decode(value, type=TaskRecord)
                 self.tasks[task.id] = task
+            for value in _values(reader.scan(b"S", b"T")):
+                split = msgspec.msgpack.decode(value, type=SplitRecord)
+                self.splits[split.ino] = split
             self._next_volume = int(reader.get(b"Mnext_volume") or b"1")
             self._next_task = int(reader.get(b"Mnext_task") or b"1")
 
@@ -108,7 +121,7 @@ class Catalog:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._store.transact, apply, limiter=self._limiter)
 
-    async def save(self, *records: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> None:
+    async def save(self, *records: AnyRecord) -> None:
         """Make these records durable as they are now."""
         await self.transact(*[put_record(record) for record in records])
 
@@ -118,6 +131,15 @@ class Catalog:
 
         def drop(writer: Writer) -> None:
             writer.delete(b"V" + label.encode())
+
+        await self.transact(drop)
+
+    async def forget_split(self, split: SplitRecord) -> None:
+        """All parts are counted, or it was given up."""
+        self.splits.pop(split.ino, None)
+
+        def drop(writer: Writer) -> None:
+            writer.delete(b"S" + _U64.pack(split.ino))
 
         await self.transact(drop)
 
@@ -169,6 +191,10 @@ class Catalog:
 
     def volume_extents(self, label: str) -> list[ExtentRecord]:
         """Of all files of a volume; blocks, use a worker thread."""
+        return [extent for _, extent in self.volume_files(label)]
+
+    def volume_files(self, label: str) -> list[tuple[FileVersion, ExtentRecord]]:
+        """The same with whose they are, in disc order."""
         found = []
         coded = label.encode()
         with self._store.snapshot() as reader:
@@ -177,8 +203,36 @@ class Catalog:
                 ino, version = _ino_version(key, value)
                 extent = reader.get(b"E" + _FILE.pack(ino, version) + coded)
                 if extent is not None:
-                    found.append(_extent_decode(extent))
+                    found.append((FileVersion(ino, version), _extent_decode(extent)))
         return found
+
+    def sizes(self, label: str) -> list[tuple[FileVersion, int]]:
+        """Files of a volume and their bytes on it; blocks, use a worker thread."""
+        found = []
+        prefix, coded = _contents_prefix(label), label.encode()
+        with self._store.snapshot() as reader:
+            for key, value in reader.scan(prefix, _after(prefix)):
+                ino, version = _ino_version(key, value)
+                extent = reader.get(b"E" + _FILE.pack(ino, version) + coded)
+                if extent is not None:
+                    found.append((FileVersion(ino, version), _extent_decode(extent).size))
+        return found
+
+    def holders(self, inodes: Iterable[int]) -> dict[int, list[tuple[int, str]]]:
+        """Version and label of each copy of any version of these; blocks."""
+        with self._store.snapshot() as reader:
+            return {
+                ino: [
+                    (_FILE.unpack_from(key, 1)[1], key[13:].decode())
+                    for key, _ in reader.scan(b"E" + _U64.pack(ino), b"E" + _U64.pack(ino + 1))
+                ]
+                for ino in inodes
+            }
+
+    def number(self, name: str) -> int:
+        """A number of the meta table; 0 where there is none yet."""
+        with self._store.snapshot() as reader:
+            return int(reader.get(b"M" + name.encode()) or b"0")
 
     def history(self, barcode: str) -> list[tuple[int, HistoryRecord]]:
         """What happened to a disc, each with its time (ns), oldest first."""
@@ -190,15 +244,18 @@ class Catalog:
             ]
 
     def verified_discs(self, label: str) -> list[DiscRecord]:
-        """The proved discs of a volume; only these count as copies."""
-        return [disc for disc in self.discs_of(label) if disc.state == DiscState.VERIFIED]
+        """The proved discs of a volume; only these count as copies. Of a disc of others nothing
+        but what was read before can be proved: it counts as it is."""
+        return [disc for disc in self.discs_of(label) if disc.state in COUNTED]
 
     def discs_of(self, label: str) -> list[DiscRecord]:
         return [disc for disc in self.discs.values() if disc.volume == label]
 
     def copies(self, file: FileVersion) -> int:
         """Verified copies of a version, counted anew from the records."""
-        return sum(len(self.verified_discs(label)) for label, _ in self.extents(file))
+        return copies_of(
+            (extent, len(self.verified_discs(label))) for label, extent in self.extents(file)
+        )
 
     # -- work asked for by hand ----------------------------------------------
 
@@ -251,7 +308,12 @@ def _history_prefix(barcode: str) -> bytes:
     return b"H" + barcode.encode() + b"\0"
 
 
-def record_item(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Item:
+def put_number(name: str, value: int) -> Change:
+    """The change that stores a number in the meta table."""
+    return lambda writer: writer.put(b"M" + name.encode(), b"%d" % value)
+
+
+def record_item(record: AnyRecord) -> Item:
     """Key and value of a record as it is now."""
     match record:
         case VolumeRecord():
@@ -262,10 +324,12 @@ def record_item(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord)
             key = b"G" + record.name.encode()
         case TaskRecord():
             key = b"T" + _U64.pack(record.id)
+        case SplitRecord():
+            key = b"S" + _U64.pack(record.ino)
     return key, _encode(record)
 
 
-def put_record(record: VolumeRecord | DiscRecord | MagazineRecord | TaskRecord) -> Change:
+def put_record(record: AnyRecord) -> Change:
     """The change that stores a record as it is now."""
     key, value = record_item(record)
     return lambda writer: writer.put(key, value)
@@ -285,8 +349,9 @@ def extent_of(item: Item) -> tuple[FileVersion, str, ExtentRecord]:
     return FileVersion(*_FILE.unpack_from(key, 1)), key[13:].decode(), _extent_decode(value)
 
 
-def put_extents(label: str, extents: list[tuple[FileVersion, ExtentRecord]]) -> Change:
-    """The change that stores the contents of a volume."""
+def put_extents(label: str, extents: Iterable[tuple[FileVersion, ExtentRecord]]) -> Change:
+    """The change that stores the contents of a volume; they are gone through again where the
+    store has to begin anew."""
 
     def put(writer: Writer) -> None:
         for file, extent in extents:

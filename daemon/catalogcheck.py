@@ -13,15 +13,15 @@ from typing import Any, Final
 
 import msgspec
 
-from hsmfs.daemon.catalog import SCHEMA_VERSION
+from hsmfs.daemon.catalog import COUNTED, SCHEMA_VERSION
 from hsmfs.daemon.catalogrecords import (
     DiscRecord,
-    DiscState,
     ExtentRecord,
     MagazineRecord,
     TaskRecord,
     VolumeRecord,
 )
+from hsmfs.daemon.coverage import copies_of, size_of
 from hsmfs.errors import CallerError
 from hsmfs.fsck.findings import Finding, Kind, KnownCopies
 from hsmfs.fsck.workspace import Workspace
@@ -72,26 +72,26 @@ class CatalogCheck:
             disc = _decoded(DiscRecord, value)
             if disc is not None:
                 self._discs[key[1:].decode(errors="replace")] = disc
-                if disc.state == DiscState.VERIFIED and disc.volume in self.volumes:
+                if disc.state in COUNTED and disc.volume in self.volumes:
                     self.verified[disc.volume] += 1
 
     # -- for the namespace ---------------------------------------------------------
 
     def of(self, ino: int) -> list[KnownCopies]:
         """All versions of a file that are on volumes, oldest first."""
-        found: dict[int, list[tuple[str, int]]] = {}
+        found: dict[int, list[tuple[str, ExtentRecord]]] = {}
         for key, value in self.work.scan(*_extents_of(ino), chunk=64):
             extent, label = _decoded(ExtentRecord, value), _label(key)
             if extent is not None and label is not None:
                 version = _FILE.unpack_from(key, 1)[1]
-                found.setdefault(version, []).append((label, extent.size))
+                found.setdefault(version, []).append((label, extent))
         return [self._known(version, places) for version, places in sorted(found.items())]
 
-    def _known(self, version: int, places: list[tuple[str, int]]) -> KnownCopies:
-        sizes = {size for _, size in places}
+    def _known(self, version: int, places: list[tuple[str, ExtentRecord]]) -> KnownCopies:
+        sizes = {size_of(extent) for _, extent in places}
         size = sizes.pop() if len(sizes) == 1 else SIZES_DIFFER
         proved = tuple(label for label, _ in places if self.verified[label])
-        copies = sum(self.verified[label] for label in proved)
+        copies = copies_of((extent, self.verified[label]) for label, extent in places)
         return KnownCopies(version, size, copies, proved)
 
     # -- the catalog itself -----------------------------------------------------------

@@ -23,6 +23,7 @@ class DiscState(StrEnum):
     SUSPECT = "suspect"
     DAMAGED = "damaged"
     FOREIGN = "foreign"
+    IMPORTED = "imported"
     RETIRED = "retired"
 
 
@@ -31,16 +32,21 @@ DISC_TRANSITIONS: dict[DiscState, frozenset[DiscState]] = {
         {DiscState.BURNING, DiscState.FOREIGN, DiscState.SUSPECT, DiscState.BURNED}
     ),
     DiscState.BURNING: frozenset({DiscState.BURNED, DiscState.SUSPECT, DiscState.BLANK}),
-    DiscState.BURNED: frozenset({DiscState.VERIFIED, DiscState.SUSPECT, DiscState.DAMAGED}),
-    DiscState.VERIFIED: frozenset({DiscState.DAMAGED, DiscState.RETIRED}),
-    DiscState.DAMAGED: frozenset({DiscState.VERIFIED, DiscState.RETIRED}),
+    DiscState.BURNED: frozenset(
+        {DiscState.VERIFIED, DiscState.SUSPECT, DiscState.DAMAGED, DiscState.FOREIGN}
+    ),
+    DiscState.VERIFIED: frozenset({DiscState.DAMAGED, DiscState.RETIRED, DiscState.FOREIGN}),
+    DiscState.DAMAGED: frozenset({DiscState.VERIFIED, DiscState.RETIRED, DiscState.FOREIGN}),
     DiscState.SUSPECT: frozenset(),
-    DiscState.FOREIGN: frozenset({DiscState.BURNED}),
+    DiscState.FOREIGN: frozenset({DiscState.BURNED, DiscState.IMPORTED}),
+    DiscState.IMPORTED: frozenset({DiscState.FOREIGN}),
     DiscState.RETIRED: frozenset(),
 }
 """A retired disc was replaced by a fresh one and is not used any more. A disc that was
 cut or failed stays suspect for ever. One that turns out to be a copy of a known volume
-counts as burned (it is proved like any other); none becomes blank again but one whose burn ended
+counts as burned (it is proved like any other); one of others whose tree was imported is read
+as it is, until the import is forgotten; then it is foreign again, as is one that was burned from an
+image of others. None becomes blank again but one whose burn ended
 before its first sector."""
 
 
@@ -51,7 +57,51 @@ class VolumeState(StrEnum):
     BURNED = "burned"
     COMPLETE = "complete"
     SHORT = "short"
+    FOREIGN = "foreign"
+    """Imported from a disc of others; nothing is ever burned for it."""
     RETIRED = "retired"
+
+
+class ImportStage(StrEnum):
+    """How far the tree of a foreign volume is."""
+
+    BURNING = "burning"
+    """An image is burned to discs of ours first."""
+    IMPORTING = "importing"
+    DONE = "done"
+    FORGETTING = "forgetting"
+
+
+IMPORT_STAGES: dict[ImportStage, frozenset[ImportStage]] = {
+    ImportStage.BURNING: frozenset({ImportStage.IMPORTING, ImportStage.FORGETTING}),
+    ImportStage.IMPORTING: frozenset({ImportStage.DONE, ImportStage.FORGETTING}),
+    ImportStage.DONE: frozenset({ImportStage.FORGETTING}),
+    ImportStage.FORGETTING: frozenset(),
+}
+
+
+class ForeignInfo(msgspec.Struct, kw_only=True):
+    """What a disc of others is, and where its tree stands."""
+
+    format: str
+    volume_id: str
+    fingerprint: str
+    """Of its descriptors and root directory: told again before the disc is read."""
+    directory: bytes
+    """From the root of the mount, as it was asked for."""
+    barcode: str
+    """Of the one disc; empty where an image was burned to discs of ours."""
+    stage: ImportStage = ImportStage.IMPORTING
+    why: str = ""
+    """Why an import is taken back."""
+
+    def become(self, stage: ImportStage) -> None:
+        """Go on by the table; anything else is a bug."""
+        if stage == self.stage:
+            return
+        if stage not in IMPORT_STAGES[self.stage]:
+            raise AssertionError(f"import of {self.barcode}: {self.stage} may not become {stage}")
+        self.stage = stage
 
 
 class DiscRecord(msgspec.Struct, kw_only=True):
@@ -85,7 +135,7 @@ class HistoryRecord(msgspec.Struct, kw_only=True):
 
     what: str
     """burn, verify, scrub, copy (burned from another disc's image), source (its image was
-    read for one), quarantine, retire."""
+    read for one), quarantine, retire, import, forget (its import), hash."""
     drive: str = ""
     volume: str = ""
     seconds: float = 0.0
@@ -114,6 +164,12 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     """Of a parity volume: what it protects."""
     magazine: str = ""
     """Where a parity volume belongs."""
+    foreign: ForeignInfo | None = None
+    """Of a volume that others wrote."""
+    dead_bytes: int = 0
+    """Of deleted and changed files, as of ``dead_ns``."""
+    dead_ns: int = 0
+    """When they were counted; 0: not yet, or files of it went since."""
     note: str = ""
 
 
@@ -126,6 +182,9 @@ class MagazineRecord(msgspec.Struct, kw_only=True):
     exporting: bool = False
     tray: str = ""
     location: str = ""
+    """Where it stands outside of the library, in words."""
+    offsite: bool = False
+    """Meant for another place: off-site copies are burned to its discs."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):
@@ -150,14 +209,36 @@ class ExtentRecord(msgspec.Struct, kw_only=True, array_like=True):
     xxh3_128: str
     sha256: str
     chunks: list[int]
-    """XXH3 of 64 bits of each 4 MiB; empty where the data was not hashed yet (a disc of others)."""
+    """XXH3 of 64 bits of each 4 MiB; of a disc of others empty, or -1 for a chunk that was never
+    read yet."""
     path: str
     start: int = 0
     """First byte of the file that is here; a multiple of 4 MiB."""
     total: int = 0
     """Size of the whole file; 0: all of it is here."""
     runs: list[tuple[int, int]] = []
-    """Byte on the disc and length of each run, in file order; empty: one run at ``offset``."""
+    """Byte on the disc (-1: a hole, zeros) and length of each run, in file order; empty: one run
+    at ``offset``."""
+
+
+class SplitRecord(msgspec.Struct, kw_only=True):
+    """A file that is larger than a disc, on its way into several volumes."""
+
+    ino: int
+    data_version: int
+    pool: str
+    names: list[bytes]
+    """Its paths when the first part was planned; all parts are called by the same."""
+    total: int
+    part_bytes: int
+    """Of each part but the last; a multiple of 4 MiB."""
+    labels: list[str]
+    """Volume of each part; empty where it is still to be planned."""
+
+    @property
+    def next_part(self) -> int:
+        """The first part without a volume, from 1; 0 where all have one."""
+        return self.labels.index("") + 1 if "" in self.labels else 0
 
 
 class AlarmRecord(msgspec.Struct, kw_only=True):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 import trio
 
-from hsmfs.daemon.catalogrecords import DiscState
+from hsmfs.daemon.catalogrecords import DiscState, VolumeState
+from hsmfs.daemon.coverage import cover
+from hsmfs.daemon.discchoice import is_offsite
 from hsmfs.daemon.hsmd import Hsmd
+from hsmfs.daemon.imageimport import ImageImporter
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, regular_files
 from hsmfs.daemon.policyrun import PolicyRunner
@@ -143,12 +147,20 @@ class Commands:
         """Prove discs."""
         for barcode in barcodes:
             self.hsmd.care.disc(barcode)
+        if len(barcodes) == 1 and self.core.catalog.discs[barcodes[0]].state == DiscState.IMPORTED:
+            return self._hash(self.core.catalog.discs[barcodes[0]].volume)
         if not 0 < percent <= 100:
             raise CallerError(f"sample: found {percent:g} %, expected more than 0, at most 100")
         return self._start("verify", self.hsmd.care.verify, barcodes, percent)
 
+    def _hash(self, label: str) -> Job:
+        return self._start("verify", self.hsmd.importer.verify, label)
+
     def verify_volume(self, label: str, percent: float) -> Job:
         """Prove all of a volume's discs that are in the library."""
+        known = self.core.catalog.volumes.get(label)
+        if known is not None and known.state == VolumeState.FOREIGN:
+            return self._hash(label)
         self.hsmd.care.volume(label)
         present = self.core.librarian.present
         discs = [disc.barcode for disc in self.core.catalog.discs_of(label) if present(disc)]
@@ -164,6 +176,26 @@ class Commands:
         """See what a disc is."""
         self.hsmd.care.disc(barcode)
         return self._start("identify", self.hsmd.care.identify, barcode)
+
+    def import_disc(self, barcode: str, directory: str, *, hashed: bool) -> Job:
+        """A read-only tree of stubs out of a disc of others."""
+        importer, target = self.hsmd.importer, self.relative(directory)
+        importer.check(barcode, target)
+        return self._start("import", lambda job: importer.run(job, barcode, target, hashed=hashed))
+
+    def import_image(self, image: str, directory: str, copies: int | None, *, hashed: bool) -> Job:
+        """The same out of an image file, which is burned to discs of ours first."""
+        hsmd, target, path = self.hsmd, self.relative(directory), Path(image)
+        if copies is None:
+            copies = self.core.policy.pools[hsmd.migrator.default_pool].copies
+        work = ImageImporter(self.core, hsmd.importer, hsmd.care)
+        work.check(path, target, copies)
+        return self._start("import", lambda job: work.run(job, path, target, copies, hashed=hashed))
+
+    def forget_import(self, name: str) -> Job:
+        """Take such a tree away."""
+        record = self.hsmd.importer.record(name)
+        return self._start("forget", self.hsmd.importer.forget, record.label)
 
     def reclaim(self, label: str) -> Job:
         """New volumes for what lives on this one."""
@@ -207,15 +239,16 @@ class Commands:
 
     def _plan_recall(self, items: Sequence[Found]) -> dict[str, Any]:
         chosen = [item for item in items if item.state == Residency.MIGRATED]
-        extents = [self.core.catalog.extents(item.file)[:1] for item in chosen]
-        volumes = {label for found in extents for label, _ in found}
+        extents = [self.core.catalog.extents(item.file) for item in chosen]
+        volumes = {label for found in extents for label in cover(found)}
         size = sum(item.size for item in chosen)
         librarian = self.core.librarian
         outside: set[str] = set()
         for label in volumes:
             discs = self.core.catalog.verified_discs(label)
             if not any(librarian.present(disc) for disc in discs):
-                outside.update(disc.magazine for disc in discs[:1])
+                near = sorted(discs, key=lambda disc: is_offsite(self.core, disc))
+                outside.update(disc.magazine for disc in near[:1])
         seconds = len(volumes) * LOAD_ESTIMATE_S + size / READ_ESTIMATE_BYTES_S
         return {
             "files": len(chosen),

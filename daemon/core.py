@@ -18,6 +18,7 @@ from hsmfs.daemon.jobs import Jobs
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.ownfiles import OwnFiles
+from hsmfs.daemon.picture import Rules
 from hsmfs.daemon.policy.evaluate import Policy
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.interface import KVStore
@@ -61,6 +62,21 @@ class Core:
     """Something changed: let the dispatcher look."""
     reserved: set[str] = field(default_factory=set)
     """Blank discs that a burn has chosen."""
+
+    @property
+    def rules(self) -> Rules:
+        """The scheduler's bounds."""
+        recall, burn = self.config.recall, self.config.burn
+        return Rules(
+            readers_wait_max_s=recall.readers_wait_max_s,
+            bulk_wait_max_s=recall.bulk_wait_max_s,
+            background_wait_max_s=recall.background_wait_max_s,
+            hold_s=recall.hold_s,
+            turn_s=recall.turn_s,
+            reserved=recall.reserved_percent / 100,
+            burn_floor=burn.floor_percent / 100,
+            burn_floor_wait_s=burn.floor_wait_s,
+        )
 
     @property
     def cache_roots(self) -> list[Path]:

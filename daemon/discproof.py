@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 import xxhash
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
+from hsmfs.daemon.runs import chunk_count, known_hash, read_range
 from hsmfs.errors import MediumError
-from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
+from hsmfs.types import CHUNK_BYTES
 
 READ_SECTORS: Final = 512
 DAMAGED_MAX: Final = 1000
@@ -47,7 +48,7 @@ def damaged_files(read: Read, extents: Sequence[ExtentRecord], check: Check) -> 
     count = size = 0
     for extent in sorted(extents, key=lambda one: one.offset):
         good = all(
-            _chunk_is_good(read, extent, number, check) for number in range(len(extent.chunks))
+            _chunk_is_good(read, extent, number, check) for number in range(chunk_count(extent))
         )
         size += extent.size
         if not good:
@@ -61,7 +62,7 @@ def sampled(
     read: Read, extents: Sequence[ExtentRecord], percent: float, check: Check, seed: int
 ) -> Damage:
     """The same of chunks chosen by chance, about so much of the data, at least one."""
-    chunks = [(extent, number) for extent in extents for number in range(len(extent.chunks))]
+    chunks = [(extent, number) for extent in extents for number in range(chunk_count(extent))]
     count = min(len(chunks), max(1, round(len(chunks) * percent / 100)))
     chosen = random.Random(seed).sample(chunks, count)
     chosen.sort(key=lambda one: (one[0].offset, one[1]))
@@ -79,8 +80,8 @@ def _chunk_is_good(read: Read, extent: ExtentRecord, number: int, check: Check) 
     length = min(CHUNK_BYTES, extent.size - start)
     check()
     try:
-        data = read((extent.offset + start) // SECTOR_BYTES, -(-length // SECTOR_BYTES))
+        data = read_range(read, extent, start, start + length)
     except MediumError:
         return False
-    found: int = xxhash.xxh3_64_intdigest(memoryview(data)[:length])
-    return found == extent.chunks[number]
+    found, expected = xxhash.xxh3_64_intdigest(data), known_hash(extent, number)
+    return expected in (None, found)

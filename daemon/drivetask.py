@@ -11,6 +11,7 @@ import trio
 
 from hsmfs.changer.drive import Drive
 from hsmfs.clock import Clock
+from hsmfs.daemon.picture import DriveView, Priority, Work
 from hsmfs.errors import HsmError
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,13 @@ class DriveUnit:
         """Whether getting the disc out of the failed drive was tried."""
         self.idle_since_s = 0.0
         self.read_at_s = float("-inf")
+        self.work = Work.NONE
+        self.since_s = 0.0
+        """When the present job was handed over."""
+        self.priority = Priority.READERS
+        """Of what is read."""
+        self.yields = False
+        """Others wait: what is read or scrubbed should come to an end."""
         self._charged: HsmError | None = None
         self._clock = clock
         self._limiter = trio.CapacityLimiter(1)
@@ -71,10 +79,11 @@ class DriveUnit:
         """Run a blocking device call in this drive's own thread slot."""
         return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
 
-    def assign(self, job: DriveJob, state: DriveState) -> None:
+    def assign(self, job: DriveJob, state: DriveState, work: Work = Work.OTHER) -> None:
         """Hand over the next job; the drive must be idle."""
         assert not self.busy and self.alive, f"drive {self.name} is not free"
-        self.busy = True
+        self.busy, self.yields = True, False
+        self.work, self.since_s = work, self._clock.monotonic_s()
         self.state = state
         self._send.send_nowait(job)
 
@@ -83,6 +92,14 @@ class DriveUnit:
         assert not self.busy and not self.alive
         self.busy = True
         self._send.send_nowait(job)
+
+    @property
+    def view(self) -> DriveView:
+        """What the scheduler should know."""
+        return DriveView(
+            self.name, self.busy, self.disc, self.idle_since_s, self.read_at_s,
+            self.work, self.since_s, self.priority, self.yields,
+        )  # fmt: skip
 
     def charge(self, error: HsmError, *, for_good: bool) -> None:
         """Count a fault once; a drive that fails too often in a row is left alone."""
@@ -113,6 +130,7 @@ class DriveUnit:
                 log.exception("bug: a drive job failed", drive=self.name)
             finally:
                 self.busy = False
+                self.work = Work.NONE
                 self.idle_since_s = self._clock.monotonic_s()
                 if self.alive:
                     self.state = DriveState.IDLE

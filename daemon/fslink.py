@@ -24,6 +24,13 @@ from hsmfs.rpc.messages import (
     FileResult,
     FileResults,
     Hello,
+    ImportAdd,
+    ImportBegin,
+    ImportEnd,
+    ImportEntry,
+    ImportForget,
+    ImportLeft,
+    ImportRoot,
     Landed,
     Pin,
     RecallBegin,
@@ -160,6 +167,24 @@ class FsLink:
     async def sync(self) -> None:
         """Make all changes visible to readers of the namespace store."""
         await self.call(Sync())
+
+    async def import_begin(self, label: str, path: bytes, again: bool = False) -> bool:
+        """Whether the import came to its end already."""
+        answer = await self.call(ImportBegin(label, path, again))
+        assert isinstance(answer, ImportRoot)
+        return answer.done
+
+    async def import_add(self, label: str, entries: list[ImportEntry]) -> list[FileResult]:
+        return await self._files([ImportAdd(label, entries)])
+
+    async def import_end(self, label: str) -> None:
+        await self.call(ImportEnd(label))
+
+    async def import_forget(self, label: str) -> bool:
+        """Whether more is left to be removed."""
+        answer = await self.call(ImportForget(label))
+        assert isinstance(answer, ImportLeft)
+        return answer.more
 
     async def status(self) -> StatusReply:
         answer = await self.call(Status())

@@ -15,28 +15,35 @@ import structlog
 import trio
 
 from hsmfs.daemon.activevolume import ActiveVolume
+from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.burnjob import BurnSession
-from hsmfs.daemon.care import IN_USE, Care
+from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discchoice import choose_discs, copies_left
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
+from hsmfs.daemon.floor import BurnFloor
+from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.packing import founds
 from hsmfs.daemon.readjob import ReadJob
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.releaser import Releaser
+from hsmfs.daemon.resume import resume
 from hsmfs.daemon.scheduler import (
     Action,
     Burn,
     BurnDemand,
-    DriveView,
     Picture,
     Read,
     StageImage,
     Unload,
     Verify,
     VerifyDemand,
+    Work,
+    Yield,
     plan,
 )
 from hsmfs.daemon.supervise import supervise
@@ -107,9 +114,13 @@ class Hsmd:
     releaser: Releaser
     magazines: Magazines
     care: Care
+    importer: Importer
+    offsite: Offsite
+    reclaim: AutoReclaim
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
+    floor: BurnFloor
     failures_told: int = 0
     rest_until_s: float = 0.0
 
@@ -123,7 +134,7 @@ class Hsmd:
         """Take up what a restart of either side left."""
         try:
             await self.core.link.sync()
-            await self.migrator.resume()
+            await resume(self.migrator)
             await self._resume_recalls()
         except HsmError as error:
             log.warning("resume waits for the next connection", error=str(error))
@@ -159,6 +170,9 @@ class Hsmd:
             start("releaser", self.releaser.run)
             start("magazines", self.magazines.run)
             start("care", self.care.run)
+            start("imports", self.importer.serve)
+            start("offsite", self.offsite.run)
+            start("reclaim", self.reclaim.run)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:
@@ -200,17 +214,22 @@ class Hsmd:
         return self.core.clock.monotonic_s() < self.rest_until_s
 
     def _picture(self) -> Picture:
-        units = self.core.librarian.alive_units()
+        drives = tuple(unit.view for unit in self.core.librarian.alive_units())
+        burns = tuple(self._burn_demands())
+        verifies = (
+            *self._verify_demands(),
+            *self.care.verify_demands(),
+            *self.importer.demands(),
+        )
         return Picture(
-            drives=tuple(
-                DriveView(u.name, u.busy, u.disc, u.idle_since_s, u.read_at_s) for u in units
-            ),
+            drives=drives,
             reads=tuple(self.recaller.demands()),
-            burns=tuple(self._burn_demands()),
-            verifies=(*self._verify_demands(), *self.care.verify_demands()),
+            burns=burns,
+            verifies=verifies,
             stages=tuple(self.care.stage_demands()),
             unloads=self.magazines.leaving_discs(),
-            hold_s=self.core.config.recall.hold_s,
+            rules=self.core.rules,
+            burn_debt_s=self.floor.update(self.core.clock.monotonic_s(), drives, burns, verifies),
         )
 
     def _burn_demands(self) -> list[BurnDemand]:
@@ -223,6 +242,8 @@ class Hsmd:
             if active.burning or self._cut_disc_waits(active):
                 continue
             discs = self.choose_discs(active.record, left)
+            if len(discs) < left and self.offsite.to_mark(active.record) is not None:
+                continue  # a magazine for the off-site copy is marked in a moment
             if len(discs) < left:
                 short = self._no_blanks(active, left, len(discs))
                 continue
@@ -232,7 +253,7 @@ class Hsmd:
             if self.choose_discs(record, 1):
                 demands.append(BurnDemand(record.label, 1, self.core.clock.monotonic_s()))
             else:
-                short = short or self._blanks_text(left, 0)
+                short = short or self._blanks_text(record, left, 0)
                 self.core.alarms.raise_("no-blank-discs", short)
         self.magazines.blanks_wanted = short
         return demands
@@ -248,53 +269,24 @@ class Hsmd:
         return active.record.burn_attempts >= bound
 
     def _no_blanks(self, active: ActiveVolume, left: int, found: int) -> str:
-        text = self._blanks_text(left, found)
+        text = self._blanks_text(active.record, left, found)
         if active.hold != text:
             active.hold = text
             self.core.alarms.raise_("no-blank-discs", text)
             self.migrator.tell_held(active, text)
         return text
 
-    def _blanks_text(self, left: int, found: int) -> str:
+    def _blanks_text(self, record: VolumeRecord, left: int, found: int) -> str:
+        away = copies_left(self.core, record)[1]
+        leaving = f" ({away} of them in one for off-site, see hsm magazine offsite)" if away else ""
         return (
             f"Library {self.core.librarian.config.name}: {left} blank discs in different "
-            f"magazines wanted, {found} found. Bring a magazine with blank discs."
+            f"magazines{leaving} wanted, {found} found. Bring a magazine with blank discs."
         )
 
     def choose_discs(self, record: VolumeRecord, count: int) -> list[DiscRecord]:
         """Blank discs, each in a magazine that has no copy of the volume yet."""
-        if record.magazine:
-            return self._blanks_of(record)[:count]
-        avoid = {
-            disc.magazine
-            for disc in self.core.catalog.discs_of(record.label)
-            if disc.state in IN_USE and disc.barcode not in record.refresh
-        }
-        chosen: list[DiscRecord] = []
-        while len(chosen) < count:
-            blanks = self.core.librarian.blanks(
-                avoid, self.core.reserved | self.care.parity.blanks_kept()
-            )
-            fitting = [
-                disc
-                for disc in blanks
-                if not disc.capacity_sectors or disc.capacity_sectors >= record.total_sectors
-            ]
-            if not fitting:
-                break
-            chosen.append(fitting[0])
-            avoid.add(fitting[0].magazine)
-        return chosen
-
-    def _blanks_of(self, record: VolumeRecord) -> list[DiscRecord]:
-        """Blank discs of the magazine to which a parity volume belongs, the last first."""
-        blanks = self.core.librarian.blanks(set(), self.core.reserved)
-        return [
-            disc
-            for disc in reversed(blanks)
-            if disc.magazine == record.magazine
-            and (not disc.capacity_sectors or disc.capacity_sectors >= record.total_sectors)
-        ]
+        return choose_discs(self.core, record, count, self.care.parity.blanks_kept())
 
     def _verify_demands(self) -> list[VerifyDemand]:
         verifying = self._verifying
@@ -317,11 +309,17 @@ class Hsmd:
             case Read(drive, volume, barcode):
                 self.recaller.serving.add(volume)
                 job = ReadJob(self.recaller, volume, self.core.catalog.discs[barcode])
-                units[drive].assign(job, DriveState.READING)
+                units[drive].assign(job, DriveState.READING, Work.READ)
+            case Yield(drive):
+                units[drive].yields = True
             case Unload(drive):
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
+            case Verify(drive, barcode) if barcode in self.importer.wanted:
+                units[drive].assign(self.importer.start(barcode), DriveState.READING)
             case Verify(drive, barcode):
-                units[drive].assign(self.care.start_verify(barcode), DriveState.VERIFYING)
+                proof = self.care.start_verify(barcode)
+                work = Work.SCRUB if barcode in self.care.scrubs else Work.VERIFY
+                units[drive].assign(proof, DriveState.VERIFYING, work)
             case StageImage(drive, volume, barcode):
                 units[drive].assign(self.care.start_stage(volume, barcode), DriveState.READING)
             case Burn(volume, drives) if volume in self.migrator.active:
@@ -329,7 +327,7 @@ class Hsmd:
             case Burn(volume, drives):
                 (blank,) = self.choose_discs(self.core.catalog.volumes[volume], 1)
                 copy = self.care.start_burn(volume, blank)
-                units[drives[0]].assign(copy, DriveState.BURNING)
+                units[drives[0]].assign(copy, DriveState.BURNING, Work.BURN)
 
     def _start_burn(self, active: ActiveVolume, units: list[DriveUnit]) -> None:
         discs = self.choose_discs(active.record, len(units))
@@ -339,7 +337,7 @@ class Hsmd:
         session = BurnSession(self.core, active, paired, self._burned)
         session.start(used)
         for unit in used:
-            unit.assign(session, DriveState.BURNING)
+            unit.assign(session, DriveState.BURNING, Work.BURN)
 
     def _burned(self, session: BurnSession) -> None:
         session.active.since_s = self.core.clock.monotonic_s()

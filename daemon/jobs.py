@@ -8,6 +8,8 @@ from typing import Final
 
 import trio
 
+from hsmfs.daemon.picture import INFINITE, Priority
+
 JOBS_KEPT_MAX: Final = 1_000
 ERRORS_KEPT_MAX: Final = 100
 
@@ -26,6 +28,12 @@ class Job:
     note: str = ""
     errors: list[str] = field(default_factory=list)
     ended: bool = False
+    priority: Priority = Priority.BULK
+    """Of what it recalls."""
+    user: str = ""
+    """Who asked, for fair shares."""
+    deadline_s: float = INFINITE
+    """By the monotonic clock: when all should be there."""
     _event: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -91,7 +99,7 @@ class Jobs:
         self._next = 1
 
     def new(self, kind: str) -> Job:
-        job = Job(self._next, kind)
+        job = Job(self._next, kind, user=f"job {self._next}")
         self._next += 1
         self._jobs[job.id] = job
         while len(self._jobs) > JOBS_KEPT_MAX:

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from hsmfs.changer.library import Element, Inventory
+from hsmfs.changer.transport.stack import Stack
 from hsmfs.config import Library
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord
@@ -41,6 +42,8 @@ class Librarian:
         self.config = config
         self.robot = robot
         self.units = list(units)
+        self.stacks: dict[str, Stack] = {}
+        """Each device's transport with its trace."""
         self.place: dict[str, int] = {}
         """Element address of every disc that is inside now."""
         self.problem = ""
@@ -217,7 +220,9 @@ class Librarian:
         if address is not None:
             return f"slot {address}"
         magazine = self._catalog.magazines.get(disc.magazine)
-        return (magazine.location if magazine else "") or "shelf"
+        if magazine is None:
+            return "shelf"
+        return magazine.location or ("off-site" if magazine.offsite else "shelf")
 
     def blanks(self, avoid_magazines: set[str], taken: set[str]) -> list[DiscRecord]:
         """Blank discs inside, in stable order, outside the given magazines."""

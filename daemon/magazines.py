@@ -15,6 +15,8 @@ from hsmfs.errors import CallerError, HsmError
 
 log = structlog.get_logger(__name__)
 WATCH_S: Final = 0.5
+SHELF: Final = "shelf"
+OFFSITE: Final = "off-site"
 PERSON_WAIT_S: Final = 86_400.0
 """How long an export or import waits for the person to act."""
 
@@ -60,12 +62,12 @@ class Magazines:
             await self._discs_home(name)
             await self.core.librarian.robot.allow_removal()
             text = f"Take magazine {name} out of library {magazine.library}."
-            task = await self._task("take-out", text, name)
+            task = await self.add_task("take-out", text, name)
             if self._hands is not None:
                 await self._hands.take_out(magazine, self._index(magazine))
             await self._until(lambda: not magazine.present)
-            magazine.location = "shelf"
-            await self._done(task)
+            magazine.location = OFFSITE if magazine.offsite else SHELF
+            await self.finish(task)
         finally:
             magazine.exporting = False
             await self.core.catalog.save(magazine)
@@ -106,11 +108,11 @@ class Magazines:
             raise CallerError(f"magazine {name} is in library {magazine.library} already")
         job.add(1, 0)
         text = f"Put magazine {name} into free slots of library {magazine.library}."
-        task = self._open_task("bring", name) or await self._task("bring", text, name)
+        task = self.open_task("bring", name) or await self.add_task("bring", text, name)
         if self._hands is not None:
             await self._hands.put_in(magazine)
         await self._until(lambda: magazine.present)
-        await self._done(task)
+        await self.finish(task)
         self.core.wake()
         job.done(0)
 
@@ -127,20 +129,23 @@ class Magazines:
 
     # -- tasks -----------------------------------------------------------------------------
 
-    async def _task(self, kind: str, text: str, magazine: str) -> TaskRecord:
+    async def add_task(self, kind: str, text: str, magazine: str) -> TaskRecord:
+        """Something a person should do."""
         log.warning("operator task", kind=kind, text=text)
         return await self.core.catalog.add_task(kind, text, magazine, self.core.clock.now_ns())
 
     def open_tasks(self) -> list[TaskRecord]:
         return [task for task in self.core.catalog.tasks.values() if not task.done_ns]
 
-    def _open_task(self, kind: str, magazine: str) -> TaskRecord | None:
+    def open_task(self, kind: str, magazine: str) -> TaskRecord | None:
+        """The one about a magazine that is still to be done."""
         for task in self.open_tasks():
             if (task.kind, task.magazine) == (kind, magazine):
                 return task
         return None
 
-    async def _done(self, task: TaskRecord) -> None:
+    async def finish(self, task: TaskRecord) -> None:
+        """It is done."""
         if not task.done_ns:
             task.done_ns = self.core.clock.now_ns()
             await self.core.catalog.save(task)
@@ -156,7 +161,12 @@ class Magazines:
                 f"task {number}: library {self.core.librarian.config.name} does not show "
                 f"magazine {task.magazine} yet; put it into free slots"
             )
-        await self._done(task)
+        if task.kind == "take-offsite" and self.get(task.magazine).present:
+            raise CallerError(
+                f"task {number}: library {self.core.librarian.config.name} still shows magazine "
+                f"{task.magazine}; say hsm magazine export {task.magazine} and take it out"
+            )
+        await self.finish(task)
         return task
 
     async def run(self) -> None:
@@ -171,24 +181,24 @@ class Magazines:
     async def _watch(self) -> None:
         demand = self.recaller.offline_demand()
         for name in demand:
-            if self._open_task("bring", name) is None:
+            if self.open_task("bring", name) is None:
                 text = (
                     f"Bring magazine {name} to library {self.core.librarian.config.name}: "
                     "files that only its discs hold are being read."
                 )
-                await self._task("bring", text, name)
+                await self.add_task("bring", text, name)
         for task in self.open_tasks():
             if task.kind == "bring" and self.get(task.magazine).present:
-                await self._done(task)
+                await self.finish(task)
         await self._watch_blanks()
 
     async def _watch_blanks(self) -> None:
         short = self.blanks_wanted
-        task = self._open_task("blanks", "")
+        task = self.open_task("blanks", "")
         if short and task is None:
-            await self._task("blanks", short, "")
+            await self.add_task("blanks", short, "")
         elif not short and task is not None:
-            await self._done(task)
+            await self.finish(task)
 
     blanks_wanted: str = ""
     """Set by the dispatcher while a volume waits for blank discs."""

@@ -18,32 +18,34 @@ from hypercorn.trio import serve
 from starlette.applications import Starlette
 
 from hsmfs import configload, logs
-from hsmfs.changer.drive import Drive
-from hsmfs.changer.emulated import EmulatedLibrary, open_library
-from hsmfs.changer.library import Changer
 from hsmfs.clock import SystemClock
-from hsmfs.config import DEFAULT_PATH, Config, Library
+from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
+from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.care import Care
-from hsmfs.daemon.catalog import Catalog
+from hsmfs.daemon.catalogproof import open_catalog, read_catalog, want_volumes
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
-from hsmfs.daemon.drivetask import DriveUnit
-from hsmfs.daemon.emulatedhands import EmulatedHands
+from hsmfs.daemon.deadshare import DeadShares
+from hsmfs.daemon.equipment import Equipment, open_equipment
+from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.fslink import FsLink
 from hsmfs.daemon.hsmd import Hsmd
+from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.jobs import Jobs
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
+from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.ownfiles import OwnFiles
-from hsmfs.daemon.policy.evaluate import PoolDefaults, load_policy
+from hsmfs.daemon.policy.evaluate import YEAR_S, PoolDefaults, load_policy
 from hsmfs.daemon.policyrun import PolicyRunner
 from hsmfs.daemon.recaller import Recaller
+from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.daemon.releaser import Releaser
 from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
@@ -87,13 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(config: Config) -> None:
-    catalog_dir = Path(config.catalog.path)
-    catalog_dir.mkdir(parents=True, exist_ok=True)
-    store = LmdbStore(catalog_dir, map_bytes=config.catalog.map_bytes)
+    store = await trio.to_thread.run_sync(open_catalog, config)
     namespace_store = await _open_namespace(config)
     try:
-        hsmd = _build(config, store, namespace_store)
-        await _serve(hsmd)
+        want_volumes(config, store, namespace_store)
+        metrics = Metrics()
+        equipment = await trio.to_thread.run_sync(
+            open_equipment, config.library[0], metrics.registry
+        )
+        try:
+            await _serve(_build(config, store, namespace_store, metrics, equipment))
+        finally:
+            equipment.close()
     finally:
         namespace_store.close()
         store.close()
@@ -109,38 +116,26 @@ async def _open_namespace(config: Config) -> LmdbStore:
     raise CallerError(f"{path}: no namespace after {NAMESPACE_WAIT_S:.0f} s; start hsmfs first")
 
 
-def _open_emulated(config: Library) -> EmulatedLibrary:
-    return open_library(Path(config.path), SystemClock(), config.speed)
-
-
-def _drive_units(library: EmulatedLibrary, changer: Changer) -> list[DriveUnit]:
-    """Drives by element, matched by serial (DVCID and VPD page 80h)."""
+def _build(
+    config: Config,
+    store: LmdbStore,
+    namespace_store: LmdbStore,
+    metrics: Metrics,
+    equipment: Equipment,
+) -> Hsmd:
     clock = SystemClock()
-    by_serial: dict[str, Drive] = {}
-    for number in range(library.drive_count):
-        drive = Drive(library.drive_transport(number))
-        by_serial[drive.identity().serial] = drive
-    units = []
-    for index, element in enumerate(changer.inventory(refresh=True).drives):
-        found = by_serial.get(str(element.drive_serial or ""))
-        if found is None:
-            raise CallerError(
-                f"drive element {element.address}: no device with serial {element.drive_serial!r}"
-            )
-        units.append(DriveUnit(f"drive{index}", int(element.address), found, clock))
-    return units
-
-
-def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd:
-    clock = SystemClock()
-    catalog = Catalog(store)
+    catalog = read_catalog(config, store)
     library_config = config.library[0]
-    library = _open_emulated(library_config)
-    changer = Changer(library.changer_transport())
+    changer = equipment.changer
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
     text = configload.read_text(Path(config.policy.file))
-    defaults = PoolDefaults(burn_max_wait_s=config.burn.burn_max_wait_s)
+    defaults = PoolDefaults(
+        burn_max_wait_s=config.burn.burn_max_wait_s,
+        parity=config.care.parity,
+        scrub_s=config.care.scrub_years * YEAR_S,
+        scrub_percent=config.care.scrub_percent,
+    )
     tiers = {tier.name for tier in config.tier}
     policy = load_policy(text, config.policy.file, tiers, magazines, defaults)
     robot = Robot(changer)
@@ -148,8 +143,8 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
     def wake() -> None:
         hsmd.wake()
 
-    units = _drive_units(library, changer)
-    librarian = Librarian(library_config, robot, units, catalog, wake)
+    librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
+    librarian.stacks = equipment.stacks
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
         claims=lambda: hsmd.migrator.claims(),
@@ -167,7 +162,7 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         librarian=librarian,
         jobs=Jobs(),
         alarms=Alarms(clock),
-        metrics=Metrics(),
+        metrics=metrics,
         own_files=OwnFiles(
             Path(config.catalog.path) / "manifests",
             config.burn.previous_manifests,
@@ -176,18 +171,29 @@ def _build(config: Config, store: LmdbStore, namespace_store: LmdbStore) -> Hsmd
         wake=wake,
     )
     recaller = Recaller(core)
+    migrator = Migrator(core, PlanStore(Path(config.catalog.path) / "plans"))
+    magazines_keeper = Magazines(core, recaller, equipment.hands)
+    care = Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage"))
+    releaser = Releaser(core)
+    reclaimer = Reclaimer(core, migrator, recaller, releaser)
     hsmd = Hsmd(
         core=core,
-        migrator=Migrator(core, PlanStore(Path(config.catalog.path) / "plans")),
+        migrator=migrator,
         recaller=recaller,
-        releaser=Releaser(core),
-        magazines=Magazines(core, recaller, EmulatedHands(library)),
-        care=Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage")),
+        releaser=releaser,
+        reclaim=AutoReclaim(core, DeadShares(core), reclaimer, care.parity),
+        magazines=magazines_keeper,
+        care=care,
+        importer=Importer(core, Path(config.catalog.path) / "imports"),
+        offsite=Offsite(core, magazines_keeper, migrator, care),
         changed=trio.Event(),
+        floor=BurnFloor(config.burn.floor_percent / 100),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
     recaller.doubt = hsmd.care.doubt
+    hsmd.importer.has_readers = recaller.has_readers
+    hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd
 
 

@@ -11,9 +11,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import groupby
 from typing import Final
 
 import structlog
@@ -26,18 +23,22 @@ from hsmfs.daemon.activevolume import (
     StoredPlan,
     activate,
 )
-from hsmfs.daemon.catalogrecords import DiscState, VolumeRecord, VolumeState
+from hsmfs.daemon.catalog import put_record
+from hsmfs.daemon.catalogrecords import DiscState, SplitRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.jobs import Job
-from hsmfs.daemon.packing import Found, founds, parent_paths, parents_of, sources_of
+from hsmfs.daemon.packing import Found, pack, parents_of, sources_of
 from hsmfs.daemon.parityset import OVERHEAD_SECTORS
 from hsmfs.daemon.policy.evaluate import Pool
+from hsmfs.daemon.poolcare import parity_at_all
+from hsmfs.daemon.splitter import Splitter, file_of, part_of
+from hsmfs.daemon.waiting import Waiting
 from hsmfs.errors import CallerError, HsmError, TransientError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import CopiedFile
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
 from hsmfs.volume.layout import FileSource, VolumeHeader
-from hsmfs.volume.packer import Packer
+from hsmfs.volume.source import PARTS
 
 log = structlog.get_logger(__name__)
 PLANNED_MAX: Final = 4
@@ -45,24 +46,6 @@ PLANNED_MAX: Final = 4
 WAITING_FILES_MAX: Final = 2_000_000
 IDLE_S: Final = 1.0
 TROUBLE_S: Final = 5.0
-
-
-@dataclass(slots=True)
-class Waiting:
-    """A file on its way into a volume."""
-
-    item: Found
-    since_s: float
-    urgent: bool
-    jobs: list[Job] = field(default_factory=list)
-
-    def finish(self) -> None:
-        for job in self.jobs:
-            job.done(self.item.size)
-
-    def fail(self, why: str) -> None:
-        for job in self.jobs:
-            job.fail(f"{os.fsdecode(self.item.path)}: {why}")
 
 
 class Migrator:
@@ -74,6 +57,7 @@ class Migrator:
         self.active: dict[str, ActiveVolume] = {}
         self._waiting: dict[str, OrderedDict[int, Waiting]] = defaultdict(OrderedDict)
         self._placed: dict[FileVersion, Waiting] = {}
+        self.splits = Splitter(core)
         self._wake = trio.Event()
 
     def wake(self) -> None:
@@ -81,11 +65,21 @@ class Migrator:
 
     @property
     def waiting_files(self) -> int:
-        return sum(len(files) for files in self._waiting.values()) + len(self._placed)
+        queued = sum(len(files) for files in self._waiting.values())
+        return queued + len(self._placed) + len(self.splits.waiting)
+
+    def is_under_way(self, ino: int) -> bool:
+        """Whether a file waits, or is in parts that are being burned."""
+        return ino in self.core.catalog.splits or any(
+            ino in files for files in self._waiting.values()
+        )
 
     def claims(self) -> list[FileVersion]:
         """Versions whose bytes a burn still needs."""
-        return [file for active in self.active.values() if active.claimed for file in active.files]
+        planned = [
+            file for active in self.active.values() if active.claimed for file in active.files
+        ]
+        return [*planned, *self.splits.files()]
 
     # -- what to migrate ----------------------------------------------------------
 
@@ -116,13 +110,22 @@ class Migrator:
         self.wake()
 
     def _known(self, item: Found) -> Waiting | None:
-        placed = self._placed.get(item.file)
+        placed = self._placed.get(item.file) or self.splits.waiting.get(item.file)
         if placed is not None:
             return placed
+        if self.splits.get(item.file) is not None:
+            return self._taken_up(item, self.splits.waiting)
+        if any(item.file in active.files for active in self.active.values()):
+            return self._taken_up(item, self._placed)
         for files in self._waiting.values():
             if item.ino in files:
                 return files[item.ino]
         return None
+
+    def _taken_up(self, item: Found, place: dict[FileVersion, Waiting]) -> Waiting:
+        """Planned before a restart: from now on somebody waits for it again."""
+        waiting = place[item.file] = Waiting(item, self.core.clock.monotonic_s(), False)
+        return waiting
 
     # -- planning -------------------------------------------------------------------
 
@@ -145,17 +148,18 @@ class Migrator:
                 await trio.sleep(TROUBLE_S)
 
     async def _plan_pool(self, pool: Pool) -> None:
-        while self._waiting[pool.name] and len(self.active) < PLANNED_MAX:
+        while len(self.active) < PLANNED_MAX:
+            split = self.splits.next_of(pool.name)
             capacity = self._capacity_sectors()
-            if not capacity or not self._due(pool, capacity):
+            if not capacity or (split is None and not self._due(pool, capacity)):
                 return
-            if not await self._plan_one(pool, capacity):
+            if not await self._plan_one(pool, capacity, split):
                 return
             self.core.wake()
 
     def _capacity_sectors(self) -> int:
         """Of the blank discs at hand; 0 until one was looked at."""
-        less = OVERHEAD_SECTORS if self.core.config.care.parity else 0
+        less = OVERHEAD_SECTORS if parity_at_all(self.core) else 0
         known = [
             disc.capacity_sectors
             for disc in self.core.catalog.discs.values()
@@ -169,21 +173,26 @@ class Migrator:
     @property
     def wants_probe(self) -> bool:
         """No disc's capacity is known, and files wait for it."""
-        return any(self._waiting.values()) and not self._capacity_sectors()
+        wanted = any(self._waiting.values()) or bool(self.core.catalog.splits)
+        return wanted and not self._capacity_sectors()
 
     def _due(self, pool: Pool, capacity: int) -> bool:
         files = self._waiting[pool.name].values()
+        if not files:
+            return False
         oldest = self.core.clock.monotonic_s() - next(iter(files)).since_s
         waited = pool.burn_max_wait_s is not None and oldest >= pool.burn_max_wait_s
         if waited or any(waiting.urgent for waiting in files):
             return True
         return sum(waiting.item.size for waiting in files) >= capacity * SECTOR_BYTES
 
-    async def _plan_one(self, pool: Pool, capacity: int) -> bool:
-        """One volume from the head of the queue; False when none came of it."""
-        head = self._take_head(pool.name, capacity)
+    async def _plan_one(self, pool: Pool, capacity: int, split: SplitRecord | None) -> bool:
+        """One volume from the head of the queue, or with a part of a file; False when none
+        came of it."""
+        number = split.next_part if split is not None else 0
+        head = self._take_head(pool.name, capacity, split)
         claimed = await self._claim(head, pool.name)
-        if not claimed:
+        if not claimed and split is None:
             return bool(head)
         label, label_change = self.core.catalog.new_volume_label(self.core.config.site.id)
         header = VolumeHeader(
@@ -192,11 +201,23 @@ class Migrator:
             pool=pool.name,
             created_ns=self.core.clock.now_ns(),
             copies=pool.copies,
+            udf=self.core.config.burn.udf,
+            features=[PARTS] if split is not None else [],
         )
         entries, parents = await self._entries(claimed)
+        if split is not None:
+            part, above = await self.splits.entries(split, number)
+            entries, parents = [*part, *entries], [*above, *parents]
         own, namespace_until = await self._own_files(header, capacity)
-        chosen, left = self._pack(header, capacity, own, parents, entries)
-        await self._give_back(pool.name, capacity, claimed, left)
+        chosen, left = await trio.to_thread.run_sync(pack, header, capacity, own, parents, entries)
+        if split is not None and not any(entry.part is not None for entry in chosen):
+            await self._return_part(pool.name, split, claimed, label, capacity)
+            return False
+        if len(left) == len(claimed) == 1 and split is None:
+            await self._split(claimed[0], header, capacity, own, [*parents, *entries])
+            self.plans.drop(label)
+            return True
+        await self._give_back(pool.name, claimed, left)
         if all(entry.kind == "own" for entry in chosen):
             self.plans.drop(label)
             return True
@@ -207,15 +228,13 @@ class Migrator:
             created_ns=header.created_ns,
             namespace_until=namespace_until,
         )
-        plan = StoredPlan(header=header, capacity_sectors=capacity, entries=chosen)
-        active = activate(record, plan, self.core.clock.monotonic_s(), self.plans.own(label))
-        record.files = len(active.files)
-        record.bytes = sum(source.size for source in active.files.values())
-        record.total_sectors = active.layout.total_sectors
-        await self.plans.save(label, plan)
+        active = await self._activate_new(record, header, capacity, chosen)
+        changes = [label_change, put_record(record)]
+        if split is not None:
+            split.labels[number - 1] = label
+            changes.append(put_record(split))
         self.core.catalog.volumes[label] = record
-        await self.core.catalog.transact(label_change)
-        await self.core.catalog.save(record)
+        await self.core.catalog.transact(*changes)
         for waiting in claimed:
             if waiting.item.file in active.files:
                 self._placed[waiting.item.file] = waiting
@@ -223,11 +242,62 @@ class Migrator:
         log.info("volume planned", volume=label, files=record.files, bytes=record.bytes)
         return True
 
-    def _take_head(self, pool: str, capacity: int) -> list[Waiting]:
-        """About a disc full, in order (they leave the queue)."""
+    async def _split(
+        self,
+        waiting: Waiting,
+        header: VolumeHeader,
+        capacity: int,
+        own: Sequence[FileSource],
+        names: Sequence[FileSource],
+    ) -> None:
+        """A file that no empty disc takes: in parts, or told why not."""
+        why = await self.splits.begin(waiting, header, capacity, own, names)
+        if why:
+            await self.core.link.unclaim([waiting.item.file])
+            waiting.fail(why)
+            await self.core.catalog.answer("m", [waiting.item.ino])
+
+    async def _return_part(
+        self, pool: str, split: SplitRecord, claimed: list[Waiting], label: str, capacity: int
+    ) -> None:
+        """A part that does not fit the discs at hand, or whose file is gone."""
+        self.plans.drop(label)
+        await self._give_back(pool, claimed, {waiting.item.ino for waiting in claimed})
+        why = (
+            f"{os.fsdecode(split.names[0])}: a part of {split.part_bytes} bytes does not fit on a "
+            f"disc of {capacity * SECTOR_BYTES} bytes, or the file is gone; it was planned for "
+            "larger discs"
+        )
+        await self.splits.abandon(file_of(split), why)
+
+    async def _activate_new(
+        self,
+        record: VolumeRecord,
+        header: VolumeHeader,
+        capacity: int,
+        chosen: Sequence[FileSource],
+    ) -> ActiveVolume:
+        """Plan file and layout; the entries are then read from the file, not kept."""
+        label = record.label
+        plan = StoredPlan(header=header, capacity_sectors=capacity, entries=chosen)
+        await self.plans.save(label, plan)
+        stored = self.plans.load(label)
+        assert stored is not None
+        now_s, own = self.core.clock.monotonic_s(), self.plans.own(label)
+        active = await trio.to_thread.run_sync(activate, record, stored, now_s, own)
+        record.files, record.bytes = len(active.files), active.files.bytes
+        record.total_sectors = active.layout.total_sectors
+        return active
+
+    def _take_head(self, pool: str, capacity: int, split: SplitRecord | None) -> list[Waiting]:
+        """About a disc full, in order (they leave the queue); beside a part of a file only
+        where it is the last."""
         files = self._waiting[pool]
         head: list[Waiting] = []
         room = capacity * SECTOR_BYTES
+        if split is not None:
+            is_last = split.next_part == len(split.labels)
+            room = room - part_of(split, split.next_part)[1] if is_last else 0
         while files and room > 0:
             _, waiting = files.popitem(last=False)
             room -= waiting.item.size
@@ -294,48 +364,12 @@ class Migrator:
             max(proved, default=0),
         )
 
-    def _pack(
-        self,
-        header: VolumeHeader,
-        capacity: int,
-        own: Sequence[FileSource],
-        parents: Sequence[FileSource],
-        entries: Sequence[FileSource],
-    ) -> tuple[list[FileSource], set[int]]:
-        """What fits, in order, with the parents it needs; inodes left over."""
-        packer = Packer(header, capacity)
-        directories = {entry.path: entry for entry in parents}
-        chosen = [entry for entry in own if packer.add(entry)]
-        left: set[int] = set()
-        for _, group in groupby(entries, key=lambda entry: entry.ino):
-            # All names of a file go together: on a disc, links are to its own files.
-            names = list(group)
-            paths = dict.fromkeys(path for name in names for path in parent_paths(name.path))
-            needed = [directories[path] for path in paths if path in directories]
-            if not packer.add_all([*needed, *names]):
-                left.add(names[0].ino)
-                continue
-            for parent in needed:
-                del directories[parent.path]
-            chosen += [*needed, *names]
-        return chosen, left
-
-    async def _give_back(
-        self, pool: str, capacity: int, claimed: list[Waiting], left: set[int]
-    ) -> None:
-        """Files that did not fit wait for the next disc; too large ones fail."""
+    async def _give_back(self, pool: str, claimed: list[Waiting], left: set[int]) -> None:
+        """Files that did not fit wait for the next disc."""
         back = [waiting for waiting in claimed if waiting.item.ino in left]
         if not back:
             return
         await self.core.link.unclaim([waiting.item.file for waiting in back])
-        if len(back) == len(claimed) == 1:
-            waiting = back[0]
-            waiting.fail(
-                f"{waiting.item.size} bytes do not fit on one disc of "
-                f"{capacity * SECTOR_BYTES} bytes; use larger discs, this release splits no files"
-            )
-            await self.core.catalog.answer("m", [waiting.item.ino])
-            return
         self._requeue(back, pool)
 
     # -- after a burn --------------------------------------------------------------------
@@ -362,25 +396,37 @@ class Migrator:
     async def _finish(self, active: ActiveVolume) -> None:
         """Enough proved copies: count them, then let the claims go."""
         record = active.record
-        counted = [file for file in active.files if file not in active.void]
+        parts = active.parts()
+        counted = [file for file in active.files if file not in active.void | parts]
         copies = len(self.core.catalog.verified_discs(record.label))
         results = await self.core.link.copied(
             [CopiedFile(file, copies, True, record.pool, [record.label]) for file in counted]
         )
         refused = {result.file: result.refused for result in results if result.refused}
-        await self.core.link.unclaim(list(active.files))
+        await self._unclaim(active)
         record.state = VolumeState.COMPLETE
         await self.core.catalog.save(record)
-        await self.core.catalog.answer("m", [file.ino for file in active.files])
+        await self.core.catalog.answer("m", [f.ino for f in active.files if f not in parts])
         self.active.pop(record.label)
         self.plans.drop(record.label)
         await self.core.link.sync()
         self._tell(active, refused)
+        for file in parts & active.void:
+            await self.splits.abandon(file, "a part could not be read, or its bytes changed")
+        await self.splits.settle()
         log.info("volume complete", volume=record.label, copies=copies, files=len(counted))
         self.core.wake()
 
+    async def _unclaim(self, active: ActiveVolume) -> None:
+        """Its files may change, but for those of which other parts are still to be burned."""
+        kept = set(self.splits.files())
+        await self.core.link.unclaim([file for file in active.files if file not in kept])
+
     def _tell(self, active: ActiveVolume, refused: dict[FileVersion, str]) -> None:
+        parts = active.parts()
         for file, source in active.files.items():
+            if file in parts:
+                continue
             waiting = self._placed.pop(file, None)
             why = refused.get(file, "")
             if file in active.void:
@@ -405,13 +451,15 @@ class Migrator:
             waiting = self._placed.pop(file, None)
             if waiting is not None:
                 waiting.fail(why)
+        for file in active.parts():
+            await self.splits.abandon(file, f"volume {record.label} with a part of it: {why}")
         if self.core.link.connected:
-            await self.core.link.unclaim(list(active.files))
+            await self._unclaim(active)
 
     def tell_held(self, active: ActiveVolume, why: str) -> None:
         """The volume must wait for people: jobs end, the files stay queued."""
         for file in active.files:
-            waiting = self._placed.get(file)
+            waiting = self._placed.get(file) or self.splits.waiting.get(file)
             if waiting is not None:
                 waiting.fail(f"stays queued: {why}")
                 waiting.jobs = []
@@ -419,69 +467,9 @@ class Migrator:
     def tell_everybody(self, why: str) -> None:
         """The library as a whole fails: jobs end, all files stay queued."""
         everybody = [w for files in self._waiting.values() for w in files.values()]
-        for waiting in [*everybody, *self._placed.values()]:
+        for waiting in [*everybody, *self._placed.values(), *self.splits.waiting.values()]:
             waiting.fail(f"stays queued: {why}")
             waiting.jobs = []
-
-    # -- after a restart ---------------------------------------------------------------------
-
-    async def resume(self) -> None:
-        """Take up unfinished volumes and asked files (hsmfs is connected)."""
-        for record in list(self.core.catalog.volumes.values()):
-            unfinished = record.state in (VolumeState.PLANNED, VolumeState.BURNED)
-            if unfinished and record.label not in self.active:
-                await self._resume_volume(record)
-        self.plans.drop_others(set(self.active))
-        await self._resume_asked()
-
-    async def _resume_volume(self, record: VolumeRecord) -> None:
-        plan = self.plans.load(record.label)
-        if plan is None:
-            await self._abandon(record)
-            return
-        now_s = self.core.clock.monotonic_s()
-        active = activate(record, plan, now_s, self.plans.own(record.label))
-        results = await self.core.link.claim(list(active.files))
-        stale = [result for result in results if result.refused]
-        active.claimed = not stale
-        if stale and self.counted(record.label) < record.copies:
-            await self.core.link.unclaim(list(active.files))
-            await self._abandon(record)
-            return
-        if record.state == VolumeState.BURNED:
-            # Void files have no extent: they are on no disc.
-            extents = self.core.catalog.extents
-            label = record.label
-            active.void = {file for file in active.files if label not in dict(extents(file))}
-        self.active[record.label] = active
-        log.info("volume taken up again", volume=record.label, files=record.files)
-
-    async def _abandon(self, record: VolumeRecord) -> None:
-        """Its bytes cannot be written again: the files go into a new volume."""
-        if self.core.catalog.discs_of(record.label):
-            record.state = VolumeState.SHORT
-            record.note = "cut by a restart, and files changed since"
-            await self.core.catalog.save(record)
-        else:
-            await self.core.catalog.forget_volume(record.label)
-
-    async def _resume_asked(self) -> None:
-        asked = self.core.catalog.asked("m")
-        placed = {file.ino for active in self.active.values() for file in active.files}
-        job = self.core.jobs.new("migrate")
-        job.note = "taken up again after a restart"
-        by_pool: dict[str, list[int]] = defaultdict(list)
-        for ino, pool in asked.items():
-            if ino not in placed and not any(ino in files for files in self._waiting.values()):
-                by_pool[pool if pool in self.core.policy.pools else self.default_pool].append(ino)
-        for pool, inodes in by_pool.items():
-            items = await self.core.namespace.read(partial(_founds_of, inodes))
-            gone = set(inodes) - {item.ino for item in items}
-            await self.core.catalog.answer("m", gone)
-            job.add(len(items), sum(item.size for item in items))
-            await self.ask(items, pool, job, urgent=True)
-        if not job.files_total:
-            job.end()
 
     @property
     def default_pool(self) -> str:
@@ -493,7 +481,3 @@ class Migrator:
                 f"policy {self.core.config.policy.file}: no pool, expected at least one; "
                 'add: pool "main" { copies 2 spread magazine }'
             ) from None
-
-
-def _founds_of(inodes: Sequence[int], view: NamespaceView) -> list[Found]:
-    return founds(view, inodes)

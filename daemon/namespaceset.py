@@ -16,7 +16,7 @@ import gzip
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -27,7 +27,7 @@ from hsmfs.errors import CallerError
 from hsmfs.namespace import schema
 from hsmfs.namespace.tables import JOURNAL_KEY
 from hsmfs.namespace.view import NamespaceView
-from hsmfs.records import InodeRecord
+from hsmfs.records import FLAG_FOREIGN, FLAG_IMPORT, InodeRecord
 from hsmfs.store.interface import Reader
 from hsmfs.store.lmdbstore import LmdbStore
 
@@ -105,7 +105,12 @@ def write_set(reader: Reader, since: int, site: str, time_ns: int, out: Path) ->
         site=site, full=full, since=0 if full else since, until=until, time_ns=time_ns
     )
     view = NamespaceView(reader)
-    lines = _all(reader, view) if full else _changed(reader, view, since, until)
+    write_lines(out, header, _all(reader, view) if full else _changed(reader, view, since, until))
+    return header
+
+
+def write_lines(out: Path, header: SetHeader, lines: Iterable[SetLine]) -> None:
+    """One set; on disk when it returns."""
     with out.open("wb") as file:
         with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
             packed.write(_encode(header) + b"\n")
@@ -113,14 +118,13 @@ def write_set(reader: Reader, since: int, site: str, time_ns: int, out: Path) ->
                 packed.write(_encode(line) + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    return header
 
 
 def _all(reader: Reader, view: NamespaceView) -> Iterator[SetLine]:
     for _, value in reader.scan(b"I", b"J"):
         record = InodeRecord.unpack(value)
-        if record.nlink:
-            yield _line(reader, view, record)
+        if record.nlink and not _is_imported(record):
+            yield line_of(reader, view, record)
 
 
 def _changed(reader: Reader, view: NamespaceView, since: int, until: int) -> Iterator[SetLine]:
@@ -135,11 +139,17 @@ def _changed(reader: Reader, view: NamespaceView, since: int, until: int) -> Ite
         record = view.inode(ino)
         if record is None or (record.nlink == 0):
             yield SetLine(ino=ino, gone=True)
-        else:
-            yield _line(reader, view, record)
+        elif not _is_imported(record):
+            yield line_of(reader, view, record)
 
 
-def _line(reader: Reader, view: NamespaceView, record: InodeRecord) -> SetLine:
+def _is_imported(record: InodeRecord) -> bool:
+    """Whether it is told by a disc of others: only the root of its tree is in sets."""
+    return bool(record.flags & FLAG_FOREIGN) and not record.flags & FLAG_IMPORT
+
+
+def line_of(reader: Reader, view: NamespaceView, record: InodeRecord) -> SetLine:
+    """An inode as it is in this snapshot."""
     ino = record.ino
     line = SetLine(
         ino=ino,

@@ -27,6 +27,7 @@ from hsmfs.daemon.parityset import (
     sets_with,
     write_parity_image,
 )
+from hsmfs.daemon.poolcare import parity_of, parity_wanted
 from hsmfs.daemon.scheduler import StageDemand
 from hsmfs.daemon.stagejob import Stage
 from hsmfs.errors import CallerError, MediumError
@@ -62,8 +63,6 @@ class ParityKeeper:
 
     def blanks_kept(self) -> set[str]:
         """Blank discs that wait to become parity: the last of each magazine."""
-        if not self.core.config.care.parity:
-            return set()
         blanks: dict[str, list[DiscRecord]] = defaultdict(list)
         for disc in self.core.catalog.discs.values():
             if disc.state == DiscState.BLANK:
@@ -89,14 +88,13 @@ class ParityKeeper:
         """Which of P and Q a magazine should have and no volume is: both of one that has
         none yet, one where a restart cut the burns of the other."""
         made = {r.parity.kind for r in self._parity_volumes(magazine) if r.parity is not None}
-        wanted = KINDS[: self.core.config.care.parity]
+        wanted = KINDS[: parity_wanted(self.core, magazine)]
         return tuple(kind for kind in wanted if kind not in made)
 
     def _due(self) -> str | None:
         """A magazine whose other discs are proved and whose blanks are for parity."""
         asked = next(iter(self.waiting), None)
-        count = self.core.config.care.parity
-        if asked is not None or not count:
+        if asked is not None:
             return asked
         for name, magazine in self.core.catalog.magazines.items():
             lacking = self._lacking(name)
@@ -108,9 +106,15 @@ class ParityKeeper:
             if self._parity_volumes(name):
                 if settled and blank >= len(lacking) and self._members_readable(name):
                     return name
-            elif settled and blank == count and len(members_of(self.core, name)) >= MEMBERS_MIN:
+            elif settled and blank == len(lacking) and len(self._members(name)) >= MEMBERS_MIN:
                 return name
         return None
+
+    def _members(self, magazine: str) -> list[VolumeRecord]:
+        """Volumes that parity is made over: those whose pools ask for it, or all of them
+        where no pool does and a person asked."""
+        members = members_of(self.core, magazine)
+        return [r for r in members if parity_of(self.core, r)] or members
 
     def _members_readable(self, magazine: str) -> bool:
         """Whether all members of the set that a magazine has are at hand."""
@@ -125,7 +129,7 @@ class ParityKeeper:
             raise CallerError(f"magazine {magazine!r} is not known; see hsm magazine ls")
         if self._parity_volumes(magazine):
             raise CallerError(f"magazine {magazine} has parity already; see hsm volume ls")
-        members = members_of(self.core, magazine)
+        members = self._members(magazine)
         if not MEMBERS_MIN <= len(members) <= MEMBERS_MAX:
             raise CallerError(
                 f"magazine {magazine}: found {len(members)} volumes on proved discs, expected "
@@ -141,10 +145,10 @@ class ParityKeeper:
         if made and made[0].parity is not None:
             self._start_making(magazine, made[0].parity, self._lacking(magazine))
             return
-        members = members_of(self.core, magazine)[:MEMBERS_MAX]
+        members = self._members(magazine)[:MEMBERS_MAX]
         discs = self.core.catalog.discs.values()
         blanks = sum(d.magazine == magazine and d.state == DiscState.BLANK for d in discs)
-        count = min(max(1, self.core.config.care.parity), blanks)
+        count = min(max(1, parity_wanted(self.core, magazine)), blanks)
         info = ParityInfo(
             set=f"{self.core.config.site.id}:{magazine}:{self.core.clock.now_ns()}",
             kind="",
@@ -324,6 +328,7 @@ class ParityKeeper:
                 pool=PARITY_POOL,
                 created_ns=self.core.clock.now_ns(),
                 parity=ParityInfo(set=work.info.set, kind=kind, members=work.info.members),
+                udf=self.core.config.burn.udf,
             )
             image = stage_root / f"{label}.img"
             sums = work.sums.paths[kind]

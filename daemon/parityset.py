@@ -27,6 +27,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.imagefile import write_stream
 from hsmfs.volume.layout import plan_volume
 from hsmfs.volume.parityfiles import PIECE_BYTES, Sums
 from hsmfs.volume.reader import VolumeReader
@@ -186,9 +187,7 @@ def write_parity_image(header: VolumeHeader, sums: Path, image: Path) -> tuple[s
     layout = plan_volume(header, [entry], sectors)
     writer = VolumeWriter(layout)
     with image.open("wb") as out:
-        for piece in writer.stream(lambda source: sums.open("rb", buffering=0)):
-            out.write(piece)
-        out.flush()
+        write_stream(out.fileno(), writer.stream(lambda source: sums.open("rb", buffering=0)))
         os.fsync(out.fileno())
     if any(result.void for result in writer.results):
         raise HsmError(f"{sums}: could not be read as it was planned")

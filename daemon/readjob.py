@@ -12,7 +12,9 @@ import xxhash
 from hsmfs.changer.drive import Drive
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, ExtentRecord
 from hsmfs.daemon.drivetask import DriveUnit
-from hsmfs.daemon.recallqueue import Request
+from hsmfs.daemon.foreigndisc import check_fingerprint
+from hsmfs.daemon.recallqueue import Request, chunks_of
+from hsmfs.daemon.runs import known_hash, learn, read_range
 from hsmfs.errors import (
     CallerError,
     DriveError,
@@ -22,7 +24,7 @@ from hsmfs.errors import (
     MediumError,
     TransientError,
 )
-from hsmfs.types import SECTOR_BYTES, ByteRange
+from hsmfs.types import ByteRange
 from hsmfs.volume.reader import VolumeReader
 
 if TYPE_CHECKING:
@@ -32,21 +34,21 @@ log = structlog.get_logger(__name__)
 LINGER_TURNS: Final = 1
 
 
-def fetch(drive: Drive, extent: ExtentRecord, chunk: int, span: ByteRange, fd: int) -> None:
-    """Read one chunk, prove it, write it (blocking, in the drive's thread).
+def fetch(drive: Drive, extent: ExtentRecord, chunk: int, span: ByteRange, fd: int) -> int:
+    """Read one chunk, prove it, write it (blocking, in the drive's thread); its hash.
 
-    Raises MediumError where the bytes are not those that were burned, and
-    FsError where the cache cannot take them.
+    What a disc of others holds is proved from its second reading on. Raises
+    MediumError where the bytes are not those that were burned, and FsError
+    where the cache cannot take them.
     """
-    length = span.stop - span.start
-    sectors = -(-length // SECTOR_BYTES)
-    data = drive.read((extent.offset + span.start) // SECTOR_BYTES, sectors)
-    proved = memoryview(data)[:length]
+    before = extent.start
+    proved = memoryview(read_range(drive.read, extent, span.start - before, span.stop - before))
     digest = xxhash.xxh3_64_intdigest(proved)
-    if digest != extent.chunks[chunk]:
+    expected = known_hash(extent, chunk - chunks_of(extent)[0])
+    if expected is not None and digest != expected:
         raise MediumError(
             f"{extent.path}: bytes {span.start}-{span.stop} read from the disc have xxh3 "
-            f"{digest:016x}, expected {extent.chunks[chunk]:016x}"
+            f"{digest:016x}, expected {expected:016x}"
         )
     offset = span.start
     try:
@@ -55,6 +57,7 @@ def fetch(drive: Drive, extent: ExtentRecord, chunk: int, span: ByteRange, fd: i
             proved, offset = proved[written:], offset + written
     except OSError as error:
         raise FsError(error.errno or 5, f"cache: {error.strerror}") from error
+    return digest
 
 
 @dataclass(slots=True)
@@ -91,6 +94,11 @@ class ReadJob:
         info = await unit.call(unit.drive.disc_info)
         if info.state == "blank":
             raise MediumError(f"disc {self.disc.barcode}: found blank, expected {self.label}")
+        volume = self.recaller.core.catalog.volumes.get(self.label)
+        if volume is not None and volume.foreign is not None:
+            await unit.call(check_fingerprint, unit.drive, self.disc, volume)
+            self.recaller.identified[unit.name] = self.disc.barcode
+            return
 
         def label_on_disc() -> str:
             return VolumeReader(unit.drive.read, info.capacity_sectors).label
@@ -106,8 +114,9 @@ class ReadJob:
         position = 0
         while True:
             request = self.recaller.next_request(self.label, self.disc.barcode, position)
-            if request is None or self.recaller.must_leave(self.disc):
+            if request is None or self.recaller.must_leave(self.disc) or unit.yields:
                 return
+            unit.priority = request.priority
             position = request.extent.offset + 1
             try:
                 await self._serve_one(unit, request)
@@ -119,20 +128,30 @@ class ReadJob:
     async def _serve_one(self, unit: DriveUnit, request: Request) -> None:
         await self.recaller.begin(request)
         self.recaller.say(request, f"reading disc {self.disc.barcode} in drive {unit.name}")
+        try:
+            await self._fill(unit, request)
+        finally:
+            if request.learnt:
+                await self.recaller.keep_hashes(request)
+
+    async def _fill(self, unit: DriveUnit, request: Request) -> None:
         while not request.complete and request.fd >= 0:
             chunk = request.next_chunk()
             if chunk is None:
                 break
             span = request.chunk_range(chunk)
             fd = request.fd
-            await unit.call(fetch, unit.drive, request.extent, chunk, span, fd)
+            digest = await unit.call(fetch, unit.drive, request.extent, chunk, span, fd)
+            request.learnt |= learn(request.extent, chunk - request.first_chunk, digest)
             unit.credit()
             if request.fd != fd:
                 return
             request.landed(chunk)
             await self.recaller.announce(request, span)
-        if request.fd >= 0:
+        if request.fd >= 0 and request.complete:
             await self.recaller.complete(request)
+        elif request.fd >= 0:
+            self.recaller.go_on_elsewhere(request)
 
     async def _chunk_failed(self, unit: DriveUnit, request: Request, error: MediumError) -> None:
         """Another copy goes on from here; drive and disc are charged apart."""

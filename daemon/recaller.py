@@ -17,12 +17,14 @@ from typing import Final
 import structlog
 import trio
 
+from hsmfs.daemon.catalog import put_extents
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.coverage import copies_of
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
+from hsmfs.daemon.picture import ReadDemand
 from hsmfs.daemon.recallqueue import Request, VolumeQueue, Waiter
-from hsmfs.daemon.scheduler import ReadDemand
 from hsmfs.errors import FsError, HsmError, TransientError
 from hsmfs.rpc.messages import NoLongerWanted, Wanted
 from hsmfs.types import ByteRange, FileVersion, Residency
@@ -31,7 +33,7 @@ log = structlog.get_logger(__name__)
 NOTE_S: Final = 3.0
 MAINTAIN_S: Final = 0.5
 SYNCS_MAX: Final = 4
-USABLE: Final = (DiscState.VERIFIED, DiscState.DAMAGED)
+USABLE: Final = (DiscState.VERIFIED, DiscState.IMPORTED, DiscState.DAMAGED)
 
 
 class Recaller:
@@ -60,8 +62,8 @@ class Recaller:
             return
         request.waiters[event.pid] = Waiter(event.path, event.pid, event.uid, event.program)
         request.wanted.append(event.range)
-        if request.queued:
-            self.queues[request.label].put(request)
+        if request.queued or (request.fd >= 0 and request.label not in self.serving):
+            self._route(request)
         self.core.wake()
 
     async def _request(self, file: FileVersion, path: str) -> Request | None:
@@ -70,7 +72,7 @@ class Recaller:
             return known
         extents = dict(self.core.catalog.extents(file))
         extents = {label: extent for label, extent in extents.items() if self._discs(label, USABLE)}
-        if not extents:
+        if not copies_of((extent, 1) for extent in extents.values()):
             await self._fail_unknown(file, path)
             return None
         request = Request(file, path, extents, "", self.core.clock.monotonic_s())
@@ -146,22 +148,33 @@ class Recaller:
             if disc.barcode not in request.bad and librarian.present(disc)
         ]
         loaded = {unit.disc for unit in librarian.alive_units()}
-        return sorted(discs, key=lambda disc: disc.barcode not in loaded)
+        # A disc whose magazine is about to go to another place is left there.
+        return sorted(discs, key=lambda d: (d.barcode not in loaded, self._is_offsite(d)))
+
+    def _is_offsite(self, disc: DiscRecord) -> bool:
+        magazine = self.core.catalog.magazines.get(disc.magazine)
+        return magazine is not None and magazine.offsite
 
     def _route(self, request: Request) -> None:
         """Choose the volume: one that can be served now, else any untried."""
         if request.label:
             self.queues[request.label].drop(request)
-        labels = list(request.extents)
+        labels = request.labels()
         ready = [label for label in labels if self.usable(request, label)]
         request.label = (ready or labels)[0]
         self.queues[request.label].put(request)
+
+    def go_on_elsewhere(self, request: Request) -> None:
+        """This volume has no more of what is needed: a file in parts goes on with another."""
+        self._route(request)
+        self.core.wake()
 
     def demands(self) -> list[ReadDemand]:
         """What the scheduler should know."""
         if not self.core.link.connected:
             return []
         found = []
+        rules = self.core.rules
         for label, queue in list(self.queues.items()):
             first = queue.first()
             if first is None:
@@ -169,8 +182,12 @@ class Recaller:
                 continue
             discs = tuple(disc.barcode for disc in self.usable(first, label))
             if discs and label not in self.serving:
-                found.append(ReadDemand(label, discs, first.since_s, queue.has_readers))
+                found.append(queue.demand(label, discs, rules))
         return found
+
+    def has_readers(self, label: str) -> bool:
+        """Whether somebody waits for data of this volume."""
+        return label in self.queues and self.queues[label].has_readers
 
     def next_request(self, label: str, disc: str, position: int) -> Request | None:
         """For a drive that holds this disc: what to read next, or nothing."""
@@ -215,6 +232,13 @@ class Recaller:
         for job in request.jobs:
             job.bytes_done += span.stop - span.start
         await self.core.link.landed(request.file, span)
+
+    async def keep_hashes(self, request: Request) -> None:
+        """Of data of others that was read for the first time."""
+        request.learnt = False
+        located = [(request.file, request.extent)]
+        with trio.CancelScope(shield=True):
+            await self.core.catalog.transact(put_extents(request.label, located))
 
     async def complete(self, request: Request) -> None:
         """All is there: make it durable beside the drive's next work."""
@@ -358,14 +382,14 @@ class Recaller:
         await self._send_note(request, now_s)
 
     def offline_magazines(self, request: Request) -> list[str]:
-        """Magazines outside that hold a copy not yet found bad."""
+        """Magazines outside that hold a copy not yet found bad, the nearest first."""
         names = {
-            disc.magazine
-            for label in request.extents
+            (self._is_offsite(disc), disc.magazine)
+            for label in request.labels()
             for disc in self._discs(label, USABLE)
             if disc.barcode not in request.bad and not self._magazine_inside(disc)
         }
-        return sorted(names)
+        return [name for _, name in sorted(names)]
 
     def _magazine_inside(self, disc: DiscRecord) -> bool:
         magazine = self.core.catalog.magazines.get(disc.magazine)

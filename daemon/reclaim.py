@@ -19,6 +19,7 @@ import trio
 from hsmfs.daemon.catalog import drop_extents, put_history, put_record
 from hsmfs.daemon.catalogrecords import DiscState, HistoryRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.coverage import copies_of
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.packing import Found, founds
@@ -115,11 +116,11 @@ class Reclaimer:
 
     def _is_elsewhere(self, item: Found, record: VolumeRecord) -> bool:
         others = [
-            len(self.core.catalog.verified_discs(label))
-            for label, _ in self.core.catalog.extents(item.file)
+            (extent, len(self.core.catalog.verified_discs(label)))
+            for label, extent in self.core.catalog.extents(item.file)
             if label != record.label
         ]
-        return sum(others) >= self.core.policy.pools[record.pool].copies
+        return copies_of(others) >= self.core.policy.pools[record.pool].copies
 
     async def _retire(self, record: VolumeRecord) -> None:
         catalog, now_ns = self.core.catalog, self.core.clock.now_ns()

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.coverage import copies_of
 from hsmfs.daemon.facts import files_with_facts
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
@@ -30,13 +31,13 @@ class Releaser:
 
     def _proved(self, file: FileVersion) -> tuple[str, int, int]:
         """Pool, verified copies and copies that the pool wants."""
-        best, wanted, pool = 0, 1, ""
-        for label, _ in self.core.catalog.extents(file):
+        wanted, pool, places = 1, "", []
+        for label, extent in self.core.catalog.extents(file):
             record = self.core.catalog.volumes[label]
-            best += len(self.core.catalog.verified_discs(label))
+            places.append((extent, len(self.core.catalog.verified_discs(label))))
             known = self.core.policy.pools.get(record.pool)
             wanted, pool = (known.copies if known else record.copies), record.pool
-        return pool, best, wanted
+        return pool, copies_of(places), wanted
 
     async def release(self, items: Sequence[Found], job: Job) -> None:
         """Release these files; each is answered in the job."""

@@ -11,11 +11,14 @@ from typing import Any
 import msgspec
 from prometheus_client.core import GaugeMetricFamily
 
-from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord
+from hsmfs.daemon.catalogrecords import DiscRecord, MagazineRecord, TaskRecord, VolumeRecord
 from hsmfs.daemon.commands import Commands
+from hsmfs.daemon.coverage import size_of
+from hsmfs.daemon.discchoice import is_offsite
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.metrics import gauge, plain
 from hsmfs.daemon.packing import Found, regular_files
+from hsmfs.daemon.runs import is_hashed
 from hsmfs.errors import CallerError, TransientError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
@@ -103,6 +106,13 @@ class Report:
             )
         return found
 
+    def trace(self, name: str) -> dict[str, Any] | None:
+        """The last commands of a drive or the changer; None for an unknown name."""
+        stack = self.core.librarian.stacks.get(name)
+        if stack is None:
+            return None
+        return {"name": name, "entries": [entry.as_dict() for entry in stack.trace.entries()]}
+
     def disc(self, disc: DiscRecord) -> dict[str, Any]:
         """One disc."""
         return {
@@ -163,7 +173,9 @@ class Report:
             found.append(
                 {
                     "name": magazine.name,
-                    "state": "library" if magazine.present else "shelf",
+                    "state": "library" if magazine.present else outside_of(magazine),
+                    "offsite": magazine.offsite,
+                    "location": "" if magazine.present else magazine.location,
                     "library": magazine.library,
                     "slots": [magazine.first_slot + disc.position for disc in discs]
                     if magazine.present
@@ -198,10 +210,19 @@ class Report:
             "total_bytes": record.total_sectors * SECTOR_BYTES,
             "copies": record.copies,
             "verified": len(self.core.catalog.verified_discs(label)),
+            "offsite": sum(
+                is_offsite(self.core, disc) for disc in self.core.catalog.verified_discs(label)
+            ),
+            "places": {
+                disc.barcode: f"{disc.magazine} {self.core.librarian.in_words(disc)}"
+                for disc in discs
+            },
             "discs": [disc.barcode for disc in discs],
             "created": record.created_ns / 1e9,
             "image_xxh3": record.image_xxh3,
+            "dead_bytes": record.dead_bytes if record.dead_ns else None,
             "parity": msgspec.to_builtins(record.parity),
+            "foreign": _foreign(record),
             "note": record.note,
         }
 
@@ -293,11 +314,15 @@ class Report:
             "type": "file",
             "size": item.size,
             "state": item.state.word,
-            "copies": len(discs) if volumes else copies,
+            "copies": self._copies(item, discs, volumes) if volumes else copies,
             "volumes": volumes,
             "magazines": sorted({disc.magazine for disc in discs}),
             "cached_bytes": cached,
         }
+
+    def _copies(self, item: Found, discs: list[DiscRecord], volumes: list[str]) -> int:
+        """Of a file on several volumes each may hold a part only."""
+        return self.core.catalog.copies(item.file) if len(volumes) > 1 else len(discs)
 
     async def locate(self, path: str) -> dict[str, Any]:
         """Every copy of a file."""
@@ -318,8 +343,11 @@ class Report:
                         "slot": about["slot"],
                         "offset": extent.offset,
                         "size": extent.size,
+                        "start": extent.start,
+                        "file_size": size_of(extent),
                         "xxh3": extent.xxh3_128,
                         "sha256": extent.sha256,
+                        "hashed": is_hashed(extent),
                         "verified": disc.verified_ns / 1e9 or None,
                         "state": disc.state.value,
                     }
@@ -349,6 +377,24 @@ class Report:
         yield plain("hsmd_hsmfs_connected", "1 while hsmfs answers.", self.core.link.connected)
         alive = len(self.core.librarian.alive_units())
         yield plain("hsmd_drives_alive", "Drives in service.", alive)
+
+
+def _foreign(record: VolumeRecord) -> dict[str, Any] | None:
+    """What a volume of others is."""
+    known = record.foreign
+    if known is None:
+        return None
+    return {
+        "format": known.format,
+        "volume_id": known.volume_id,
+        "directory": os.fsdecode(known.directory),
+        "stage": known.stage.value,
+    }
+
+
+def outside_of(magazine: MagazineRecord) -> str:
+    """Where a magazine is that is not in the library."""
+    return "off-site" if magazine.offsite else "shelf"
 
 
 def _more(view: NamespaceView, item: Found) -> tuple[int, list[str], int]:

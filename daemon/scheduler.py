@@ -1,116 +1,61 @@
 """Which drive does what next: a pure function from a picture to actions.
 
-Rules, in this order. Discs wanted by readers come first; a disc that lies in
-an idle drive is served there; else the copy in a slot goes to the idle drive
-that costs least (empty, then the one idle for longest), and a drive that just
-served a disc keeps it for ``hold_s``. Burns take as many idle drives as they
-have copies left, or as many as live; one that waited for ``BURN_PATIENCE_S``
-takes what it gets. Verifying prefers a drive that did not burn the disc. Images for
-fresh copies are read before discs are verified, from a disc in a drive if there is one.
+The order in which drives are given away:
+
+1. discs that leave are unloaded;
+2. burn work that is behind its floor (``Rules.burn_floor``) takes the next drives;
+3. recalls, in the order of ``_rank``: those that waited for half of their
+   bound first, by deadline; then readers, bulk, background; within a class by
+   the waiting time of all requests of the disc, each user's requests weighing
+   one together. In each of these groups discs in idle drives are read there first; any other
+   goes to the drive that costs least (empty, then the one idle for longest), and a drive
+   that just served a disc keeps it for ``hold_s``, but not from urgent ones;
+4. burns, images for fresh copies, proofs, each a drive if more than the
+   reserve of recalls is left; scrubs when nobody waits for a drive;
+5. where recalls still wait, drives that read for a lower class, or for long, are told to
+   come to an end.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
+from hsmfs.daemon.picture import (
+    BURN_WORK,
+    LONG_WORK,
+    Action,
+    Burn,
+    BurnDemand,
+    DriveView,
+    Picture,
+    Priority,
+    Read,
+    ReadDemand,
+    Rules,
+    Share,
+    StageDemand,
+    StageImage,
+    Unload,
+    Verify,
+    VerifyDemand,
+    Work,
+    Yield,
+)
+
+__all__ = [
+    "Action", "Burn", "BurnDemand", "DriveView", "Picture", "Priority", "Read", "ReadDemand",
+    "Rules", "Share", "StageDemand", "StageImage", "Unload", "Verify", "VerifyDemand", "Work",
+    "Yield", "plan",
+]  # fmt: skip
 BURN_PATIENCE_S: Final = 120.0
 VERIFY_PATIENCE_S: Final = 120.0
 
-
-@dataclass(frozen=True, slots=True)
-class DriveView:
-    """One drive that lives."""
-
-    name: str
-    busy: bool
-    disc: str = ""
-    idle_since_s: float = 0.0
-    read_at_s: float = float("-inf")
-    """When it last served readers: their next requests may follow soon."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadDemand:
-    """Requests for one volume; ``discs`` are usable copies, best first."""
-
-    volume: str
-    discs: tuple[str, ...]
-    since_s: float
-    has_readers: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class BurnDemand:
-    """A volume that lacks ``copies_left`` discs."""
-
-    volume: str
-    copies_left: int
-    since_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyDemand:
-    disc: str
-    burned_in: str
-    since_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StageDemand:
-    """A volume whose image is wanted in a file; ``discs`` may give it, best first."""
-
-    volume: str
-    discs: tuple[str, ...]
-    since_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """All that a decision needs."""
-
-    drives: tuple[DriveView, ...]
-    reads: tuple[ReadDemand, ...] = ()
-    burns: tuple[BurnDemand, ...] = ()
-    verifies: tuple[VerifyDemand, ...] = ()
-    stages: tuple[StageDemand, ...] = ()
-    unloads: tuple[str, ...] = ()
-    """Discs that must go back to their slots (their magazine leaves)."""
-    hold_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    drive: str
-    volume: str
-    disc: str
-
-
-@dataclass(frozen=True, slots=True)
-class Burn:
-    volume: str
-    drives: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Verify:
-    drive: str
-    disc: str
-
-
-@dataclass(frozen=True, slots=True)
-class StageImage:
-    drive: str
-    volume: str
-    disc: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    drive: str
-
-
-Action = Read | Burn | Verify | StageImage | Unload
+URGENT: Final = -1
+Rank = tuple[int, float, float, str]
 
 
 @dataclass(slots=True)
@@ -121,114 +66,268 @@ class _Board:
     now_s: float
     idle: dict[str, DriveView]
     holder: dict[str, DriveView]
+    long_left: int
+    """Drives that long work may still take."""
+    used: set[str] = field(default_factory=set)
+    """Discs that an action of this plan has."""
     wanted: set[str] = field(default_factory=set)
+    waiting: list[ReadDemand] = field(default_factory=list)
+    """Recalls that got no drive, in order."""
     actions: list[Action] = field(default_factory=list)
 
-    def take(self, drive: str) -> bool:
-        """Use an idle drive; False if it is not idle (any more)."""
-        return self.idle.pop(drive, None) is not None
+    def take(self, drive: str, disc: str = "") -> bool:
+        """Use an idle drive, and a disc that no other action has; False if that is not so."""
+        if disc and disc in self.used:
+            return False
+        if self.idle.pop(drive, None) is None:
+            return False
+        self.used.add(disc)
+        return True
 
-    def cheapest(self, without: str = "", keep: frozenset[str] = frozenset()) -> str | None:
+    def cheapest(
+        self, without: str = "", keep: Container[str] = (), urgent: bool = False
+    ) -> str | None:
         """An idle drive: empty first, then longest idle; none held or kept."""
         usable = [
             view
             for view in self.idle.values()
-            if view.name != without and (not view.disc or self._may_unload(view, keep))
+            if view.name != without and (not view.disc or self._may_unload(view, keep, urgent))
         ]
-        best = min(usable, key=lambda view: (bool(view.disc), view.idle_since_s), default=None)
+        best = min(
+            usable, key=lambda view: (bool(view.disc), view.idle_since_s, view.name), default=None
+        )
         return best.name if best else None
 
-    def _may_unload(self, view: DriveView, keep: frozenset[str]) -> bool:
-        held = self.now_s - view.read_at_s < self.picture.hold_s
-        return view.disc not in keep and not held
+    def _may_unload(self, view: DriveView, keep: Container[str], urgent: bool) -> bool:
+        held = self.now_s - view.read_at_s < self.picture.rules.hold_s
+        return view.disc not in keep and (urgent or view.yields or not held)
+
+    def in_slots(self, discs: Iterable[str]) -> list[str]:
+        return [disc for disc in discs if disc not in self.holder and disc not in self.used]
 
 
 def plan(picture: Picture, now_s: float) -> list[Action]:
-    """Actions that may start now; each drive is in at most one of them."""
+    """Actions that may start now; each drive and each disc is in at most one of them."""
+    idle = {view.name: view for view in picture.drives if not view.busy}
+    if not idle and not picture.reads:
+        return []
+    long_now = sum(view.busy and view.work in LONG_WORK for view in picture.drives)
+    alive = len(picture.drives)
     board = _Board(
         picture=picture,
         now_s=now_s,
-        idle={view.name: view for view in picture.drives if not view.busy},
+        idle=idle,
         holder={view.disc: view for view in picture.drives if view.disc},
+        long_left=max(0, alive - int(alive * picture.rules.reserved) - long_now),
     )
-    _unload(board)
-    _read(board)
-    _burn(board)
-    _stage(board)
-    _verify(board)
+    board.wanted = {disc for demand in picture.reads for disc in demand.discs}
+    groups = _order(picture, now_s)
+    if idle:
+        _unload(board)
+        _owed(board)
+        for group, demands in groups:
+            _read(board, demands, group == URGENT)
+        _burn(board, picture.burns)
+        _stage(board)
+        _verify(board, [demand for demand in picture.verifies if not demand.is_scrub])
+        if not board.waiting:
+            _verify(board, [demand for demand in picture.verifies if demand.is_scrub])
+    else:
+        board.waiting = [demand for _, demands in groups for demand in demands]
+    _yield(board)
     return board.actions
+
+
+# -- the order of recalls -----------------------------------------------------------
+
+
+def _order(picture: Picture, now_s: float) -> list[tuple[int, list[ReadDemand]]]:
+    """Groups of demands, each in order: urgent ones by deadline, then class by class."""
+    files: defaultdict[str, int] = defaultdict(int)
+    for demand in picture.reads:
+        for share in demand.shares:
+            files[share.user] += share.files
+    ranked = [(_rank(demand, files, picture.rules, now_s), demand) for demand in picture.reads]
+    ranked.sort(key=lambda pair: pair[0])
+    return [
+        (group, [demand for _, demand in pairs])
+        for group, pairs in groupby(ranked, key=lambda pair: pair[0][0])
+    ]
+
+
+def _rank(demand: ReadDemand, files: dict[str, int], rules: Rules, now_s: float) -> Rank:
+    urgent_s = urgent_from_s(demand, rules)
+    if now_s >= urgent_s:
+        return (URGENT, urgent_s, demand.since_s, demand.volume)
+    waited = sum(
+        (share.files * now_s - share.since_sum_s) / files[share.user] for share in demand.shares
+    )
+    if not demand.shares:
+        waited = now_s - demand.since_s
+    return (int(demand.priority), -waited, demand.since_s, demand.volume)
+
+
+def urgent_from_s(demand: ReadDemand, rules: Rules) -> float:
+    """When a demand goes before all that are not urgent."""
+    return min(demand.urgent_s, demand.since_s + rules.patience_s(demand.priority))
+
+
+# -- who gets a drive ---------------------------------------------------------------
 
 
 def _unload(board: _Board) -> None:
     for disc in board.picture.unloads:
         view = board.holder.get(disc)
-        if view is not None and board.take(view.name):
+        if view is not None and board.take(view.name, disc):
             board.actions.append(Unload(view.name))
 
 
-def _read(board: _Board) -> None:
-    order = sorted(board.picture.reads, key=lambda read: (not read.has_readers, read.since_s))
-    board.wanted = {disc for demand in order for disc in demand.discs}
-    for demand in [demand for demand in order if not _read_in_place(board, demand)]:
-        in_slot = [disc for disc in demand.discs if disc not in board.holder]
-        drive = board.cheapest() if in_slot else None
-        if drive is not None:
-            board.idle.pop(drive)
+def _owed(board: _Board) -> None:
+    """Burn work behind its floor goes before recalls, up to the floor's drives."""
+    picture, rules = board.picture, board.picture.rules
+    if picture.burn_debt_s <= 0:
+        return
+    at_work = sum(view.busy and view.work in BURN_WORK for view in picture.drives)
+    drives = max(1, round(rules.burn_floor * len(picture.drives))) - at_work
+    before_s = board.now_s - rules.burn_floor_wait_s
+    for verify in [v for v in picture.verifies if not v.is_scrub and v.since_s <= before_s]:
+        if drives > 0 and _verify(board, [verify]):
+            drives -= 1
+    for burn in [burn for burn in picture.burns if burn.since_s <= before_s]:
+        if drives > 0:
+            drives -= _burn(board, [burn])
+
+
+def _read(board: _Board, demands: list[ReadDemand], urgent: bool) -> None:
+    for demand in [demand for demand in demands if not _read_in_place(board, demand)]:
+        in_slot = board.in_slots(demand.discs) if board.idle else []
+        drive = _drive_to_load(board, urgent) if in_slot else None
+        if drive is not None and board.take(drive, in_slot[0]):
             board.actions.append(Read(drive, demand.volume, in_slot[0]))
+        else:
+            board.waiting.append(demand)
+
+
+def _drive_to_load(board: _Board, urgent: bool) -> str | None:
+    """One whose disc others want only if there is no other."""
+    found = board.cheapest(keep=board.wanted, urgent=urgent)
+    return board.cheapest(urgent=urgent) if found is None else found
 
 
 def _read_in_place(board: _Board, demand: ReadDemand) -> bool:
     for disc in demand.discs:
         view = board.holder.get(disc)
-        if view is not None and board.take(view.name):
+        if view is not None and board.take(view.name, disc):
             board.actions.append(Read(view.name, demand.volume, disc))
             return True
     return False
 
 
-def _burn(board: _Board) -> None:
-    """A burn that collects drives keeps verifies off them, so that it starts soon."""
-    for demand in sorted(board.picture.burns, key=lambda burn: burn.since_s):
-        enough = min(demand.copies_left, len(board.picture.drives))
+def _burn(board: _Board, demands: Iterable[BurnDemand]) -> int:
+    """Drives taken. A burn that collects drives keeps verifies off them, so that it starts soon."""
+    planned = {action.volume for action in board.actions if isinstance(action, Burn)}
+    taken = 0
+    for demand in sorted(demands, key=lambda burn: burn.since_s):
+        enough = min(demand.copies_left, len(board.picture.drives), board.long_left)
+        if enough <= 0 or demand.volume in planned:
+            continue
         chosen: list[str] = []
         while len(chosen) < enough:
-            drive = board.cheapest(keep=frozenset(board.wanted))
-            if drive is None:
+            drive = board.cheapest(keep=board.wanted)
+            if drive is None or not board.take(drive):
                 break
-            board.idle.pop(drive)
             chosen.append(drive)
         late = board.now_s - demand.since_s >= BURN_PATIENCE_S
+        board.long_left -= len(chosen)
+        taken += len(chosen)
         if chosen and (len(chosen) == enough or late):
+            planned.add(demand.volume)
             board.actions.append(Burn(demand.volume, tuple(chosen)))
+    return taken
 
 
 def _stage(board: _Board) -> None:
     for demand in board.picture.stages:
-        in_drives = [disc for disc in demand.discs if disc in board.holder]
-        taken = next((disc for disc in in_drives if board.take(board.holder[disc].name)), None)
-        if taken is not None:
-            board.actions.append(StageImage(board.holder[taken].name, demand.volume, taken))
-            continue
-        in_slot = [disc for disc in demand.discs if disc not in board.holder]
-        free = board.cheapest(keep=frozenset(board.wanted)) if in_slot else None
-        if free is not None:
-            board.idle.pop(free)
-            board.actions.append(StageImage(free, demand.volume, in_slot[0]))
+        if board.long_left <= 0:
+            return
+        found = _stage_place(board, demand)
+        if found is not None:
+            board.long_left -= 1
+            board.actions.append(StageImage(found[0], demand.volume, found[1]))
 
 
-def _verify(board: _Board) -> None:
+def _stage_place(board: _Board, demand: StageDemand) -> tuple[str, str] | None:
+    """A disc in a drive if there is one, else one in a slot."""
+    for disc in demand.discs:
+        view = board.holder.get(disc)
+        if view is not None and board.take(view.name, disc):
+            return view.name, disc
+    in_slot = board.in_slots(demand.discs)
+    drive = board.cheapest(keep=board.wanted) if in_slot else None
+    if drive is not None and board.take(drive, in_slot[0]):
+        return drive, in_slot[0]
+    return None
+
+
+def _verify(board: _Board, demands: Iterable[VerifyDemand]) -> int:
+    """Proofs begun; a disc in the drive that burned it goes to another one."""
     alone = len(board.picture.drives) == 1
-    for demand in sorted(board.picture.verifies, key=lambda verify: verify.since_s):
+    begun = 0
+    for demand in sorted(demands, key=lambda verify: verify.since_s):
+        if board.long_left <= 0 or not board.idle:
+            break
+        if demand.disc in board.used:
+            continue
         anywhere = alone or board.now_s - demand.since_s >= VERIFY_PATIENCE_S
-        holder = board.holder.get(demand.disc)
-        if holder is None:
-            avoid = "" if anywhere else demand.burned_in
-            drive = board.cheapest(without=avoid, keep=frozenset(board.wanted))
-            if drive is not None:
-                board.idle.pop(drive)
-                board.actions.append(Verify(drive, demand.disc))
-        elif board.take(holder.name):
-            if anywhere or holder.name != demand.burned_in:
-                board.actions.append(Verify(holder.name, demand.disc))
-            else:
-                board.actions.append(Unload(holder.name))
+        begun += _verify_one(board, demand, anywhere)
+    return begun
+
+
+def _verify_one(board: _Board, demand: VerifyDemand, anywhere: bool) -> bool:
+    holder = board.holder.get(demand.disc)
+    if holder is not None and not anywhere and holder.name == demand.burned_in:
+        if board.take(holder.name, demand.disc):
+            board.actions.append(Unload(holder.name))
+        return False
+    avoid = "" if anywhere else demand.burned_in
+    drive = holder.name if holder else board.cheapest(without=avoid, keep=board.wanted)
+    if drive is None or not board.take(drive, demand.disc):
+        return False
+    board.long_left -= 1
+    board.actions.append(Verify(drive, demand.disc))
+    return True
+
+
+# -- who makes room -------------------------------------------------------------------
+
+
+def _yield(board: _Board) -> None:
+    """As many drives as recalls wait for discs in slots; those at it for longest first."""
+    waiting = [demand for demand in board.waiting if board.in_slots(demand.discs)]
+    if not waiting or board.idle:
+        return
+    coming = sum(view.yields for view in board.picture.drives)
+    able = sorted(
+        (v for v in board.picture.drives if v.busy and not v.yields and v.name not in board.used),
+        key=lambda view: (-_yield_class(view), view.since_s, view.name),
+    )
+    for demand in waiting[coming : len(board.picture.drives)]:
+        urgent = board.now_s >= urgent_from_s(demand, board.picture.rules)
+        chosen = next((view for view in able if _should_yield(board, view, demand, urgent)), None)
+        if chosen is None:
+            return
+        able.remove(chosen)
+        board.actions.append(Yield(chosen.name))
+
+
+def _yield_class(view: DriveView) -> int:
+    return len(Priority) if view.work is Work.SCRUB else int(view.priority)
+
+
+def _should_yield(board: _Board, view: DriveView, demand: ReadDemand, urgent: bool) -> bool:
+    """Scrubs at once; reading for a lower class, or while others are urgent, after its turn."""
+    if view.work is Work.SCRUB:
+        return True
+    if view.work is not Work.READ or board.now_s - view.since_s < board.picture.rules.turn_s:
+        return False
+    return urgent or view.priority > demand.priority

@@ -47,11 +47,15 @@ class VerifyJob:
     what: str = "verify"
     """``verify`` or ``scrub``, for the disc's history."""
     _cancelled: bool = False
+    _damaged: int = 0
+    """Files that were found damaged."""
+    _unit: DriveUnit | None = None
     error: HsmError | None = field(default=None)
 
     async def run(self, unit: DriveUnit) -> None:
         """The drive's part (a ``DriveJob``)."""
         started = self.core.clock.monotonic_s()
+        self._unit = unit
         try:
             await self.core.librarian.load(unit, self.disc.barcode)
             size = await self._prove(unit)
@@ -113,6 +117,7 @@ class VerifyJob:
         return found.bytes
 
     def _refuse(self, found: Damage) -> None:
+        self._damaged = found.total
         if found.total:
             raise MediumError(f"disc {self.disc.barcode}: {_damage_words(found)}")
 
@@ -120,6 +125,7 @@ class VerifyJob:
         """Which files are hit, in words."""
         extents = await self._extents()
         found = await unit.call(damaged_files, unit.drive.read, extents, self._check)
+        self._damaged = found.total
         return f"disc {self.disc.barcode}: {why}; {_damage_words(found)}"
 
     async def _extents(self) -> list[ExtentRecord]:
@@ -128,6 +134,8 @@ class VerifyJob:
     def _check(self) -> None:
         if self._cancelled:
             raise TransientError("verify was cancelled")
+        if self.what == "scrub" and self._unit is not None and self._unit.yields:
+            raise TransientError("the scrub makes room for recalls; it begins anew later")
 
     # -- the result ------------------------------------------------------------------
 
@@ -148,6 +156,9 @@ class VerifyJob:
         await self.core.catalog.transact(put_record(self.disc), change)
 
     async def _failed(self, unit: DriveUnit, error: HsmError, seconds: float) -> None:
+        if isinstance(error, TransientError) and unit.yields:
+            log.info("scrub ended early", disc=self.disc.barcode, why=str(error))
+            return
         self.core.metrics.errors.labels(error.kind.value).inc()
         if isinstance(error, DriveError | MediumError):
             unit.charge(error, for_good=isinstance(error, DriveError))
@@ -159,7 +170,7 @@ class VerifyJob:
             self.core.alarms.raise_("verify-failed", str(error))
             await self._record(unit, HistoryRecord(
                 what=self.what, drive=unit.name, volume=self.volume.label, seconds=seconds,
-                errors=1, text=str(error),
+                errors=max(1, self._damaged), text=str(error),
             ))  # fmt: skip
         log.warning("verify failed", disc=self.disc.barcode, drive=unit.name, error=str(error))
 

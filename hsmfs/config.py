@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -18,6 +19,8 @@ DEFAULT_PATH: Final = Path("/etc/hsmfs/hsmfs.toml")
 Positive = Annotated[int, Meta(gt=0)]
 NotNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
+DEVICE: Final = re.compile(r"(?:sg|sgio):/dev/[^\0]+|iscsi://[^/\s]+/[^/\s]+/[0-9]{1,5}")
+DEVICE_FORMS: Final = 'a device such as "sg:/dev/sg3" or "iscsi://HOST:PORT/TARGET/LUN"'
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -86,6 +89,16 @@ class Recall(Section, frozen=True):
     """How long a reader waits for a magazine on the shelf."""
     hold_s: Seconds = 1.0
     """How long an idle disc stays in its drive while others want it."""
+    readers_wait_max_s: Annotated[float, Meta(gt=0)] = 3_600.0
+    """Readers that waited for half of this go before all others, the longest waiting first."""
+    bulk_wait_max_s: Annotated[float, Meta(gt=0)] = 28_800.0
+    """The same for recalls by hand."""
+    background_wait_max_s: Annotated[float, Meta(gt=0)] = 86_400.0
+    """The same for recalls by hand with ``--background``."""
+    turn_s: Seconds = 120.0
+    """How long a disc is read at least before it makes room for discs that others wait for."""
+    reserved_percent: Annotated[float, Meta(ge=0, lt=100)] = 25.0
+    """Drives, rounded down, that burns, proofs and scrubs leave to recalls."""
     queue_files_max: Positive = 1_000_000
 
 
@@ -97,10 +110,16 @@ class Burn(Section, frozen=True):
     """Bound of what one drive may lag behind the others of a burn."""
     slow_drive_s: Annotated[float, Meta(gt=0)] = 120.0
     """A drive that takes no data for so long while the others of its burn wait is left out."""
+    floor_percent: Annotated[float, Meta(ge=0, le=100)] = 20.0
+    """Share of drive time that burns and proofs get while recalls wait."""
+    floor_wait_s: Seconds = 600.0
+    """A burn or proof that waited for so long claims the floor."""
     attempts_max: Positive = 3
     """Fresh discs tried for one copy of a volume before it is given up."""
     previous_manifests: Annotated[int, Meta(ge=0, le=1000)] = 16
     """Manifests of the pool's last volumes that each disc repeats, in 1 % of its room."""
+    udf: Literal["2.50", "2.01"] = "2.50"
+    """Of new volumes; 2.01 is for old readers, and holds metadata only once."""
 
 
 class Care(Section, frozen=True):
@@ -114,6 +133,11 @@ class Care(Section, frozen=True):
     """How much of a disc's data is read each time, chosen by chance; 100: every sector."""
     parity: Annotated[int, Meta(ge=0, le=2)] = 0
     """Parity discs of each magazine: so many of its discs may be lost and are made anew."""
+    offsite_days: Annotated[float, Meta(ge=0)] = 30.0
+    """A magazine for off-site copies should leave when its oldest volume is so old, also when
+    it is not full; 0: only when it is full."""
+    reclaim_blanks_min: NotNegative = 4
+    """So many blank discs stay in the library when volumes are reclaimed by themselves."""
     stage: str = ""
     """Directory with room for the image of a disc or two; empty: beside the catalog's store."""
 
@@ -132,12 +156,29 @@ class Policy(Section, frozen=True):
     interval_s: Annotated[float, Meta(gt=0)] = 60.0
 
 
+class LibraryDrive(Section, frozen=True):
+    """One drive of a real library."""
+
+    device: str
+    element: int = -1
+    """Address of its element, where the library does not tell the drive's serial; -1: it tells."""
+    serial: str = ""
+    """The serial number it must have; empty: any."""
+
+
 class Library(Section, frozen=True):
     """One robot with its drives and slots."""
 
     name: Name
-    kind: Literal["emulated"]
-    path: str
+    kind: Literal["emulated", "scsi"]
+    path: str = ""
+    """Directory of an emulated library."""
+    changer: str = ""
+    """Device of a SCSI library's robot."""
+    drive: list[LibraryDrive] = []
+    iscsi_user: str = ""
+    iscsi_secret_file: str = ""
+    """File with the CHAP secret of ``iscsi_user``, for all iSCSI devices of the library."""
     magazine_slots: Positive = 12
     speed: Literal["instant", "realistic"] = "instant"
     load_timeout_s: Seconds = 120.0

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import inspect
 
 from hsmfs import mountoptions
-from hsmfs.config import Config, did_you_mean
+from hsmfs.config import DEVICE, DEVICE_FORMS, Config, Library, did_you_mean
 from hsmfs.configplace import Pointer, dotted, line_of
 from hsmfs.errors import ConfigError
 
@@ -86,7 +86,8 @@ def check_library_paths(config: Config, path: Path | None = None) -> None:
     """What hsmd needs besides: libraries and the catalog."""
     checker = _PathChecker(path)
     for number, library in enumerate(config.library):
-        checker.directory(("library", number, "path"), library.path)
+        if library.kind == "emulated":
+            checker.directory(("library", number, "path"), library.path)
     checker.directory_or_parent(("catalog", "path"), config.catalog.path)
 
 
@@ -139,6 +140,7 @@ class _Loader:
             raise self._invalid(root, str(error)) from None
         for check in (
             self._unique_names,
+            self._libraries,
             self._absolute,
             self._apart,
             self._binds,
@@ -197,6 +199,42 @@ class _Loader:
                         (table, number, "name"), found, f"a name of its own for each {table}"
                     )
 
+    def _libraries(self, config: Config) -> None:
+        """Each kind has keys of its own."""
+        for number, library in enumerate(config.library):
+            pointer: Pointer = ("library", number)
+            needed, foreign = ("path", "changer"), ("changer", "path")
+            scsi = library.kind == "scsi"
+            if not getattr(library, needed[scsi]):
+                found = f"no key '{needed[scsi]}' in [{dotted(pointer)}]"
+                raise self.error(
+                    pointer, found, f"{needed[scsi]} = a string between quotes", "add it"
+                )
+            if getattr(library, foreign[scsi]) or (library.drive and not scsi):
+                key = foreign[scsi] if getattr(library, foreign[scsi]) else "drive"
+                found = f"'{key}' in a library of kind \"{library.kind}\""
+                raise self.error((*pointer, key), found, "keys of its kind", "remove it")
+            if scsi:
+                self._devices(pointer, library)
+
+    def _devices(self, pointer: Pointer, library: Library) -> None:
+        """Devices and elements of a SCSI library, each once."""
+        if not library.drive:
+            found = f"no [[{pointer[0]}.drive]]"
+            raise self.error(pointer, found, "at least one drive", "run: hsm library scan")
+        devices = [((*pointer, "changer"), library.changer)]
+        for number, drive in enumerate(library.drive):
+            devices.append(((*pointer, "drive", number, "device"), drive.device))
+            elements = [other.element for other in library.drive[:number] if other.element >= 0]
+            if drive.element < -1 or drive.element > 0xFFFF or drive.element in elements:
+                where = (*pointer, "drive", number, "element")
+                raise self.error(where, str(drive.element), "an element address of its own")
+        for index, (where, device) in enumerate(devices):
+            if DEVICE.fullmatch(device) is None:
+                raise self.error(where, _show(device), DEVICE_FORMS)
+            if any(device == other for _where, other in devices[:index]):
+                raise self.error(where, f"{_show(device)} again", "a device of its own for each")
+
     def _absolute(self, config: Config) -> None:
         for pointer, value in _paths(config):
             if not os.path.isabs(value) or "\0" in value:
@@ -254,6 +292,9 @@ def _paths(config: Config) -> Iterator[tuple[Pointer, str]]:
     yield from _owned_paths(config)
     yield ("fuse", "mount"), config.fuse.mount
     yield ("policy", "file"), config.policy.file
+    for number, library in enumerate(config.library):
+        if library.iscsi_secret_file:
+            yield ("library", number, "iscsi_secret_file"), library.iscsi_secret_file
     yield ("run", "path"), config.run.path
 
 
@@ -263,7 +304,8 @@ def _owned_paths(config: Config) -> Iterator[tuple[Pointer, str]]:
     for number, tier in enumerate(config.tier):
         yield ("tier", number, "path"), tier.path
     for number, library in enumerate(config.library):
-        yield ("library", number, "path"), library.path
+        if library.path:
+            yield ("library", number, "path"), library.path
 
 
 def _inside_tier(path: str, pointer: Pointer, directory: str) -> bool:

@@ -19,7 +19,7 @@ import trio
 from hsmfs import logs, mountoptions, runlock
 from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.configload import check_cache_paths, load, read_text
-from hsmfs.configplace import line_of
+from hsmfs.configplace import Pointer, line_of
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.service import Service
 from hsmfs.session import mounting
@@ -27,7 +27,7 @@ from hsmfs.store.lmdbstore import damaged
 
 EXIT_FAILED: Final = 1
 EXIT_WRONG_USE: Final = 2
-_KEY: Final = re.compile(r"((?:fuse|run|namespace)\.[a-z_]+): ")
+_KEY: Final = re.compile(r"((?:fuse|run|namespace)\.[a-z_]+|tier\[0\]\.path): ")
 LOCK_WAIT_UNMOUNTED_S: Final = 60.0
 """How long a run whose mount is gone may take to write what it has."""
 SOCKET_PATH_BYTES_MAX: Final = 107
@@ -111,7 +111,10 @@ def _placed(error: BaseException, config: Config, path: Path) -> BaseException:
     key = _KEY.match(text)
     if key is None:
         return error
-    line = line_of(read_text(path), tuple(key[1].split(".")))
+    pointer: Pointer = tuple(key[1].split("."))
+    if key[1].startswith("tier"):
+        pointer = ("tier", 0, "path")
+    line = line_of(read_text(path), pointer)
     return CallerError(f"{path}:{line}: {text}" if line else text)
 
 

@@ -15,7 +15,7 @@ offset  type  field           meaning
 48      i64   mtime_ns
 56      i64   ctime_ns
 64      i64   btime_ns        birth
-72      u32   flags           1 SEEN, 2 PINNED, 4 XATTRS, 8 SPARSE
+72      u32   flags           1 SEEN, 2 PINNED, 4 XATTRS, 8 SPARSE, 16 FOREIGN, 32 IMPORT
 76      u8    state           ``types.Residency``
 77      u8    copies          verified copies of this data_version
 78      u8    tier            index of the cache tier
@@ -50,6 +50,10 @@ FLAG_XATTRS: Final = 4
 """There may be extended attributes: else nobody need look."""
 FLAG_SPARSE: Final = 8
 """The cache file has holes: its blocks are asked from the disk."""
+FLAG_FOREIGN: Final = 16
+"""Of a tree that was imported from a disc of others: nobody changes it."""
+FLAG_IMPORT: Final = 32
+"""The root of such a tree."""
 
 _FIELDS: Final = (
     ("ino", "<u8"),

@@ -22,6 +22,10 @@ from hsmfs.rpc.messages import (
     FileResult,
     FileResults,
     Hello,
+    ImportAdd,
+    ImportBegin,
+    ImportEnd,
+    ImportForget,
     Landed,
     Pin,
     RecallBegin,
@@ -50,6 +54,7 @@ class ResidencyCalls:
         self.engine = engine
         self.session = session
         self.metrics = metrics
+        engine.imports.name_changed = session.name_changed
         self._methods: Final[dict[type, Callable[[Any], Any]]] = {
             Claim: lambda call: engine.claim(call.files),
             Unclaim: lambda call: engine.unclaim(call.files),
@@ -62,6 +67,10 @@ class ResidencyCalls:
             RecallNote: lambda call: engine.recall_note(call.file, call.text),
             Pin: lambda call: engine.pin(call.inodes, call.pinned),
             Sync: lambda call: engine.syncfs(),
+            ImportBegin: lambda call: engine.imports.begin(call),
+            ImportAdd: lambda call: engine.imports.add(call),
+            ImportEnd: lambda call: engine.imports.end(call.label),
+            ImportForget: lambda call: engine.imports.forget(call.label),
             Status: lambda call: engine.status(),
             Hello: self._hello,
         }

@@ -13,7 +13,9 @@ from typing import Any, Final
 import trio
 
 from hsmfs import logs
+from hsmfs.adoptcalls import AdoptCalls
 from hsmfs.cache.hands import RemoteHands
+from hsmfs.cache.paths import OPEN
 from hsmfs.cache.tier import CacheTier
 from hsmfs.clock import SystemClock
 from hsmfs.config import Config
@@ -25,7 +27,9 @@ from hsmfs.namespace.engine import Engine, make_namespace
 from hsmfs.namespace.model import EngineSettings, Limit
 from hsmfs.namespace.recovery import VERSION_KEY
 from hsmfs.namespace.schema import SCANNED
+from hsmfs.namespace.tables import counted_cached_bytes
 from hsmfs.residencycalls import ResidencyCalls
+from hsmfs.rpc.adoptmessages import ADOPT_CALLS
 from hsmfs.rpc.messages import Answer, Call, Event, Hello, StatusReply
 from hsmfs.rpc.server import Connection
 from hsmfs.rpc.server import serve as serve_rpc
@@ -123,7 +127,16 @@ class Service:
         store = RemoteStore(Path(namespace.path), namespace.map_bytes)
         with store.snapshot() as view:
             new = view.get(VERSION_KEY) is None
-        left = _a_file_in(Path(self.config.tier[0].path)) if new else None
+            cached = counted_cached_bytes(view)
+        tier = Path(self.config.tier[0].path)
+        if cached and _is_bare(tier):
+            store.close()
+            raise CallerError(
+                f"tier[0].path: {tier}: found an empty directory, expected the {cached} bytes of "
+                "cached data that the namespace tells of; is its disk mounted? If that data is "
+                f"lost for good: hsm fsck --repair, and mkdir {tier / OPEN}"
+            )
+        left = _a_file_in(tier) if new else None
         if left is not None:
             store.close()
             raise CallerError(
@@ -155,7 +168,8 @@ class Service:
     async def _serve(self, engine: Engine, session: Session, calls: ResidencyCalls) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._stop_on_signal, session)
-            await nursery.start(self._keep, "rpc", partial(self._rpc, calls))
+            adopt = AdoptCalls(engine, session, self.metrics)
+            await nursery.start(self._keep, "rpc", partial(self._rpc, calls, adopt))
             await nursery.start(self._keep, "metrics", partial(self._metrics_page, engine, session))
             nursery.start_soon(self._say_ready, session)
             await session.serve()
@@ -223,14 +237,22 @@ class Service:
 
     # -- hsmd ----------------------------------------------------------------
 
-    async def _rpc(self, calls: ResidencyCalls, task_status: trio.TaskStatus[Any]) -> None:
+    async def _rpc(
+        self, calls: ResidencyCalls, adopt: AdoptCalls, task_status: trio.TaskStatus[Any]
+    ) -> None:
         async def handle(call: Call, connection: Connection) -> Answer:
+            if isinstance(call, ADOPT_CALLS):
+                return await adopt.answer(call, connection)
             answer = await calls.answer(call)
             if isinstance(call, Hello):
                 await self._welcome(connection, calls)
             return answer
 
-        await serve_rpc(self.run_path / "hsmfs.sock", handle, self._gone, task_status=task_status)
+        def gone(connection: Connection) -> None:
+            self._gone(connection)
+            adopt.gone(connection)
+
+        await serve_rpc(self.run_path / "hsmfs.sock", handle, gone, task_status=task_status)
 
     async def _welcome(self, connection: Connection, calls: ResidencyCalls) -> None:
         """From now on this connection is hsmd; tell it what waits."""
@@ -251,6 +273,14 @@ class Service:
         if self._hsmd is not None and not self._hsmd.notify(event):
             self.metrics.errors.labels(Kind.TRANSIENT.value).inc()
             log.error("hsmd does not take notices; it gets them when it connects again")
+
+
+def _is_bare(tier: Path) -> bool:
+    """Whether hsmfs never worked there: it makes its directories when it starts."""
+    try:
+        return not {path.name for path in tier.iterdir()} - {"lost+found"}
+    except OSError:
+        return False  # what is wrong with it is told when it is opened
 
 
 def _a_file_in(tier: Path) -> Path | None:

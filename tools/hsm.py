@@ -13,6 +13,8 @@ import typer
 
 from hsmfs.errors import FsError, HsmError
 from hsmfs.tools import (
+    adoptcommand,
+    emulatorcommands,
     filecommands,
     fsckcommand,
     librarycommands,
@@ -41,11 +43,13 @@ def make_app() -> typer.Typer:
     for module in (
         statuscommand,
         filecommands,
+        adoptcommand,
         librarycommands,
         fsckcommand,
         rebuildcommand,
         policycommands,
         sandboxcommands,
+        emulatorcommands,
     ):
         module.add(app)
     return app

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from hsmfs.errors import HsmError
+from hsmfs.tools import magazinecommands, poolcommands
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
 from hsmfs.tools.progress import exit_of, follow
+from hsmfs.tools.scancommand import scan, trace
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
 Row = dict[str, Any]
@@ -22,10 +24,13 @@ EXIT_IN_PART: Final = 3
 
 def add(app: typer.Typer) -> None:
     """Put this module's commands into the application."""
+    from hsmfs.tools import importcommands
+
     magazine = _noun("Trays of discs that a person moves.", "magazines", _magazine_table)
     magazine.command("export")(export_magazine)
     magazine.command("import")(import_magazine)
     magazine.command("parity")(parity_magazine)
+    magazinecommands.add(magazine)
     volume = _noun("What is recorded, one volume on one disc.", "volumes", _volume_table)
     volume.command("show")(show_volume)
     for verb, text in VOLUME_JOBS.items():
@@ -35,13 +40,17 @@ def add(app: typer.Typer) -> None:
     volume.command("rebuild")(rebuild_volume)
     pool = typer.Typer(help="Volumes written for one class of data.", no_args_is_help=True)
     pool.command("ls")(list_pools)
+    poolcommands.add(pool)
     app.add_typer(_library_app(), name="library")
-    app.add_typer(_noun("Drives of the library.", "drives", _drive_table), name="drive")
+    drive = _noun("Drives of the library.", "drives", _drive_table)
+    drive.command("trace")(trace)
+    app.add_typer(drive, name="drive")
     disc = _noun("Physical discs.", "discs", _disc_table)
     disc.command("show")(show_disc)
     disc.command("history", hidden=True)(show_disc)
     disc.command("verify")(verify_disc)
     disc.command("identify")(identify_disc)
+    importcommands.add(disc)
     disc.command("quarantine")(quarantine_disc)
     app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")
@@ -74,6 +83,7 @@ def _library_app() -> typer.Typer:
     app = typer.Typer(help="Robots with their slots and drives.", no_args_is_help=True)
     app.callback()(_keep_as_group)
     app.command("ls")(list_library)
+    app.command("scan")(scan)
     return app
 
 
@@ -123,12 +133,20 @@ def _magazine_table(rows: list[Row]) -> None:
     print_table(
         ("name", "where", "slots", "discs", "volumes", "volumes only here"),
         (
-            (m["name"], m["state"], _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
+            (m["name"], _where(m), _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
             for m in rows
         ),
         right=("discs", "volumes only here"),
         empty="no magazines",
     )
+
+
+def _where(magazine: Row) -> str:
+    """Where a magazine is, and whether it is meant to leave."""
+    if magazine["state"] == "library" and magazine.get("offsite"):
+        return "library, for off-site"
+    location = magazine.get("location")
+    return f"{magazine['state']}: {location}" if location else str(magazine["state"])
 
 
 def _span(slots: list[int]) -> str:
@@ -221,6 +239,12 @@ def show_volume(
         print_json(found)
         return
     _volume_table([found])
+    for barcode, place in found.get("places", {}).items():
+        say(f"disc {barcode}: {place}")
+    if found.get("offsite"):
+        say(f"{found['offsite']} of its {found['verified']} proved copies are for off-site")
+    if found.get("dead_bytes") is not None:
+        say(f"deleted or changed since: {size_words(found['dead_bytes'])}")
     print_table(
         ("offset", "ino", "live", "path"),
         ((f["offset"], f["ino"], f["live"], f["path"]) for f in found["contents"]),

@@ -8,12 +8,16 @@ from typing import IO, Annotated, Any, Final
 
 import typer
 
+from hsmfs.config import Config
 from hsmfs.errors import CallerError, HsmError
 from hsmfs.tools.fsckcommand import stopped
 from hsmfs.tools.output import complain, print_json, say, size_words
+from hsmfs.tools.rebuild.catalogonly import check_catalog_missing, rebuild_catalog
 from hsmfs.tools.rebuild.collect import Collected
 from hsmfs.tools.rebuild.images import FoundVolume
+from hsmfs.tools.rebuild.reading import read_libraries, sort_sources
 from hsmfs.tools.rebuild.run import check_empty, rebuild
+from hsmfs.tools.rebuild.shelf import Shelf
 from hsmfs.tools.rebuild.tree import Outcome
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
@@ -30,12 +34,12 @@ def add(app: typer.Typer) -> None:
 def rebuild_command(
     ctx: typer.Context,
     sources: Annotated[
-        list[Path],
+        list[str],
         typer.Option(
             "--from",
-            metavar="IMAGE|DRIVE|DIRECTORY",
-            help="Disc images, drives with a disc in them, or directories of images; "
-            "repeat it for several, in any order.",
+            metavar="LIBRARY|IMAGE|DRIVE|DIRECTORY",
+            help="A library of the configuration by its name ('library': all), disc images, drives "
+            "with a disc in them, or directories of images; repeat it for several, in any order.",
         ),
     ],
     report: Annotated[
@@ -44,6 +48,18 @@ def rebuild_command(
             "--report", metavar="FILE", help="Each file that is not whole, as JSON lines."
         ),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Read all discs of libraries, also those that a cut run has read."
+        ),
+    ] = False,
+    catalog: Annotated[
+        bool,
+        typer.Option(
+            "--catalog", help="Only the catalog: the namespace is there and stays as it is."
+        ),
+    ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -51,20 +67,47 @@ def rebuild_command(
     system = open_system(ctx, config)
     told = _Told(report)
     with stopped(system.config):
-        check_empty(system.config)
+        (check_catalog_missing if catalog else check_empty)(system.config)
+        libraries, paths = sort_sources(system.config, sources)
+        shelf = read_libraries(system.config, libraries, again=again)
         try:
-            volumes, left_out, collected, outcome = rebuild(system.config, sources, told.tell)
+            facts = (_only_catalog if catalog else _both)(system.config, paths, told, shelf)
         except OSError as error:
             raise HsmError(f"{error.filename}: {error.strerror}") from error
         finally:
             told.close()
-    facts = _facts(volumes, left_out, collected, outcome, told)
+    facts |= shelf.as_facts()
     if json:
         print_json(facts)
     else:
-        _show(facts)
-    if left_out or collected.notes or facts["not_whole"] or not facts["changes_complete"]:
+        _show_discs(facts)
+        (_show_catalog if catalog else _show)(facts)
+    in_part = facts["left_out"] or facts["damage"] or facts["not_whole"]
+    if in_part or not facts.get("changes_complete", True):
         raise typer.Exit(EXIT_IN_PART)
+
+
+def _both(config: Config, paths: list[Path], told: _Told, shelf: Shelf) -> dict[str, Any]:
+    volumes, left_out, collected, outcome = rebuild(config, paths, told.tell, shelf)
+    return _facts(volumes, left_out, collected, outcome, told)
+
+
+def _only_catalog(config: Config, paths: list[Path], told: _Told, shelf: Shelf) -> dict[str, Any]:
+    volumes, left_out, collected, matched = rebuild_catalog(config, paths, told.tell, shelf)
+    waiting = sum(matched.waiting.values())
+    return _disc_facts(volumes, left_out, collected) | {
+        "missing_volumes": {
+            label: matched.waiting.get(label, 0) for label in sorted(collected.missing)
+        },
+        "files": matched.files,
+        "bytes": matched.bytes,
+        "waiting": waiting,
+        "lost": matched.lost,
+        "uncopied": matched.uncopied,
+        "newer_left_out": matched.newer,
+        "not_whole": waiting + matched.lost + matched.uncopied,
+        "examples": told.shown,
+    }
 
 
 class _Told:
@@ -100,12 +143,7 @@ def _facts(
     told: _Told,
 ) -> dict[str, Any]:
     waiting = sum(outcome.waiting.values())
-    return {
-        "volumes": sorted(volumes),
-        "discs": sum(len(volume.barcodes) for volume in volumes.values()),
-        "without_barcode": sorted(v.label for v in volumes.values() if not v.barcodes),
-        "left_out": [{"image": image, "why": why} for image, why in left_out],
-        "damage": collected.notes,
+    return _disc_facts(volumes, left_out, collected) | {
         "missing_volumes": {
             label: outcome.waiting.get(label, 0) for label in sorted(collected.missing)
         },
@@ -125,10 +163,29 @@ def _facts(
     }
 
 
-def _show(facts: dict[str, Any]) -> None:
+def _disc_facts(
+    volumes: dict[str, FoundVolume], left_out: list[tuple[str, str]], collected: Collected
+) -> dict[str, Any]:
+    return {
+        "volumes": sorted(volumes),
+        "discs": sum(len(volume.barcodes) for volume in volumes.values()),
+        "without_barcode": sorted(v.label for v in volumes.values() if not v.barcodes),
+        "left_out": [{"image": image, "why": why} for image, why in left_out],
+        "damage": collected.notes,
+    }
+
+
+def _show_discs(facts: dict[str, Any]) -> None:
+    if facts["read"]:
+        say(
+            f"{facts['read']} discs of the library ({facts['loads']} loads): "
+            f"{facts['blank']} blank, {facts['cut']} of a cut burn"
+        )
     say(f"{len(facts['volumes'])} volumes on {facts['discs']} discs: {', '.join(facts['volumes'])}")
     for one in facts["left_out"]:
         complain(f"left out: {one['image']}: {one['why']}")
+    for problem in facts["problems"]:
+        complain(problem)
     for note in facts["damage"]:
         complain(f"damage: {note}")
     for label in facts["without_barcode"]:
@@ -138,6 +195,30 @@ def _show(facts: dict[str, Any]) -> None:
         )
     for label, files in facts["missing_volumes"].items():
         complain(f"missing: volume {label}; {files} files wait for it")
+
+
+def _show_catalog(facts: dict[str, Any]) -> None:
+    say(
+        f"{facts['files']} files of the namespace ({size_words(facts['bytes'])}) are on these discs"
+    )
+    if facts["not_whole"]:
+        complain(
+            f"{facts['waiting']} files wait for a missing volume, {facts['lost']} are on no disc, "
+            f"{facts['uncopied']} only in the cache"
+        )
+    for one in facts["examples"]:
+        complain(f"{one['what']}: {one['path']}: {one['why']}")
+    if facts["newer_left_out"]:
+        complain(
+            f"{facts['newer_left_out']} versions on discs are newer than the namespace, and are "
+            "left out; was it restored from an old backup?"
+        )
+    say(
+        "next: hsm fsck --repair, which brings states and copies in line; then start hsmfs and hsmd"
+    )
+
+
+def _show(facts: dict[str, Any]) -> None:
     say(
         f"{facts['files']} files ({size_words(facts['bytes'])}) whole, {facts['directories']} "
         f"directories, {facts['others']} links and special files"

@@ -91,6 +91,11 @@ def _described(entry: ManifestEntry) -> dict[str, Any]:
     }
     if entry.disc_path != described["path"]:
         described["disc_path"] = entry.disc_path
+    if source.part is not None:
+        described["part"] = source.part.number
+    if source.part is not None and source.link_of is None:
+        described["parts"], described["part_start"] = source.part.parts, source.part.start
+        described["total_size"] = source.part.total
     if source.link_of is not None:
         described["link_of"] = os.fsdecode(source.link_of)
     if source.kind == "symlink":

@@ -16,7 +16,14 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from hsmfs.changer import cdb as codes
-from hsmfs.changer.emulated.device import INVALID_COMMAND, INVALID_FIELD, CheckCondition, Device
+from hsmfs.changer.emulated.device import (
+    IN_PROCESS,
+    INVALID_COMMAND,
+    INVALID_FIELD,
+    CheckCondition,
+    Device,
+    mode_data,
+)
 from hsmfs.changer.emulated.drivedevice import REMOVAL_PREVENTED, DriveDevice
 from hsmfs.changer.emulated.faults import Faults
 from hsmfs.changer.emulated.state import (
@@ -61,23 +68,28 @@ class ChangerDevice(Device):
         move_time: Callable[[], None],
     ) -> None:
         super().__init__("EMUC0001")
-        self.prevented = False
         self._state = state
         self._drives = drives
         self._faults = faults
         self._move_time = move_time
         self._arm = threading.Lock()
 
-    def execute(self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int) -> Reply:
+    def execute(
+        self,
+        cdb: bytes,
+        data_out: bytes | memoryview,
+        data_in_len: int,
+        nexus: str = IN_PROCESS,
+    ) -> Reply:
         """One command at a time; status is answered while the arm moves."""
         if cdb[:1] != bytes([codes.MOVE_MEDIUM]):
             with self._state.lock:
-                return super().execute(cdb, data_out, data_in_len)
+                return super().execute(cdb, data_out, data_in_len, nexus)
         with self._arm:
-            if self._will_move(cdb):
+            if self._will_move(cdb, nexus):
                 self._move_time()
             with self._state.lock:
-                return super().execute(cdb, data_out, data_in_len)
+                return super().execute(cdb, data_out, data_in_len, nexus)
 
     def command(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
         """SMC-3."""
@@ -88,7 +100,7 @@ class ChangerDevice(Device):
                 self._fault("initialize")
                 return b""
             case codes.PREVENT_ALLOW:
-                self.prevented = bool(cdb[4] & 1)
+                self._prevent_allow(cdb)
                 return b""
             case codes.READ_ELEMENT_STATUS:
                 self._fault("status")
@@ -96,7 +108,7 @@ class ChangerDevice(Device):
             case codes.MOVE_MEDIUM:
                 self._move(cdb)
                 return b""
-            case codes.MODE_SENSE_10:
+            case codes.MODE_SENSE_6 | codes.MODE_SENSE_10:
                 return self._mode_sense(cdb)
         raise CheckCondition(INVALID_COMMAND)
 
@@ -107,13 +119,14 @@ class ChangerDevice(Device):
 
     # -- moves -----------------------------------------------------------------
 
-    def _will_move(self, cdb: bytes) -> bool:
+    def _will_move(self, cdb: bytes, nexus: str) -> bool:
         with self._state.lock:
             try:
                 self._checked(cdb)
             except CheckCondition:
                 return False
-            return not self._attentions
+            known = self._nexuses.get(nexus)
+            return known is None or not known.attentions
 
     def _checked(self, cdb: bytes) -> _Move:
         """What is asked for, if the elements allow it."""
@@ -225,26 +238,34 @@ class ChangerDevice(Device):
         return (head + text).ljust(DVCID_BYTES, b"\0")
 
     def _mode_sense(self, cdb: bytes) -> bytes:
-        """Element address assignment page (SMC-3 7.3.4)."""
-        if cdb[2] & 0x3F not in (0x1D, 0x3F):
-            raise CheckCondition(INVALID_FIELD)
+        """Element addresses, transport geometry, device capabilities (SMC-3 7.3)."""
         state = self._state.state
-        page = struct.pack(
-            ">BBHHHHHHHHH",
-            0x1D,
-            0x12,
-            FIRST_TRANSPORT,
-            1,
-            FIRST_SLOT,
-            len(state.slots),
-            FIRST_MAILSLOT,
-            len(state.mailslots),
-            FIRST_DRIVE,
-            len(state.drive_discs),
-            0,
-        )
-        header = struct.pack(">H6x", 6 + len(page))
-        return (header + page)[: int.from_bytes(cdb[7:9], "big")]
+        pages = {
+            0x1D: struct.pack(
+                ">BBHHHHHHHHH", 0x1D, 0x12,
+                FIRST_TRANSPORT, 1,
+                FIRST_SLOT, len(state.slots),
+                FIRST_MAILSLOT if state.mailslots else 0, len(state.mailslots),
+                FIRST_DRIVE, len(state.drive_discs),
+                0,
+            ),
+            0x1E: bytes([0x1E, 2, 0, 0]),
+            0x1F: _CAPABILITIES,
+        }  # fmt: skip
+        wanted = cdb[2] & 0x3F
+        if wanted == 0x3F:
+            return mode_data(cdb, 0, b"".join(pages.values()))
+        if wanted not in pages:
+            raise CheckCondition(INVALID_FIELD)
+        return mode_data(cdb, 0, pages[wanted])
+
+
+_STORES: Final = 0x0E
+"""Discs may stay in slots, mailslots and drives, not on the arm."""
+_CAPABILITIES: Final = bytes(
+    [0x1F, 0x12, _STORES, 0, _STORES, _STORES, _STORES, _STORES, *bytes(12)]
+)
+"""Which moves there are, from and to each type; no exchanges."""
 
 
 def _apply(state: LibraryState, move: _Move) -> None:

@@ -15,7 +15,10 @@ from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Reply
 
 log = structlog.get_logger(__name__)
 ATTENTIONS_KEPT_MAX: Final = 8
+IN_PROCESS: Final = ""
+"""The initiator that is this process."""
 POWER_ON: Final = Sense(0x06, 0x29, 0x00)
+UNIT_RESET: Final = Sense(0x06, 0x29, 0x03)
 MEDIUM_CHANGED: Final = Sense(0x06, 0x28, 0x00)
 INVALID_COMMAND: Final = Sense(0x05, 0x20, 0x00)
 INVALID_FIELD: Final = Sense(0x05, 0x24, 0x00)
@@ -35,6 +38,20 @@ class CheckCondition(Exception):
         self.sense = sense
 
 
+class Nexus:
+    """What a device keeps for one initiator (an I_T nexus): attentions, sense, prevention."""
+
+    def __init__(self) -> None:
+        self.attentions: deque[Sense] = deque([POWER_ON], maxlen=ATTENTIONS_KEPT_MAX)
+        self.last = NO_SENSE
+        self.prevents = False
+
+    def attention(self, sense: Sense) -> None:
+        """To be reported once."""
+        if sense not in self.attentions:
+            self.attentions.append(sense)
+
+
 class Device:
     """Common command handling; subclasses implement ``command``."""
 
@@ -43,16 +60,55 @@ class Device:
 
     def __init__(self, serial: str) -> None:
         self.serial = serial
-        self._attentions: deque[Sense] = deque([POWER_ON], maxlen=ATTENTIONS_KEPT_MAX)
-        self._last = NO_SENSE
+        self._nexuses = {IN_PROCESS: Nexus()}
+        self._nexus = self._nexuses[IN_PROCESS]
+        """Of the command that runs now."""
+
+    # -- initiators ----------------------------------------------------------------
+
+    def join(self, nexus: str) -> None:
+        """An initiator logged in: to it the device was just switched on."""
+        self._nexuses[nexus] = Nexus()
+
+    def leave(self, nexus: str) -> None:
+        """It is gone, and with it what it prevented."""
+        self._nexuses.pop(nexus, None)
+
+    def reset(self) -> None:
+        """A logical unit reset: nothing is prevented any more, all are told."""
+        self.allow_all()
+        self.attention(UNIT_RESET)
+
+    @property
+    def prevented(self) -> bool:
+        """Whether any initiator prevents the removal of the medium."""
+        return any(nexus.prevents for nexus in list(self._nexuses.values()))
+
+    def allow_all(self) -> None:
+        """Nobody prevents any more."""
+        for nexus in list(self._nexuses.values()):
+            nexus.prevents = False
 
     def attention(self, sense: Sense) -> None:
-        """To be reported once, with the next command."""
-        if sense not in self._attentions:
-            self._attentions.append(sense)
+        """To be reported once to each initiator, with its next command."""
+        for nexus in list(self._nexuses.values()):
+            nexus.attention(sense)
 
-    def execute(self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int) -> Reply:
+    @property
+    def _attentions(self) -> deque[Sense]:
+        return self._nexus.attentions
+
+    # -- commands ------------------------------------------------------------------
+
+    def execute(
+        self,
+        cdb: bytes,
+        data_out: bytes | memoryview,
+        data_in_len: int,
+        nexus: str = IN_PROCESS,
+    ) -> Reply:
         """One command; what the host's disk refuses is a fault of the device."""
+        self._nexus = self._nexuses.get(nexus) or self._nexuses[IN_PROCESS]
         try:
             data = self._answer(cdb, data_out)[:data_in_len]
         except CheckCondition as check:
@@ -63,7 +119,7 @@ class Device:
         return Reply(GOOD, b"", data, data_in_len - len(data))
 
     def _check(self, sense: Sense, data_in_len: int) -> Reply:
-        self._last = sense
+        self._nexus.last = sense
         return Reply(CHECK_CONDITION, senses.encode(sense), b"", data_in_len)
 
     def _answer(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
@@ -74,14 +130,19 @@ class Device:
             return self._inquiry(cdb)
         if cdb[0] == codes.REQUEST_SENSE:
             return self._request_sense()[: cdb[4]]
-        if self._attentions:
+        if self._attentions and cdb[0] != codes.GET_EVENT_STATUS:
             raise CheckCondition(self._attentions.popleft())
         return self.command(cdb, data_out)
 
+    def _prevent_allow(self, cdb: bytes) -> bytes:
+        """Each initiator prevents for itself (SPC-4 6.18)."""
+        self._nexus.prevents = bool(cdb[4] & 1)
+        return b""
+
     def _request_sense(self) -> bytes:
         """The oldest attention, else the sense of the last command; then it is gone."""
-        sense = self._attentions.popleft() if self._attentions else self._last
-        self._last = NO_SENSE
+        sense = self._attentions.popleft() if self._attentions else self._nexus.last
+        self._nexus.last = NO_SENSE
         return senses.encode(sense)
 
     def command(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
@@ -111,3 +172,12 @@ class Device:
         """T10 vendor id designator in ASCII (SPC-4 7.8.6.4)."""
         text = VENDOR + self.product + self.serial.encode()
         return bytes([0x02, 0x01, 0x00, len(text)]) + text
+
+
+def mode_data(cdb: bytes, medium: int, pages: bytes) -> bytes:
+    """A reply to MODE SENSE, 6 or 10 bytes: header without block descriptors, pages."""
+    if cdb[0] == codes.MODE_SENSE_6:
+        header = bytes([min(255, 3 + len(pages)), medium, 0, 0])
+        return (header + pages)[: cdb[4]]
+    header = struct.pack(">HB5x", 6 + len(pages), medium)
+    return (header + pages)[: int.from_bytes(cdb[7:9], "big")]

@@ -20,6 +20,8 @@ from hsmfs.changer.emulated.state import fsync_directory
 from hsmfs.types import SECTOR_BYTES
 
 CLOSED_FOLDER: Final = "closed"
+WRITE_BYTES: Final = 128 * 1024
+"""Of one write into the image: larger ones cost Linux several times the processor."""
 
 
 def image_path(discs: Path, barcode: str) -> Path:
@@ -73,7 +75,7 @@ class DiscFile:
         fd, offset, view = self._file(), lba * SECTOR_BYTES, memoryview(data)
         try:
             while view:
-                count = os.pwrite(fd, view, offset)
+                count = os.pwrite(fd, view[:WRITE_BYTES], offset)
                 view, offset = view[count:], offset + count
         finally:
             # After an error too: what is recorded stays recorded.

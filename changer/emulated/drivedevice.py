@@ -14,12 +14,15 @@ from typing import Final, Literal
 import structlog
 
 from hsmfs.changer import cdb as codes
+from hsmfs.changer.emulated import drivepages as pages
 from hsmfs.changer.emulated.device import (
+    IN_PROCESS,
     INVALID_COMMAND,
     INVALID_FIELD,
     MEDIUM_CHANGED,
     CheckCondition,
     Device,
+    mode_data,
 )
 from hsmfs.changer.emulated.disc import DiscFile
 from hsmfs.changer.emulated.faults import Faults
@@ -37,6 +40,7 @@ NOT_NEXT: Final = Sense(0x05, 0x21, 0x02)
 WRITE_PROTECTED: Final = Sense(0x07, 0x27, 0x00)
 END_OF_AREA: Final = Sense(0x05, 0x63, 0x00)
 REMOVAL_PREVENTED: Final = Sense(0x05, 0x53, 0x02)
+INVALID_PARAMETER: Final = Sense(0x05, 0x26, 0x00)
 WRITE_ERROR: Final = Sense(0x03, 0x0C, 0x00)
 SESSION_ENDS: Final = (codes.CLOSE_SESSION, 0x05, 0x06)
 """CLOSE TRACK/SESSION functions that end the session of a BD-R (MMC-6 6.3.3)."""
@@ -64,7 +68,6 @@ class DriveDevice(Device):
         self.name = f"drive{number}"
         self.lock = threading.RLock()
         self.disc: DiscFile | None = None
-        self.prevented = False
         self.ejected = False
         self._discs = discs
         self._capacity = capacity_sectors
@@ -73,12 +76,20 @@ class DriveDevice(Device):
         self._realistic = speed == "realistic"
         self._timing = timing
         self._ready_at_s = 0.0
+        self._write_parameters = pages.default_write_parameters()
+        self._event = 0
         self._position = 0
 
-    def execute(self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int) -> Reply:
+    def execute(
+        self,
+        cdb: bytes,
+        data_out: bytes | memoryview,
+        data_in_len: int,
+        nexus: str = IN_PROCESS,
+    ) -> Reply:
         """One command at a time."""
         with self.lock:
-            return super().execute(cdb, data_out, data_in_len)
+            return super().execute(cdb, data_out, data_in_len, nexus)
 
     # -- discs come and go (called by the library) ---------------------------------
 
@@ -91,6 +102,7 @@ class DriveDevice(Device):
 
     def _spin_up(self) -> None:
         self.attention(MEDIUM_CHANGED)
+        self._event = pages.NEW_MEDIUM
         self._position = 0
         if self._realistic:
             self._ready_at_s = self._clock.monotonic_s() + self._timing.load_s
@@ -102,7 +114,7 @@ class DriveDevice(Device):
                 self.disc.release()
             self.disc = None
             self.ejected = False
-            self.prevented = False
+            self.allow_all()
 
     # -- commands --------------------------------------------------------------------
 
@@ -118,12 +130,26 @@ class DriveDevice(Device):
             codes.READ_CAPACITY_10: self._read_capacity,
             codes.SYNCHRONIZE_CACHE: self._synchronize,
             codes.CLOSE_TRACK_SESSION: self._close,
+            codes.MODE_SENSE_6: self._mode_sense,
             codes.MODE_SENSE_10: self._mode_sense,
+            codes.GET_EVENT_STATUS: self._event_status,
+            codes.GET_PERFORMANCE: self._performance,
+            codes.READ_FORMAT_CAPACITIES: self._format_capacities,
+            codes.READ_TOC: self._contents,
+            codes.READ_BUFFER_CAPACITY: self._buffer_capacity,
+            codes.READ_DISC_STRUCTURE: self._disc_structure,
+            codes.RESERVE_TRACK: self._reserve_track,
+            codes.SEND_OPC: self._without_effect,
+            codes.SET_STREAMING: self._without_effect,
+            codes.SET_CD_SPEED: self._without_effect,
             codes.READ_10: self._read,
             codes.READ_12: self._read,
         }.get(cdb[0])
         if cdb[0] in (codes.WRITE_10, codes.WRITE_12):
             self._write(cdb, data_out)
+            return b""
+        if cdb[0] == codes.MODE_SELECT_10:
+            self._mode_select(cdb, data_out)
             return b""
         if handler is None:
             raise CheckCondition(INVALID_COMMAND)
@@ -155,15 +181,12 @@ class DriveDevice(Device):
             if self.prevented:
                 raise CheckCondition(REMOVAL_PREVENTED)
             self.ejected = True
+            self._event = pages.MEDIUM_REMOVED
         elif cdb[4] & 1:
             self._fault("load")
             if self.disc is not None and self.ejected:
                 self.ejected = False
                 self._spin_up()
-        return b""
-
-    def _prevent_allow(self, cdb: bytes) -> bytes:
-        self.prevented = bool(cdb[4] & 1)
         return b""
 
     def _profile(self) -> int:
@@ -172,15 +195,15 @@ class DriveDevice(Device):
         return codes.PROFILE_BD_ROM if self.disc.closed else codes.PROFILE_BD_R_SRM
 
     def _get_configuration(self, cdb: bytes) -> bytes:
-        """Profile list feature (MMC-6 5.3.1) with the current profile."""
-        current = self._profile()
-        profiles = b"".join(
-            struct.pack(">HBB", profile, int(profile == current), 0)
-            for profile in (codes.PROFILE_BD_R_SRM, codes.PROFILE_BD_ROM)
+        disc = None if self.ejected else self.disc
+        data = pages.configuration(
+            self._profile(),
+            disc is not None and disc.written_sectors > 0,
+            self.serial,
+            int.from_bytes(cdb[2:4], "big"),
+            cdb[1] & 3,
         )
-        feature = struct.pack(">HBB", 0, 0x03, len(profiles)) + profiles
-        header = struct.pack(">IHH", 4 + len(feature), 0, current)
-        return (header + feature)[: int.from_bytes(cdb[7:9], "big")]
+        return data[: int.from_bytes(cdb[7:9], "big")]
 
     def _disc_information(self, cdb: bytes) -> bytes:
         """Standard disc information (MMC-6 6.21.3)."""
@@ -197,6 +220,8 @@ class DriveDevice(Device):
         """Track information block (MMC-6 6.27.3) of the one track."""
         self._fault("load")
         disc = self._ready_disc()
+        if cdb[1] & 3 > 2 or (cdb[1] & 3 == 1 and int.from_bytes(cdb[2:6], "big") != 1):
+            raise CheckCondition(INVALID_FIELD)
         free = 0 if disc.closed else disc.capacity_sectors - disc.written_sectors
         size = disc.written_sectors if disc.closed else disc.capacity_sectors
         data = bytearray(48)
@@ -214,13 +239,78 @@ class DriveDevice(Device):
         return struct.pack(">II", max(0, disc.written_sectors - 1), SECTOR_BYTES)
 
     def _mode_sense(self, cdb: bytes) -> bytes:
-        """Header alone, or with the write parameters page (MMC-6 7.2)."""
-        header_bytes = 8
-        page = b""
-        if cdb[2] & 0x3F in (0x05, 0x3F):
-            page = bytes([0x05, 0x32]) + bytes(0x32)
-        header = struct.pack(">HBB4x", header_bytes - 2 + len(page), self._profile() & 0xFF, 0)
-        return (header + page)[: int.from_bytes(cdb[7:9], "big")]
+        """MODE SENSE, 6 and 10: header without block descriptors, and pages."""
+        page = cdb[2] & 0x3F
+        found = pages.mode_pages(page, self._write_parameters, self.prevented)
+        if cdb[2] >> 6 == 1 and found is not None:  # what can be changed
+            mask = b"\xff" * (len(found) - 2) if page == pages.WRITE_PARAMETERS else b""
+            found = found[:2] + mask.ljust(len(found) - 2, b"\0")
+        if found is None:
+            raise CheckCondition(INVALID_FIELD)
+        return mode_data(cdb, self._profile() & 0xFF, found)
+
+    def _mode_select(self, cdb: bytes, data: bytes | memoryview) -> None:
+        """The write parameters page can be set; it changes nothing about a BD-R."""
+        given = bytes(data)
+        if not given:
+            return
+        page = given[8 + int.from_bytes(given[6:8], "big") :]
+        wanted = len(self._write_parameters)
+        if page[:2] != self._write_parameters[:2] or len(page) < wanted or cdb[1] & 1:
+            raise CheckCondition(INVALID_PARAMETER)
+        self._write_parameters = page[:wanted]
+
+    def _performance(self, cdb: bytes) -> bytes:
+        sectors = self._capacity if self.disc is not None and not self.ejected else 0
+        count = int.from_bytes(cdb[8:10], "big")
+        return _known(pages.performance(cdb[10], bool(cdb[1] & 4), sectors, count))
+
+    def _format_capacities(self, cdb: bytes) -> bytes:
+        disc = None if self.ejected else self.disc
+        sectors = self._capacity if disc is None or not disc.closed else disc.written_sectors
+        kind = pages.ABSENT
+        if disc is not None:
+            kind = pages.RECORDED if disc.written_sectors else pages.BLANK
+        data = pages.format_capacities(sectors, kind)
+        return data[: int.from_bytes(cdb[7:9], "big")]
+
+    def _contents(self, cdb: bytes) -> bytes:
+        """A blank disc has none."""
+        disc = self._ready_disc()
+        if not disc.written_sectors:
+            raise CheckCondition(INVALID_FIELD)
+        data = _known(pages.contents(cdb[2] & 0x0F, disc.written_sectors, bool(cdb[1] & 2)))
+        return data[: int.from_bytes(cdb[7:9], "big")]
+
+    def _buffer_capacity(self, cdb: bytes) -> bytes:
+        return pages.buffer_capacity()[: int.from_bytes(cdb[7:9], "big")]
+
+    def _disc_structure(self, cdb: bytes) -> bytes:
+        self._ready_disc()
+        data = _known(pages.disc_structure(cdb[7]) if cdb[1] & 0x0F == 1 else None)
+        return data[: int.from_bytes(cdb[8:10], "big")]
+
+    def _event_status(self, cdb: bytes) -> bytes:
+        """Polled only; an event is told once."""
+        if not cdb[1] & 1:
+            raise CheckCondition(INVALID_FIELD)
+        code = 0
+        if cdb[4] & 1 << pages.MEDIA_CLASS:
+            code, self._event = self._event, 0
+        present = self.disc is not None and not self.ejected
+        data = pages.event(cdb[4], code, present, self.ejected)
+        return data[: int.from_bytes(cdb[7:9], "big")]
+
+    def _without_effect(self, _cdb: bytes) -> bytes:
+        """Speeds and calibration: taken, and of no effect here."""
+        return b""
+
+    def _reserve_track(self, _cdb: bytes) -> bytes:
+        """The one track is all of the disc."""
+        disc = self._ready_disc()
+        if disc.closed:
+            raise CheckCondition(WRITE_PROTECTED)
+        return b""
 
     # -- data --------------------------------------------------------------------------
 
@@ -274,3 +364,10 @@ class DriveDevice(Device):
         if function in SESSION_ENDS and not disc.closed:
             disc.close_session()
         return b""
+
+
+def _known(data: bytes | None) -> bytes:
+    """What there is an answer to."""
+    if data is None:
+        raise CheckCondition(INVALID_FIELD)
+    return data

@@ -6,6 +6,9 @@ next one goes on with (see ``state`` and ``disc``). Opening it is a power-on.
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -31,6 +34,9 @@ from hsmfs.errors import CallerError
 from hsmfs.types import SECTOR_BYTES
 
 ECC_SECTORS = 32
+LOCK_FILE = "library.lock"
+LOCK_ATTEMPTS_MAX, LOCK_PAUSE_S = 40, 0.05
+"""One that was just killed has let go by then."""
 Speed = Literal["instant", "realistic"]
 T = TypeVar("T")
 
@@ -120,6 +126,19 @@ class EmulatedLibrary:
         )
         write_state(path, state)
         return cls(path, clock, speed)
+
+    def hold(self) -> None:
+        """For this process alone until it ends; CallerError if another one has it."""
+        self._lock_fd = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        for attempt in range(LOCK_ATTEMPTS_MAX):
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if attempt < LOCK_ATTEMPTS_MAX - 1:
+                    time.sleep(LOCK_PAUSE_S)
+        os.close(self._lock_fd)
+        raise CallerError(f"{self.path}: another process has the library open; end it first")
 
     @property
     def drive_count(self) -> int:

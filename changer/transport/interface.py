@@ -7,6 +7,8 @@ from typing import Final, NamedTuple, Protocol
 GOOD: Final = 0x00
 CHECK_CONDITION: Final = 0x02
 BUSY: Final = 0x08
+TASK_SET_FULL: Final = 0x28
+TRANSFER_BYTES_DEFAULT: Final = 1 << 20
 
 
 class Reply(NamedTuple):
@@ -30,9 +32,14 @@ class Transport(Protocol):
     ) -> Reply:
         """Send one command and wait for its end.
 
-        Raises TransientError if the device does not answer in time; what the
-        device answers, errors included, is in the reply.
+        Raises TransientError if the device does not answer in time, or the way
+        to it is cut; what the device answers, errors included, is in the reply.
         """
 
     def close(self) -> None:
         """Give the device back."""
+
+
+def transfer_bytes_max(transport: Transport) -> int:
+    """The most that one command may carry; some hosts and bridges take little."""
+    return int(getattr(transport, "transfer_bytes_max", TRANSFER_BYTES_DEFAULT))

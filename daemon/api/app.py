@@ -19,6 +19,7 @@ from starlette.routing import Route
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.policy.evaluate import load_policy
+from hsmfs.daemon.poolreport import pool, pools
 from hsmfs.daemon.report import Report
 from hsmfs.errors import CallerError, FsError, HsmError, Kind
 
@@ -61,6 +62,13 @@ def _percent(body: dict[str, Any]) -> float:
     return float(value)
 
 
+def _text(body: dict[str, Any], key: str) -> str:
+    value = body.get(key)
+    if not isinstance(value, str) or not value:
+        raise CallerError(f"{key}: found {value!r}, expected a path")
+    return value
+
+
 class Api:
     """Routes to the daemon's parts."""
 
@@ -77,12 +85,14 @@ class Api:
             ("/v1/jobs/{id:int}", self._job),
             ("/v1/library", self._library),
             ("/v1/drives", self._drives),
+            ("/v1/drives/{name}/trace", self._trace),
             ("/v1/discs", self._discs),
             ("/v1/discs/{barcode}", self._disc),
             ("/v1/volumes", self._volumes),
             ("/v1/volumes/{label}", self._volume),
             ("/v1/magazines", self._magazines),
             ("/v1/pools", self._pools),
+            ("/v1/pools/{name}", self._pool),
             ("/v1/tasks", self._tasks),
         ]
         post = [
@@ -90,8 +100,10 @@ class Api:
             ("/v1/magazines/{name}/export", self._export),
             ("/v1/magazines/{name}/import", self._import),
             ("/v1/magazines/{name}/parity", self._parity),
+            ("/v1/magazines/{name}/mark", self._mark),
             ("/v1/volumes/{label}/{verb}", self._volume_care),
             ("/v1/discs/{barcode}/{verb}", self._disc_care),
+            ("/v1/images/import", self._import_image),
             ("/v1/policy/run", self._policy_run),
             ("/v1/policy/check", self._policy_check),
             ("/v1/{kind}", self._files_job),
@@ -134,6 +146,14 @@ class Api:
     async def _drives(self, _request: Request) -> Any:
         return {"drives": self.report.drives()}
 
+    async def _trace(self, request: Request) -> Any:
+        name = request.path_params["name"]
+        found = self.report.trace(name)
+        if found is None:
+            known = ", ".join(self.report.core.librarian.stacks)
+            raise CallerError(f"drive {name}: not known, expected one of {known}")
+        return found
+
     async def _discs(self, _request: Request) -> Any:
         return {"discs": self.report.discs()}
 
@@ -147,19 +167,10 @@ class Api:
         return {"magazines": self.report.magazines()}
 
     async def _pools(self, _request: Request) -> Any:
-        pools = self.report.core.policy.pools.values()
-        return {
-            "pools": [
-                {
-                    "name": pool.name,
-                    "copies": pool.copies,
-                    "spread": pool.spread,
-                    "head_bytes": pool.head_bytes,
-                    "burn_max_wait_s": pool.burn_max_wait_s,
-                }
-                for pool in pools
-            ]
-        }
+        return {"pools": pools(self.report.core)}
+
+    async def _pool(self, request: Request) -> Any:
+        return pool(self.report.core, request.path_params["name"])
 
     async def _tasks(self, _request: Request) -> Any:
         return {"tasks": self.report.tasks()}
@@ -176,6 +187,18 @@ class Api:
 
     async def _parity(self, request: Request) -> Any:
         return _started(self.commands.parity(request.path_params["name"]))
+
+    async def _mark(self, request: Request) -> Any:
+        name = request.path_params["name"]
+        body = json.loads(await request.body() or b"{}")
+        offsite, location = body.get("offsite"), body.get("location")
+        await self.commands.hsmd.offsite.mark(
+            name,
+            None if offsite is None else bool(offsite),
+            None if location is None else str(location),
+        )
+        found = self.report.magazines()
+        return next(magazine for magazine in found if magazine["name"] == name)
 
     async def _disc(self, request: Request) -> Any:
         return self.report.disc_with_history(request.path_params["barcode"])
@@ -202,10 +225,23 @@ class Api:
                 return _started(self.commands.verify([barcode], _percent(body)))
             case "identify":
                 return _started(self.commands.identify(barcode))
+            case "import":
+                directory, hashed = _text(body, "to"), bool(body.get("hash"))
+                return _started(self.commands.import_disc(barcode, directory, hashed=hashed))
+            case "forget-import":
+                return _started(self.commands.forget_import(barcode))
             case "quarantine":
                 why = str(body.get("why", ""))
                 return self.report.disc(await self.commands.hsmd.care.quarantine(barcode, why))
         return None
+
+    async def _import_image(self, request: Request) -> Any:
+        body = json.loads(await request.body() or b"{}")
+        copies = body.get("copies")
+        if copies is not None and not isinstance(copies, int):
+            raise CallerError(f"copies: found {copies!r}, expected a number")
+        image, directory, hashed = _text(body, "image"), _text(body, "to"), bool(body.get("hash"))
+        return _started(self.commands.import_image(image, directory, copies, hashed=hashed))
 
     async def _policy_run(self, _request: Request) -> Any:
         return _started(self.commands.run_policy())

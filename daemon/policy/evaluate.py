@@ -28,6 +28,7 @@ from hsmfs.daemon.policy.syntax import (
     PoolStatement,
     Quantity,
     ReleaseStatement,
+    ScrubClause,
     Statement,
     Text,
     Word,
@@ -47,6 +48,8 @@ __all__ = [
 
 COPIES_MAX: Final = 16
 HEAD_BYTES_MAX: Final = 2**30
+PARITY_MAX: Final = 2
+YEAR_S: Final = 365 * 86_400.0
 SPREADS: Final = ("magazine",)
 
 OrderKey = Callable[[Facts], tuple[float, ...]]
@@ -58,6 +61,10 @@ class PoolDefaults:
 
     burn_max_wait_s: float | None = 604_800.0
     head_bytes: int = 64 * 1024
+    parity: int = 0
+    scrub_s: float = 2 * YEAR_S
+    """0: never."""
+    scrub_percent: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,16 @@ class Pool:
     """How long a file waits for a full volume; None: for ever."""
     head_bytes: int
     line: int
+    offsite: int = 0
+    """Of the copies, how many are taken off-site."""
+    parity: int = 0
+    """Parity discs of each magazine over volumes of this pool."""
+    scrub_s: float = 0.0
+    """Discs are read again once in so long; 0: never."""
+    scrub_percent: float = 100.0
+    """So much of a disc's data each time."""
+    reclaim_dead: float | None = None
+    """Volumes with a greater dead share are reclaimed; None: only by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +245,64 @@ class _Loader:
             wait_s = None
         else:
             wait_s = duration_ns(burn.oldest, self._source) / SECOND_NS
+        copies = self._copies(statement.copies)
+        scrub_s, percent = self._scrub(statement.scrub)
+        dead = statement.reclaim
         return Pool(
             name=statement.name.text,
-            copies=self._copies(statement.copies),
+            copies=copies,
             spread=self._spread(statement.spread),
             burn_when_full=burn is None or burn.full,
             burn_max_wait_s=wait_s,
             head_bytes=self._head(statement.head),
             line=statement.name.span.line,
+            offsite=self._offsite(statement.offsite, copies),
+            parity=self._parity(statement.parity),
+            scrub_s=scrub_s,
+            scrub_percent=percent,
+            reclaim_dead=None if dead is None else self._fraction(dead),
         )
+
+    def _offsite(self, value: Quantity | None, copies: int) -> int:
+        if value is None:
+            return 0
+        offsite = count(value, self._source)
+        if offsite >= copies:
+            expected = f"fewer than the pool's copies ({copies}): one at least stays at hand"
+            raise self._source.error(value.span, shown(str(value)), expected)
+        return offsite
+
+    def _parity(self, value: Quantity | None) -> int:
+        if value is None:
+            return self._defaults.parity
+        parity = count(value, self._source)
+        if parity > PARITY_MAX:
+            expected = f"0 to {PARITY_MAX} parity discs of a magazine"
+            raise self._source.error(value.span, shown(str(value)), expected)
+        return parity
+
+    def _scrub(self, clause: ScrubClause | None) -> tuple[float, float]:
+        """Seconds between two readings (0: never), and percent of the data."""
+        if clause is None:
+            return self._defaults.scrub_s, self._defaults.scrub_percent
+        if clause.every is None:
+            return 0.0, self._defaults.scrub_percent
+        every_s = duration_ns(clause.every, self._source) / SECOND_NS
+        if every_s <= 0:
+            todo = "write 'scrub never' to have discs not read again"
+            expected = "a duration greater than nothing"
+            raise self._source.error(clause.every.span, shown(str(clause.every)), expected, todo)
+        return every_s, self._sample(clause.sample)
+
+    def _sample(self, value: Quantity | None) -> float:
+        if value is None:
+            return self._defaults.scrub_percent
+        percent = Fraction(value.number)
+        if value.unit != "%" or not 0 < percent <= 100:
+            todo = "" if value.unit else f"write {value}%"
+            expected = "a share greater than 0%, at most 100%"
+            raise self._source.error(value.span, shown(str(value)), expected, todo)
+        return float(percent)
 
     def _copies(self, value: Quantity) -> int:
         copies = count(value, self._source)

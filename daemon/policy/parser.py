@@ -28,6 +28,7 @@ from hsmfs.daemon.policy.syntax import (
     PoolStatement,
     Quantity,
     ReleaseStatement,
+    ScrubClause,
     Statement,
     Text,
     Value,
@@ -39,7 +40,7 @@ CONDITIONS_MAX: Final = 1000
 NESTING_MAX: Final = 50
 NAME_CHARACTERS_MAX: Final = 64
 STATEMENT_WORDS: Final = ("pool", "migrate", "release", "pin")
-CLAUSE_WORDS: Final = ("copies", "burn", "head")
+CLAUSE_WORDS: Final = ("copies", "burn", "head", "offsite", "parity", "scrub", "reclaim")
 OPERATORS: Final = ("<", "<=", ">", ">=", "=", "!=", "~")
 RULE_WORDS: Final = ("to", "from", "tier", "when", "until", "order", "by", "asc", "desc")
 CONDITION_WORDS: Final = ("and", "or", "not", "always")
@@ -62,6 +63,10 @@ class _PoolDraft:
     spread: Word | None = None
     burn: BurnClause | None = None
     head: Quantity | None = None
+    offsite: Quantity | None = None
+    parity: Quantity | None = None
+    scrub: ScrubClause | None = None
+    reclaim: Quantity | None = None
     seen: set[str] = field(default_factory=set)
 
 
@@ -165,7 +170,17 @@ class _Parser:
         if draft.copies is None:
             raise self._unexpected(f"'copies' in pool {draft.name}", (), "such as: copies 2")
         self._next()
-        return PoolStatement(draft.name, draft.copies, draft.spread, draft.burn, draft.head)
+        return PoolStatement(
+            draft.name,
+            draft.copies,
+            draft.spread,
+            draft.burn,
+            draft.head,
+            draft.offsite,
+            draft.parity,
+            draft.scrub,
+            draft.reclaim,
+        )
 
     def _clause_word(self, draft: _PoolDraft, opening: Token) -> str:
         if self._token.kind is TokenKind.END:
@@ -173,7 +188,8 @@ class _Parser:
                 opening.span, "a '{' without its '}'", "'}' behind the pool's settings"
             )
         if not self._is(*CLAUSE_WORDS):
-            raise self._unexpected("'copies', 'burn', 'head' or '}'", CLAUSE_WORDS)
+            known = ", ".join(shown(word) for word in CLAUSE_WORDS)
+            raise self._unexpected(f"{known} or '}}'", CLAUSE_WORDS)
         word = self._token.raw
         if word in draft.seen:
             raise self._source.error(
@@ -184,14 +200,39 @@ class _Parser:
         return word
 
     def _clause(self, draft: _PoolDraft, word: str) -> None:
-        if word == "burn":
-            draft.burn = self._burn()
-        elif word == "head":
-            draft.head = self._quantity("a size such as 64KiB")
-        else:
-            draft.copies = self._quantity("the number of copies")
-            if self._accept("spread"):
-                draft.spread = self._word("how copies are spread")
+        match word:
+            case "burn":
+                draft.burn = self._burn()
+            case "head":
+                draft.head = self._quantity("a size such as 64KiB")
+            case "offsite":
+                draft.offsite = self._quantity("the number of copies that leave")
+            case "parity":
+                draft.parity = self._quantity("the number of parity discs, 0 to 2")
+            case "scrub":
+                draft.scrub = self._scrub()
+            case "reclaim":
+                draft.reclaim = self._reclaim()
+            case _:
+                draft.copies = self._quantity("the number of copies")
+                if self._accept("spread"):
+                    draft.spread = self._word("how copies are spread")
+
+    def _scrub(self) -> ScrubClause:
+        if self._accept("never"):
+            return ScrubClause(None)
+        if not self._accept("every"):
+            raise self._unexpected("'every' and a duration, or 'never'", ("every", "never"))
+        every = self._quantity("a duration such as 2y")
+        if not self._accept("sample"):
+            return ScrubClause(every)
+        return ScrubClause(every, self._quantity("a share of a disc such as 10%"))
+
+    def _reclaim(self) -> Quantity:
+        self._expect("when", "dead > PERCENT")
+        self._expect("dead")
+        self._expect(">")
+        return self._quantity("a share of a volume such as 70%")
 
     def _burn(self) -> BurnClause:
         self._expect("when")

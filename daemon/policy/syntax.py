@@ -121,6 +121,20 @@ class BurnClause:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubClause:
+    """How often discs are read again, and how much of them; ``every`` None: never."""
+
+    every: Quantity | None
+    sample: Quantity | None = None
+
+    def __str__(self) -> str:
+        if self.every is None:
+            return "scrub never"
+        sample = "" if self.sample is None else f" sample {self.sample}"
+        return f"scrub every {self.every}{sample}"
+
+
+@dataclass(frozen=True, slots=True)
 class PoolStatement:
     """``pool NAME { ... }``."""
 
@@ -129,6 +143,11 @@ class PoolStatement:
     spread: Word | None = None
     burn: BurnClause | None = None
     head: Quantity | None = None
+    offsite: Quantity | None = None
+    parity: Quantity | None = None
+    scrub: ScrubClause | None = None
+    reclaim: Quantity | None = None
+    """Share of dead bytes."""
 
     def __str__(self) -> str:
         spread = "" if self.spread is None else f" spread {self.spread}"
@@ -137,6 +156,14 @@ class PoolStatement:
             clauses.append(str(self.burn))
         if self.head is not None:
             clauses.append(f"head {self.head}")
+        if self.offsite is not None:
+            clauses.append(f"offsite {self.offsite}")
+        if self.parity is not None:
+            clauses.append(f"parity {self.parity}")
+        if self.scrub is not None:
+            clauses.append(str(self.scrub))
+        if self.reclaim is not None:
+            clauses.append(f"reclaim when dead > {self.reclaim}")
         return f"pool {self.name} {{ {'; '.join(clauses)} }}"
 
 

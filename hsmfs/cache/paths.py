@@ -58,8 +58,11 @@ def open_claimed(root: Path | str, ino: int, data_version: int) -> int:
     the open, what was opened is the claimed file.
     """
     fd = os.open(cache_path(root, ino), os.O_RDONLY)
+    claim = claim_path(root, ino, data_version)
+    if not os.access(claim, os.F_OK):  # nearly always; an error would take twice the time
+        return fd
     try:
-        kept = os.open(claim_path(root, ino, data_version), os.O_RDONLY)
+        kept = os.open(claim, os.O_RDONLY)
     except FileNotFoundError:
         return fd
     os.close(fd)

@@ -21,6 +21,7 @@ from hsmfs.namespace.births import Births
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.directories import Directories, Listed
 from hsmfs.namespace.fileops import FileOps
+from hsmfs.namespace.imports import Imports
 from hsmfs.namespace.marks import Marks
 from hsmfs.namespace.model import (
     NAME_BYTES_MAX,
@@ -35,6 +36,7 @@ from hsmfs.namespace.model import (
 )
 from hsmfs.namespace.openfiles import OpenFile, OpenFiles
 from hsmfs.namespace.quotas import Quotas
+from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.recovery import make_namespace, recover
 from hsmfs.namespace.removal import Removal
 from hsmfs.namespace.stubs import Stubs, flush_into
@@ -54,7 +56,7 @@ from hsmfs.rpc.messages import (
     Wanted,
 )
 from hsmfs.store.overlay import GroupCommit
-from hsmfs.types import ByteRange, FileVersion, Residency
+from hsmfs.types import ROOT_INODE, ByteRange, FileVersion, Residency
 
 __all__ = [
     "RENAME_EXCHANGE",
@@ -101,16 +103,9 @@ class Engine:
         self.births = Births(self.tables, cache, executor, hands)
         self.marks = Marks(self.tables, cache, executor)
         self.removal = Removal(
-            self.tables,
-            cache,
-            self.files,
-            self.stubs,
-            self.claims,
-            self.marks,
-            hands,
-            self.quotas,
-            executor,
-        )
+            self.tables, cache, self.files, self.stubs, self.claims, self.marks, hands,
+            self.quotas, executor,
+        )  # fmt: skip
         self.ops = FileOps(
             self.tables,
             self.tree,
@@ -124,6 +119,8 @@ class Engine:
             self.quotas,
             executor,
         )
+        self.imports = Imports(self.tables, self.tree, self.files, self.removal, self.quotas)
+        self.ops.check_foreign = self.imports.check_open
         if settings.noatime:
             self.ops.always = os.O_NOATIME
         self.files.writer_gone = self.ops.through.refresh
@@ -224,6 +221,7 @@ class Engine:
     ) -> Attr | Deferred[Attr]:
         """Change attributes; a new size may have to wait for a recall."""
         record = self.tables.inode(ino)
+        check_writable(record)
         if ino in self.tables.live:
             self.tables.live[ino]()
         if changes.size is None:
@@ -288,12 +286,12 @@ class Engine:
         """Remove one; ENODATA."""
         self.xattrs.remove(ino, name)
 
-    def statfs(self) -> StatFs:
-        """The cache tier's space: what can be written now."""
+    def statfs(self, ino: int = ROOT_INODE) -> StatFs:
+        """The cache tier's space: what can be written now; below a quota, what it leaves."""
         space = self.tier.space()
         total = self.tier.capacity_bytes or space.total
         free = min(self.tier.free_bytes(), total)
-        return StatFs(
+        whole = StatFs(
             BLOCK_BYTES,
             BLOCK_BYTES,
             total // BLOCK_BYTES,
@@ -304,6 +302,7 @@ class Engine:
             space.files_free,
             NAME_BYTES_MAX,
         )
+        return self.quotas.seen_from(self.tables.inode(ino), whole)
 
     # -- files ---------------------------------------------------------------------
 

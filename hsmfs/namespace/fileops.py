@@ -24,7 +24,7 @@ from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.through import SET_ID, Through, atime_is_stale
 from hsmfs.namespace.tree import Tree
 from hsmfs.namespace.versions import Versions, is_seen
-from hsmfs.records import FLAG_SPARSE, FLAG_XATTRS, InodeRecord
+from hsmfs.records import FLAG_FOREIGN, FLAG_SPARSE, FLAG_XATTRS, InodeRecord
 from hsmfs.residency import STUB_STATES, Cause
 
 T = TypeVar("T")
@@ -68,6 +68,8 @@ class FileOps:
         self.always = 0
         """Flags of every open: O_NOATIME where the mount has ``noatime``, which
         the kernel leaves to the server."""
+        self.check_foreign: Callable[[InodeRecord, int], None] = lambda record, flags: None
+        """Whether a file of an imported tree may be opened; raises."""
         self.versions = Versions(tables, tier, files, stubs, claims, marks, self.through, executor)
 
     # -- handles ---------------------------------------------------------------
@@ -78,6 +80,8 @@ class FileOps:
         flags |= self.always
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EISDIR)
+        if record.flags & FLAG_FOREIGN:
+            self.check_foreign(record, flags)
         if flags & os.O_TRUNC and stat.S_ISREG(record.mode):
             return chain(
                 self.truncate(record, 0, caller), lambda: self._opened(record, flags, caller)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import stat
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from hsmfs.errors import CallerError, FsError
-from hsmfs.namespace.model import Caller, Limit
+from hsmfs.namespace.model import Caller, Limit, StatFs
 from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.tree import Tree
 from hsmfs.records import InodeRecord
@@ -75,6 +76,31 @@ class Quotas:
         if limit is None or not limit.bytes_max:
             return True
         return self.usage[record.project].bytes + size <= limit.bytes_max
+
+    def seen_from(self, record: InodeRecord, whole: StatFs) -> StatFs:
+        """The file system as it looks below a quota: its bounds, where they are tighter, as
+        ext4 shows a project's (``ext4_statfs_project``)."""
+        limit = self._limits.get(record.project)
+        if limit is None:
+            return whole
+        usage = self.usage[record.project]
+        if limit.bytes_max and limit.bytes_max // whole.f_frsize < whole.f_blocks:
+            left = max(0, limit.bytes_max - usage.bytes) // whole.f_frsize
+            whole = replace(
+                whole,
+                f_blocks=limit.bytes_max // whole.f_frsize,
+                f_bfree=min(left, whole.f_bfree),
+                f_bavail=min(left, whole.f_bavail),
+            )
+        if limit.files_max and limit.files_max < whole.f_files:
+            left = max(0, limit.files_max - usage.files)
+            whole = replace(
+                whole,
+                f_files=limit.files_max,
+                f_ffree=min(left, whole.f_ffree),
+                f_favail=min(left, whole.f_favail),
+            )
+        return whole
 
     def save(self) -> None:
         """Into the batch that is about to be committed."""

@@ -12,7 +12,7 @@ S       ino(8)                         target of a symbolic link
 O       ino(8)                         marks: w open for write, o orphan, t being cut, d doomed data
 C       state(1) pool(2) heat(2) ino   empty: policy index of regular files
 J       sequence(8)                    change, msgpack: (time ns, operation, ino, facts…)
-M       name                           meta: version, starts, next_ino, counters, journal
+M       name                           meta: version, starts, next_ino, counters, journal, imports
 ======  =============================  ==========================================
 
 A cookie is where readdir(3) goes on after an entry; it comes from the same

@@ -20,6 +20,7 @@ from hsmfs.errors import FsError, StoreFullError
 from hsmfs.namespace import schema
 from hsmfs.namespace.model import Attr
 from hsmfs.records import FLAG_SPARSE, FLAG_XATTRS, InodeRecord
+from hsmfs.store.interface import Reader
 from hsmfs.store.overlay import GroupCommit
 from hsmfs.types import Residency
 
@@ -42,6 +43,12 @@ class Counters(msgspec.Struct):
     bytes: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0, 0])
     cached: int = 0
     inodes: int = 0
+
+
+def counted_cached_bytes(reader: Reader) -> int:
+    """Bytes in the cache, as the last commit counted them."""
+    counters = reader.get(COUNTERS_KEY)
+    return msgspec.msgpack.decode(counters, type=Counters).cached if counters else 0
 
 
 class Tables:
@@ -114,6 +121,12 @@ class Tables:
         self.file_next = number + 1
         return number
 
+    def file_block(self) -> range:
+        """A block of numbers for regular files, with a directory of the tier of its own."""
+        first = -(-self._next_ino // BLOCK_FILES) * BLOCK_FILES
+        self._next_ino = first + BLOCK_FILES
+        return range(first, self._next_ino)
+
     @property
     def next_ino(self) -> int:
         """All numbers so far are smaller."""
@@ -140,6 +153,13 @@ class Tables:
         self.counters.inodes += 1
         self._remember(record)
         return record
+
+    def take_in(self, record: InodeRecord) -> None:
+        """A record that was filled in elsewhere, under a number of its own."""
+        self.check_commits()
+        self.counters.inodes += 1
+        self._remember(record)
+        self.save(record)
 
     def save(self, record: InodeRecord) -> None:
         """The record as it is at the next commit will be stored."""

@@ -18,6 +18,7 @@ from hsmfs.namespace.model import (
     Attr,
     Caller,
 )
+from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.tables import Tables
 from hsmfs.records import FLAG_XATTRS, InodeRecord
 from hsmfs.types import ROOT_INODE
@@ -97,6 +98,7 @@ class Tree:
             raise FsError(errno.ENOENT)
         if self.tables.entry(parent, name) is not None:
             raise FsError(errno.EEXIST)
+        check_writable(folder)
         if stat.S_ISDIR(mode) and folder.nlink >= LINKS_MAX:
             raise FsError(errno.EMLINK)
         record = self._new(folder, mode, caller, rdev)
@@ -141,6 +143,7 @@ class Tree:
     def tmpfile(self, parent: int, mode: int, caller: Caller) -> InodeRecord:
         """A file without a name (O_TMPFILE); ``link`` may give it one."""
         folder = self.directory(parent)
+        check_writable(folder)
         record = self._new(folder, stat.S_IFREG | stat.S_IMODE(mode), caller, 0)
         record.nlink = 0
         self.linkable.add(record.ino)
@@ -189,6 +192,8 @@ class Tree:
             raise FsError(errno.EEXIST)
         if record.project != folder.project:
             raise FsError(errno.EXDEV)
+        check_writable(record)
+        check_writable(folder)
         if record.nlink == 0:
             self.linkable.discard(ino)
             self.tables.unmark(ino)
@@ -207,6 +212,7 @@ class Tree:
         record = self.find(parent, name)
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EISDIR)
+        check_writable(record)
         self.tables.remove_entry(parent, name, record.ino)
         self.tables.touch_parent(self.directory(parent))
         self.tables.journal("unlink", record.ino, parent, name)
@@ -228,6 +234,7 @@ class Tree:
         record = self.find(parent, name)
         if not stat.S_ISDIR(record.mode):
             raise FsError(errno.ENOTDIR)
+        check_writable(record)
         if not self.tables.is_empty(record.ino):
             raise FsError(errno.ENOTEMPTY)
         self._remove_directory(parent, name, record)
@@ -253,7 +260,10 @@ class Tree:
             raise FsError(errno.EINVAL)
         check_name(new_name)
         check_name(name)
-        if self.directory(parent).project != self.directory(new_parent).project:
+        before, after = self.directory(parent), self.directory(new_parent)
+        check_writable(before)
+        check_writable(after)
+        if before.project != after.project:
             raise FsError(errno.EXDEV)
         record = self.find(parent, name)
         self._check_cycle(record, new_parent)
@@ -287,6 +297,7 @@ class Tree:
 
     def _make_way(self, record: InodeRecord, parent: int, name: bytes, target: InodeRecord) -> None:
         """Remove what the new name stands for, if it may be replaced."""
+        check_writable(target)
         if stat.S_ISDIR(record.mode):
             if not stat.S_ISDIR(target.mode):
                 raise FsError(errno.ENOTDIR)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
+import msgspec
+
 from hsmfs.namespace import schema
+from hsmfs.namespace.tables import JOURNAL_KEY
 from hsmfs.records import InodeRecord
 from hsmfs.store.interface import Reader
 
@@ -104,3 +107,14 @@ class NamespaceView:
             record = self.inode(schema.INDEX.unpack_from(key, 1)[3])
             if record is not None:
                 yield record
+
+    def journal(self, since: int, limit: int) -> tuple[bool, int, list[tuple[str, int]]]:
+        """Changes after a number of the journal: whether it still reaches back so far (never
+        for 0), the number up to which these are, and operation and inode of each."""
+        first, following = (int(word) for word in (self._reader.get(JOURNAL_KEY) or b"1 1").split())
+        if not since or since + 1 < first:
+            return False, following - 1, []
+        until = min(following - 1, since + limit)
+        keys = schema.journal_key(since + 1), schema.journal_key(until + 1)
+        changes = [msgspec.msgpack.decode(value) for _, value in self._reader.scan(*keys)]
+        return True, until, [(change[1], change[2]) for change in changes]

@@ -10,6 +10,7 @@ from hsmfs.errors import FsError
 from hsmfs.namespace import acl, schema
 from hsmfs.namespace.dosattrib import with_offline, without_offline
 from hsmfs.namespace.model import NAME_BYTES_MAX, XATTR_BYTES_MAX
+from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.stubs import Stubs
 from hsmfs.namespace.tables import Tables
 from hsmfs.records import FLAG_PINNED, FLAG_XATTRS, InodeRecord
@@ -93,6 +94,7 @@ class Xattrs:
         if name.startswith(HSM):
             self._set_virtual(record, name, value)
             return
+        check_writable(record)
         exists = self.tables.xattr(record, name) is not None
         if flags & XATTR_CREATE and exists:
             raise FsError(errno.EEXIST)
@@ -143,6 +145,7 @@ class Xattrs:
         if name == PIN:
             self._set_virtual(record, name, b"0")
             return
+        check_writable(record)
         if name == schema.VOLUMES_XATTR or not self.tables.drop_xattr(record, name):
             raise FsError(errno.ENODATA)
         self._changed(record)

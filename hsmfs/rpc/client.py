@@ -57,6 +57,11 @@ class RpcClient:
             with trio.CancelScope(shield=True):
                 await client._frames.aclose()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the other side is gone."""
+        return self._lost
+
     async def call(self, call: Call, timeout_s: float) -> Answer:
         """Send and wait; TransientError if the connection or the time is lost."""
         if self._lost:

@@ -11,11 +11,24 @@ from typing import Final
 
 import msgspec
 
+from hsmfs.rpc.adoptmessages import (
+    AdoptBegin,
+    AdoptBegun,
+    AdoptBlock,
+    AdoptEnd,
+    AdoptLook,
+    AdoptMade,
+    AdoptMake,
+    AdoptNumbers,
+    AdoptSeen,
+)
 from hsmfs.types import ByteRange, FileVersion
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 BATCH_FILES_MAX: Final = 10_000
+IMPORT_BATCH_MAX: Final = 500
+"""Entries made or removed in one call: about 10 ms of the engine's thread."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -103,6 +116,57 @@ class Sync(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Commit everything, so that a reader of the store sees it."""
 
 
+class ImportBegin(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Have a directory for the tree of a foreign volume; answered by ``ImportRoot``.
+
+    It is made, or is there and empty; the one that this label has already is taken again.
+    """
+
+    label: str
+    path: bytes
+    """From the root of the mount."""
+    again: bool = False
+    """Entries are added to one that is done, too: hsmd has lost where they lie."""
+
+
+class ImportEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One name of the tree."""
+
+    path: bytes
+    """Below the tree's root."""
+    mode: int
+    """With its type: a directory, a regular file (a stub of one copy) or a symlink."""
+    uid: int
+    gid: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    target: bytes
+
+
+class ImportAdd(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Entries, at most IMPORT_BATCH_MAX, directories first; answered by one result for each.
+
+    What is there already is answered as if it were made now.
+    """
+
+    label: str
+    entries: list[ImportEntry]
+
+
+class ImportEnd(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """All entries are there: from now on files may be opened."""
+
+    label: str
+
+
+class ImportForget(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Remove a batch of the tree's entries, at last its root; answered by ``ImportLeft``."""
+
+    label: str
+
+
 class Status(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Ask for a ``StatusReply``."""
 
@@ -120,7 +184,16 @@ Call = (
     | RecallNote
     | Pin
     | Sync
+    | ImportBegin
+    | ImportAdd
+    | ImportEnd
+    | ImportForget
     | Status
+    | AdoptBegin
+    | AdoptNumbers
+    | AdoptLook
+    | AdoptMake
+    | AdoptEnd
 )
 
 
@@ -143,6 +216,19 @@ class RecallFile(msgspec.Struct, frozen=True, tag=True, array_like=True):
     path: str
     size: int
     landed: list[ByteRange]
+
+
+class ImportRoot(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The root of an imported tree."""
+
+    ino: int
+    done: bool
+
+
+class ImportLeft(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Whether entries are left to be removed."""
+
+    more: bool
 
 
 class TierStatus(msgspec.Struct, frozen=True, array_like=True):
@@ -177,7 +263,19 @@ class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
     why: str
 
 
-Answer = FileResults | RecallFile | StatusReply | Done | Refused
+Answer = (
+    FileResults
+    | RecallFile
+    | ImportRoot
+    | ImportLeft
+    | StatusReply
+    | Done
+    | Refused
+    | AdoptBegun
+    | AdoptBlock
+    | AdoptSeen
+    | AdoptMade
+)
 
 
 class Wanted(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -69,6 +69,13 @@ class Session(Protocol):
 
     def attributes_changed(self, ino: int) -> None:
         """Forget what the kernel caches of an inode's attributes."""
+
+    def name_changed(self, parent: int, name: bytes) -> None:
+        """Forget what the kernel caches of a name, and of what is below it."""
+
+    def names_made(self, names: Sequence[tuple[int, bytes]]) -> None:
+        """Forget that the kernel knows these names (directory, name) as missing, and what
+        it caches of their directories: they were made by no request of its own."""
 
     def count(self) -> None:
         """Bring the metrics of requests up to date; on the engine's thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -116,6 +116,26 @@ class Pyfuse3Session:
                 pyfuse3.invalidate_inode(ino, attr_only=True)
             except OSError:
                 return  # the kernel does not know this inode
+
+    def name_changed(self, parent: int, name: bytes) -> None:
+        """Forget what the kernel caches of a name, and of what is below it."""
+        if self._serving:
+            pyfuse3.invalidate_entry_async(
+                pyfuse3.InodeT(parent), pyfuse3.FileNameT(name), ignore_enoent=True
+            )
+            self.attributes_changed(parent)
+
+    def names_made(self, names: Sequence[tuple[int, bytes]]) -> None:
+        """Forget names known as missing, and listings of their directories."""
+        if not self._serving:
+            return
+        for parent, name in names:
+            pyfuse3.invalidate_entry_async(parent, name, ignore_enoent=True)
+        for parent in dict.fromkeys(parent for parent, _ in names):
+            try:
+                pyfuse3.invalidate_inode(parent, attr_only=False)
+            except OSError:
+                continue  # the kernel does not know this directory
 
 
 @contextmanager

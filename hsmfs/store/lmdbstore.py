@@ -146,8 +146,9 @@ class LmdbStore:
                     raise
             raise TransientError(f"{self.path}: map full after {MAP_DOUBLINGS_MAX} doublings")
 
-    def prove(self) -> None:
-        """Touch what a start will touch; CallerError where the file is damaged.
+    def prove(self, tables: Sequence[bytes] = START_TABLES) -> None:
+        """Touch what a start will touch (of the namespace, if nothing else is said);
+        CallerError where the file is damaged.
 
         To be done in a process of its own: reading pages beyond the end of a
         file that was cut ends the process.
@@ -158,7 +159,7 @@ class LmdbStore:
                     log.info("a store is shorter than its pages: it is read", path=str(self.path))
                     for _ in view.scan(b"", b"\xff" * MAX_KEY_BYTES):
                         pass
-                for prefix in START_TABLES:
+                for prefix in tables:
                     for _ in view.scan(prefix, prefix[:-1] + bytes([prefix[-1] + 1])):
                         pass
             with self._env.begin(write=True) as txn:

@@ -16,8 +16,8 @@ from hsmfs.errors import CallerError, HsmError, StoreFullError, TransientError
 from hsmfs.store.committer import FULL, READY, receive, send
 from hsmfs.store.interface import Batch
 from hsmfs.store.lmdbstore import LmdbStore, damaged
+from hsmfs.store.proof import FATAL
 
-FATAL: Final = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)
 END_TIMEOUT_S: Final = 60.0
 """How long the committer may take for its last batch."""
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from binascii import crc_hqx
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 TAG_BYTES: Final = 16
-UDF_REVISION: Final = 0x0250
 CHARSPEC: Final = b"\0" + b"OSTA Compressed Unicode".ljust(63, b"\0")
 _OS_UNIX: Final = b"\x04\x05"
 _EXTENT_NONE: Final = bytes(16)
@@ -40,6 +40,7 @@ class TagId:
 
 
 _TAG: Final = struct.Struct("<HHBBHHHI")
+_TIME: Final = struct.Struct("6B")
 
 
 def sealed(ident: int, location: int, body: bytes) -> bytes:
@@ -55,12 +56,16 @@ def regid(name: bytes, suffix: bytes = _OS_UNIX) -> bytes:
 
 
 IMPLEMENTATION: Final = regid(b"*hsmfs")
-DOMAIN: Final = regid(b"*OSTA UDF Compliant", struct.pack("<HB", UDF_REVISION, 3))
 
 
-def udf_regid(name: bytes) -> bytes:
+def domain(revision: int) -> bytes:
+    """The entity identifier of UDF, hard and soft write protected (UDF 2.50 2.1.5.3)."""
+    return regid(b"*OSTA UDF Compliant", struct.pack("<HB", revision, 3))
+
+
+def udf_regid(name: bytes, revision: int) -> bytes:
     """An entity identifier that UDF itself defines: revision and OS."""
-    return regid(name, struct.pack("<H", UDF_REVISION) + _OS_UNIX)
+    return regid(name, struct.pack("<H", revision) + _OS_UNIX)
 
 
 def timestamp(time_ns: int) -> bytes:
@@ -68,30 +73,23 @@ def timestamp(time_ns: int) -> bytes:
     seconds, rest_ns = divmod(time_ns, _SECOND_NS)
     if not _FIRST_S <= seconds <= _LAST_S:
         seconds, rest_ns = (_FIRST_S, 0) if seconds < _FIRST_S else (_LAST_S, 999_999_999)
-    return _moment(seconds) + _fraction(rest_ns // 1000)
+    days, second = divmod(seconds, 86_400)
+    micros = rest_ns // 1000
+    return _date(days) + _TIME.pack(
+        second // 3600,
+        second // 60 % 60,
+        second % 60,
+        micros // 10_000,
+        micros // 100 % 100,
+        micros % 100,
+    )
 
 
-_seconds_seen: dict[int, bytes] = {}
-_SECONDS_SEEN_MAX: Final = 4096
-
-
-def _moment(seconds: int) -> bytes:
-    known = _seconds_seen.get(seconds)
-    if known is None:
-        if len(_seconds_seen) >= _SECONDS_SEEN_MAX:
-            _seconds_seen.clear()
-        when = _EPOCH.fromordinal(_EPOCH.toordinal() + seconds // 86400)
-        hour, rest = divmod(seconds % 86400, 3600)
-        known = struct.pack(
-            "<HhBBBBB", 0x1000, when.year, when.month, when.day, hour, rest // 60, rest % 60
-        )
-        _seconds_seen[seconds] = known
-    return known
-
-
-def _fraction(micros: int) -> bytes:
-    hundreds, rest = divmod(micros, 10_000)
-    return bytes((hundreds, rest // 100, rest % 100))
+@lru_cache(maxsize=4096)
+def _date(days: int) -> bytes:
+    """Type, year, month, day; in UTC."""
+    when = _EPOCH.fromordinal(_EPOCH.toordinal() + days)
+    return struct.pack("<HhBB", 0x1000, when.year, when.month, when.day)
 
 
 def parse_timestamp_ns(field: bytes) -> int:

@@ -47,11 +47,22 @@ def fixed_places(read: Read, total_sectors: int | None) -> tuple[parse.Logical, 
         blocks.append(sectors - ALIGN_SECTORS)
     starts = [start for block in blocks if (start := _metadata_start(read, block)) is not None]
     if not starts:
-        return None
+        return _fixed_places_201(read, sectors)
     labels = (_file_set_label(read, start) for start in (*starts, METADATA_SECTOR))
     label = next((label for label in labels if label is not None), "")
     file_set = parse.Extent(SECTOR_BYTES, 0, 1)
     return parse.Logical(label, file_set, 0, blocks[-1]), PARTITION_SECTOR, sectors
+
+
+def _fixed_places_201(read: Read, sectors: int) -> tuple[parse.Logical, int, int] | None:
+    """Of UDF 2.01: no metadata file, the file set is a block of the partition."""
+    block = METADATA_SECTOR - PARTITION_SECTOR
+    label = _file_set_label(read, METADATA_SECTOR, block)
+    if label is None:
+        return None
+    file_set = parse.Extent(SECTOR_BYTES, block, 0)
+    logical = parse.Logical(label, file_set, 0, 0, has_metadata_partition=False)
+    return logical, PARTITION_SECTOR, sectors
 
 
 def _metadata_start(read: Read, block: int) -> int | None:
@@ -66,10 +77,10 @@ def _metadata_start(read: Read, block: int) -> int | None:
     return None
 
 
-def _file_set_label(read: Read, sector: int) -> str | None:
+def _file_set_label(read: Read, sector: int, block: int = 0) -> str | None:
     where = f"sector {sector}: file set"
     with suppress(MediumError):
         data = _sector(read, sector)
-        parse.tag_of(data, 0, {TagId.FILE_SET}, where)
+        parse.tag_of(data, block, {TagId.FILE_SET}, where)
         return parse_dstring(data[112:240], where)
     return None

@@ -48,13 +48,15 @@ def header_line(header: VolumeHeader, entries: int) -> bytes:
     fields = {
         "kind": "hsm-manifest",
         "format": FORMAT_VERSION,
-        "features": [],
+        "features": header.features,
         "site": header.site,
         "label": header.label,
         "pool": header.pool,
         "created_ns": header.created_ns,
         "copies": header.copies,
     }
+    if header.udf != "2.50":
+        fields["udf"] = header.udf
     if header.parity is not None:
         fields["parity"] = msgspec.to_builtins(header.parity)
     line = _encode(fields)
@@ -76,18 +78,70 @@ def _text_field(fields: dict[str, Any], key: str, value: bytes) -> None:
         fields[f"{key}_b64"] = base64.b64encode(value).decode("ascii")
 
 
+class _PlainLine(msgspec.Struct):
+    """Most lines: a file in one piece, with its own name, and nothing unusual."""
+
+    kind: str
+    path: str
+    ino: int
+    data_version: int
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    atime_ns: int
+    ctime_ns: int
+
+
+def _coded(entry: FileSource) -> bytes:
+    """What is known before the burn, as JSON; the plain line says what ``_fields`` would,
+    in a third of the time."""
+    path = entry.path
+    if (
+        entry.kind == "file"
+        and entry.link_of is None
+        and entry.part is None
+        and not entry.xattrs
+        and path.isascii()
+        and (text := disc_path(path)).encode() == path
+    ):
+        return _encode(
+            _PlainLine(
+                "file",
+                text,
+                entry.ino,
+                entry.data_version,
+                entry.size,
+                entry.mode,
+                entry.uid,
+                entry.gid,
+                entry.mtime_ns,
+                entry.atime_ns,
+                entry.ctime_ns,
+            )
+        )
+    return _encode(_fields(entry))
+
+
 def _fields(entry: FileSource) -> dict[str, Any]:
     """What is known before the burn."""
     fields: dict[str, Any] = {"kind": "link" if entry.link_of is not None else entry.kind}
     is_own = entry.kind == "own"
     _text_field(fields, "path", OWN_DIRECTORY + b"/" + entry.path if is_own else entry.path)
-    on_disc = "" if is_own or entry.kind == "symlink" or not entry.path else disc_path(entry.path)
+    on_disc = "" if is_own or entry.kind == "symlink" or not entry.path else disc_path(entry.key)
     if on_disc and on_disc != fields.get("path"):
         fields["disc_path"] = on_disc
     fields["ino"] = entry.ino
+    if entry.part is not None:
+        fields["part"] = entry.part.number
     if entry.link_of is not None:
         _text_field(fields, "link_of", entry.link_of)
         return fields
+    if entry.part is not None:
+        fields["parts"] = entry.part.parts
+        fields["part_start"] = entry.part.start
+        fields["total_size"] = entry.part.total
     if is_own:
         fields["size"] = entry.size
     elif entry.kind == "file":
@@ -95,8 +149,10 @@ def _fields(entry: FileSource) -> dict[str, Any]:
         fields["size"] = entry.size
     elif entry.kind == "symlink":
         _text_field(fields, "target", entry.target)
-    for name in ("mode", "uid", "gid", "mtime_ns", "atime_ns", "ctime_ns"):
-        fields[name] = getattr(entry, name)
+    fields["mode"], fields["uid"], fields["gid"] = entry.mode, entry.uid, entry.gid
+    fields["mtime_ns"] = entry.mtime_ns
+    fields["atime_ns"] = entry.atime_ns
+    fields["ctime_ns"] = entry.ctime_ns
     if entry.xattrs:
         fields["xattrs"] = {
             quote_from_bytes(name): base64.b64encode(value).decode("ascii")
@@ -123,7 +179,7 @@ _CHUNK_MARK_BYTES: Final = len(b'"0123456789abcdef",')
 
 def entry_line(entry: FileSource, sector: int, result: FileResult | None) -> bytes:
     """The line of one entry; ``result`` where it has data."""
-    line = _encode(_fields(entry))
+    line = _coded(entry)
     if result is None:
         return line + b"\n"
     proof = _proof(sector, result.void, result.xxh3_128, result.sha256, result.chunk_xxh3)
@@ -132,7 +188,7 @@ def entry_line(entry: FileSource, sector: int, result: FileResult | None) -> byt
 
 def line_bytes(entry: FileSource) -> int:
     """Length of the entry's line, whatever its hashes will be."""
-    length = len(_encode(_fields(entry)))
+    length = len(_coded(entry))
     if not entry.has_data:
         return length + 1
     chunks = chunks_of(entry.size)

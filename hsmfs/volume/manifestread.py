@@ -19,6 +19,7 @@ from hsmfs.volume.source import (
     KNOWN_FEATURES,
     OWN_DIRECTORY,
     FileSource,
+    Part,
     VolumeHeader,
 )
 
@@ -72,6 +73,10 @@ class _Line(msgspec.Struct, kw_only=True):
     target_b64: str | None = None
     ino: int = 0
     data_version: int = 0
+    part: int = 0
+    parts: int = 0
+    part_start: int = 0
+    total_size: int = 0
     size: int = 0
     mode: int = 0o100644
     uid: int = 0
@@ -94,6 +99,20 @@ def _bytes(text: str, coded: str | None) -> bytes:
     return text.encode() if coded is None else base64.b64decode(coded, validate=True)
 
 
+def _part(line: _Line) -> Part | None:
+    if not line.part:
+        return None
+    if line.kind == "file" and not (
+        0 < line.part <= line.parts
+        and 0 <= line.part_start <= line.part_start + line.size <= line.total_size
+    ):
+        raise ValueError(
+            f"found part {line.part} of {line.parts}, bytes {line.part_start} and {line.size} more "
+            f"of {line.total_size}"
+        )
+    return Part(line.part, line.parts, line.part_start, line.total_size)
+
+
 def _source(line: _Line) -> FileSource:
     kind, path, link_of = line.kind, _bytes(line.path, line.path_b64), None
     if kind == "own":
@@ -109,6 +128,7 @@ def _source(line: _Line) -> FileSource:
         xattrs={unquote_to_bytes(name): base64.b64decode(xattrs[name]) for name in xattrs},
         ino=line.ino,
         data_version=line.data_version,
+        part=_part(line),
         size=line.size,
         mode=line.mode,
         uid=line.uid,

@@ -16,6 +16,7 @@ from hsmfs.volume.fixedplaces import fixed_places, fixed_sequences
 from hsmfs.volume.geometry import (
     ALIGN_SECTORS,
     ANCHOR_SECTOR,
+    DIRECTORY_BYTES_MAX,
     END_ANCHOR_SECTORS,
     MAIN_SEQUENCE_SECTOR,
     SEQUENCE_SECTORS,
@@ -37,6 +38,7 @@ SEQUENCE_TAGS: Final = frozenset(
         TagId.TERMINATING,
     }
 )
+DIRECTORY_BLOCKS_MAX: Final = DIRECTORY_BYTES_MAX // SECTOR_BYTES
 _METADATA_TYPES: Final = (250, 251)
 
 
@@ -137,8 +139,11 @@ class Mount:
     # -- metadata ------------------------------------------------------------------------
 
     def _metadata_copies(self) -> list[tuple[int, int]]:
+        blocks = self.metadata_entry_blocks()
+        if not blocks:
+            return [(self.partition_sector, self.partition_sectors)]
         copies, errors = [], []
-        for block in self.metadata_entry_blocks():
+        for block in blocks:
             try:
                 copies.append(self.metadata_extent(block))
             except MediumError as error:
@@ -150,22 +155,34 @@ class Mount:
             )
         return copies
 
-    def metadata_entry_blocks(self) -> tuple[int, int]:
-        """Of the metadata file and its mirror, in the physical partition."""
-        return self.logical.metadata_entry_block, self.logical.mirror_entry_block
+    def metadata_entry_blocks(self) -> tuple[int, ...]:
+        """Of the metadata file and its mirror, in the physical partition; none where it
+        has the file entries itself."""
+        logical = self.logical
+        if not logical.has_metadata_partition:
+            return ()
+        return logical.metadata_entry_block, logical.mirror_entry_block
 
     def metadata_extent(self, block: int) -> tuple[int, int]:
         """First sector and sectors of the metadata whose entry is there."""
         where = f"sector {self.partition_sector + block}: metadata file entry"
         data = exactly(self._read, self.sector_of(block, 1, where), 1)
         parse.tag_of(data, block, parse.FILE_ENTRIES, where)
-        return self._single_extent(parse.parse_entry(data, where), where)
+        return self._run_of_extents(parse.parse_entry(data, where), where)
 
-    def _single_extent(self, entry: Entry, where: str) -> tuple[int, int]:
-        if entry.file_type not in _METADATA_TYPES or len(entry.extents) != 1:
-            raise MediumError(f"{where}: expected a metadata file of one extent")
-        sectors = entry.extents[0].length // SECTOR_BYTES
-        return self.sector_of(entry.extents[0].block, sectors, where), sectors
+    def _run_of_extents(self, entry: Entry, where: str) -> tuple[int, int]:
+        """Its extents as one: each follows directly on the one before."""
+        if entry.file_type not in _METADATA_TYPES or not entry.extents:
+            raise MediumError(f"{where}: expected a metadata file, found type {entry.file_type}")
+        first, blocks = entry.extents[0].block, 0
+        for extent in entry.extents:
+            if extent.block != first + blocks or extent.length % SECTOR_BYTES:
+                raise MediumError(
+                    f"{where}: found an extent of {extent.length} bytes at block {extent.block}, "
+                    f"expected whole blocks at {first + blocks}, where the one before ends"
+                )
+            blocks += extent.length // SECTOR_BYTES
+        return self.sector_of(first, blocks, where), blocks
 
     def sector_of(self, block: int, sectors: int, where: str) -> int:
         """Sector of a run of the physical partition."""
@@ -210,8 +227,11 @@ class Mount:
 
     def metadata(self, block: int, blocks: int, check: Callable[[bytes, str], T]) -> T:
         """What ``check`` makes of metadata blocks: of the main, else the mirror."""
-        if blocks > max(sectors for _, sectors in self.copies):
-            raise MediumError(f"metadata block {block}: found {blocks} blocks, more than all")
+        bound = min(DIRECTORY_BLOCKS_MAX, max(sectors for _, sectors in self.copies))
+        if blocks > bound:
+            raise MediumError(
+                f"metadata block {block}: found {blocks} blocks, expected at most {bound}"
+            )
 
         def attempt(copy: int) -> T:
             where = f"sector {self.copies[copy][0] + block}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final
 
 from hsmfs.errors import MediumError
@@ -104,5 +105,21 @@ def _shortened(text: str, name: bytes) -> str:
 
 def disc_path(path: bytes) -> str:
     """The whole path as it is on the disc."""
+    if (
+        len(path) <= CS0_BYTES_MAX
+        and path.isascii()
+        and b"~" not in path
+        and not path.startswith(OWN_DIRECTORY)
+    ):
+        return path.decode("ascii")  # as ``disc_name`` would say of each part
+    parent, slash, name = path.rpartition(b"/")
+    if not slash:
+        return disc_name(name, at_root=True)
+    return f"{_disc_directory(parent)}/{disc_name(name)}"
+
+
+@lru_cache(maxsize=256)
+def _disc_directory(path: bytes) -> str:
+    """Of a directory: one after the other has the same."""
     first, *rest = path.split(b"/")
     return "/".join([disc_name(first, at_root=True), *map(disc_name, rest)])

@@ -23,6 +23,7 @@ NAME_BYTES_MIN: Final = 40
 """The shortest record of a directory."""
 _TYPE_BITS: Final = 0xC0000000
 _REVISIONS: Final = range(0x0250, 0x0261)
+_REVISION_201: Final = 0x0201
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Logical:
     file_set: Extent
     metadata_entry_block: int
     mirror_entry_block: int
+    has_metadata_partition: bool = True
+    """Else file entries are in the partition itself (UDF 2.01)."""
 
 
 def tag_of(data: bytes, location: int, expected: Collection[int], where: str) -> int:
@@ -102,14 +105,15 @@ def parse_logical(data: bytes, where: str) -> Logical:
     (block_bytes,) = struct.unpack_from("<I", data, 212)
     (revision,) = struct.unpack_from("<H", data, 216 + 24)
     length, block, partition = struct.unpack_from("<IIH", data, 248)
-    if block_bytes != SECTOR_BYTES or revision not in _REVISIONS:
+    plain = revision == _REVISION_201
+    if block_bytes != SECTOR_BYTES or not (plain or revision in _REVISIONS):
         raise MediumError(
             f"{where}: found UDF {revision:#06x} with blocks of {block_bytes}, "
-            f"expected 0x0250 with {SECTOR_BYTES}"
+            f"expected 0x0201 or 0x0250 with {SECTOR_BYTES}"
         )
-    entry, mirror = _metadata_places(data, where)
+    entry, mirror = (0, 0) if plain else _metadata_places(data, where)
     label = parse_dstring(data[84:212], where)
-    return Logical(label, Extent(length, block, partition), entry, mirror)
+    return Logical(label, Extent(length, block, partition), entry, mirror, not plain)
 
 
 def _metadata_places(data: bytes, where: str) -> tuple[int, int]:

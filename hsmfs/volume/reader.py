@@ -146,6 +146,19 @@ class VolumeReader:
                 return entry.result.offset_bytes // SECTOR_BYTES
         raise MediumError(f"volume {self.label}: found no {path}")
 
+    def ending(self, path: str, length: int) -> bytes:
+        """The last bytes of a file by its path on the disc; FileNotFoundError."""
+        entry, kept = self._find(path), b""
+        for extent in reversed(entry.extents):
+            count = sectors_of(extent.length)
+            first = self._mount.sector_of(extent.block, count, path)
+            skipped = max(0, extent.length - (length - len(kept))) // SECTOR_BYTES
+            size = extent.length - skipped * SECTOR_BYTES
+            kept = b"".join(self.extent(first + skipped, size)) + kept
+            if len(kept) >= length:
+                break
+        return kept[-length:]
+
     # -- tree ---------------------------------------------------------------------------
 
     def walk(self) -> Iterator[WalkEntry]:

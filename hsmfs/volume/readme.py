@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsmfs.volume.source import FORMAT_VERSION, VolumeHeader
+from hsmfs.volume.source import FORMAT_VERSION, PARTS, VolumeHeader
 
 README_NAME: Final = "README.txt"
 _TEXT: Final = """\
@@ -14,7 +14,7 @@ VOLUME {label} (site {site}, pool {pool}, disc format {format})
 
 What this is
 This disc holds files as they were stored, under their original paths, in a
-standard UDF 2.50 file system. Any computer that reads Blu-ray data discs can
+standard UDF {udf} file system. Any computer that reads Blu-ray data discs can
 read them: mount the disc (Linux: mount -t udf -o ro /dev/sr0 /mnt) or open it
 with Windows, macOS or 7-Zip. No other software is needed.
 
@@ -34,12 +34,12 @@ or all of it, from one or several discs or images, proved by SHA-256, with
 Python 3.9 or newer:  python3 recover.py --into DIRECTORY /dev/sr0
 Check with sha256sum. Directories above the files that have no line of their
 own were added. Symbolic links are in the manifest only.
-
+{parts}
 --------------------------------------------------------------------------
 卷 {label}（站点 {site}，池 {pool}，光盘格式 {format}）
 
 本光盘是什么
-本光盘按原路径保存原始文件，采用标准 UDF 2.50 文件系统。任何能读取蓝光数据盘的
+本光盘按原路径保存原始文件，采用标准 UDF {udf} 文件系统。任何能读取蓝光数据盘的
 计算机都可以读取：挂载光盘（Linux：mount -t udf -o ro /dev/sr0 /mnt），或用
 Windows、macOS、7-Zip 打开。不需要其他软件。
 
@@ -58,11 +58,26 @@ Windows、macOS、7-Zip 打开。不需要其他软件。
 或用 Python 3.9 以上版本从一张或多张光盘（或映像）恢复全部文件，并用 SHA-256 校验：
   python3 recover.py --into 目录 /dev/sr0
 用 sha256sum 校验。符号链接只记录在清单中。
+{parts_zh}"""
+_PARTS: Final = """\
+A file that is larger than a disc is in parts, NAME.part0001, NAME.part0002 ...,
+on several discs; the manifest has part, parts, part_start and total_size.
+Together they are the file:  cat NAME.part* > NAME
+"""
+_PARTS_ZH: Final = """\
+大于一张光盘的文件分为几部分（NAME.part0001、NAME.part0002 ……），存放在多张光盘上，
+清单中有 part、parts、part_start、total_size。合并：cat NAME.part* > NAME
 """
 
 
 def readme(header: VolumeHeader) -> bytes:
     """The text for one volume."""
     return _TEXT.format(
-        label=header.label, site=header.site, pool=header.pool, format=FORMAT_VERSION
+        label=header.label,
+        site=header.site,
+        pool=header.pool,
+        format=FORMAT_VERSION,
+        udf=header.udf,
+        parts=_PARTS if PARTS in header.features else "",
+        parts_zh=_PARTS_ZH if PARTS in header.features else "",
     ).encode()

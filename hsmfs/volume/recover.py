@@ -40,6 +40,7 @@ STEP = 512 * SECTOR
 FIRST = b'{"kind":"hsm-manifest"'
 LAST = b'{"kind":"end"'
 FORMAT_MAX = 2
+FEATURES = {"parts"}
 LINE_MAX = 64 << 20
 MANIFEST = ".hsm/manifest.jsonl"
 PREVIOUS = ".hsm/manifests/"
@@ -135,10 +136,10 @@ class Source:
             lines.insert(0, {"kind": "hsm-manifest"})
         self.header = lines[0]
         form = self.header.get("format", 0)
-        if not isinstance(form, int) or form > FORMAT_MAX or self.header.get("features"):
+        unknown = {str(one) for one in self.header.get("features") or ()} - FEATURES
+        if not isinstance(form, int) or form > FORMAT_MAX or unknown:
             raise Unusable(
-                f"{place}: format {self.header.get('format')} with features "
-                f"{self.header.get('features')} is newer than this script "
+                f"{place}: format {form} with features {sorted(unknown)} is newer than this script "
                 f"(format {FORMAT_MAX}); use the recover.py of a newer disc"
             )
         created_ns = self.header.get("created_ns")
@@ -348,7 +349,8 @@ def text_of_cs0(data: bytes) -> str:
 class Tree:
     """The UDF tree of an image, from the fixed places of our discs; ECMA-167 part 4.
 
-    Metadata is there twice: each descriptor is taken from the copy whose CRC is right.
+    Metadata is there twice (but in UDF 2.01): each descriptor is taken from the copy whose
+    CRC is right.
     """
 
     def __init__(self, read: Any, size: int) -> None:
@@ -360,7 +362,11 @@ class Tree:
             if self._is_whole(data, block, ENTRY_TAGS):
                 runs = [(PARTITION + at, length // SECTOR) for length, at in self._extents(data)]
                 self.copies.append(runs)
-        label = next(self._blocks(0, (256,)), bytes(240))
+        self.file_set = 0
+        if not self.copies:  # UDF 2.01: once only, in the partition itself
+            self.file_set = CLUSTER
+            self.copies.append([(PARTITION, max(0, size // SECTOR - PARTITION))])
+        label = next(self._blocks(self.file_set, (256,)), bytes(240))
         self.label = text_of_cs0(label[112 : 112 + label[239]])
 
     def _sector(self, sector: int) -> bytes:
@@ -410,7 +416,7 @@ class Tree:
 
     def names(self) -> Found:
         """All files and directories; those that damage hides are not among them."""
-        file_set = next(self._blocks(0, (256,)), None)
+        file_set = next(self._blocks(self.file_set, (256,)), None)
         stack = [(b"", struct.unpack_from("<I", file_set, 404)[0])] if file_set else []
         seen, left = set(), TREE_NAMES_MAX
         while stack:
@@ -495,6 +501,8 @@ class Recovery:
         self.copies: dict[Key, list[Place]] = {}
         self.missing: dict[bytes, str] = {}
         """Paths that could not be restored, and why."""
+        self.elsewhere: dict[tuple[int, int, int], str] = {}
+        """Volumes of parts that nobody gave us, by inode, version and part."""
         self.restored: set[bytes] = set()
         self.unproved: set[bytes] = set()
         """Those of them that only a UDF tree told of."""
@@ -541,6 +549,8 @@ class Recovery:
                     continue
                 for line in lines:
                     path = bytes_of(line, "path")
+                    if line["kind"] == "file" and line.get("part"):
+                        self.elsewhere[part_key(line, int(line["part"]))] = label
                     if line["kind"] in ("file", "link") and path not in self.entries:
                         self.missing[path] = f"is on volume {label}, which was not given"
 
@@ -616,12 +626,15 @@ class Recovery:
         if not line.get("part"):
             return [by_part.get(0, [])]
         numbers = range(1, int(line["parts"]) + 1)
-        lost = [str(number) for number in numbers if number not in by_part]
+        lost = [number for number in numbers if number not in by_part]
         if lost:
-            raise OSError(
-                f"parts {', '.join(lost)} of {len(numbers)} are on none of the discs given"
-            )
+            raise OSError(", ".join(self._where(line, number) for number in lost))
         return [by_part[number] for number in numbers]
+
+    def _where(self, line: Line, number: int) -> str:
+        label = self.elsewhere.get(part_key(line, number))
+        where = f"volume {label}, which was not given" if label else "none of the discs given"
+        return f"part {number} of {line['parts']} is on {where}"
 
     def _write(self, places: list[Place], out: BinaryIO) -> None:
         start, why = out.tell(), "is on none of the discs given"
@@ -634,6 +647,11 @@ class Recovery:
                 out.seek(start)
                 out.truncate()
         raise OSError(why)
+
+
+def part_key(line: Line, number: int) -> tuple[int, int, int]:
+    """A part of a file's version."""
+    return int(line["ino"]), int(line["data_version"]), number
 
 
 def reason(error: Exception) -> str:

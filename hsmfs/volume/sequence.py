@@ -15,10 +15,9 @@ import xxhash
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.descriptor import (
     CHARSPEC,
-    DOMAIN,
     IMPLEMENTATION,
-    UDF_REVISION,
     TagId,
+    domain,
     extent_ad,
     long_ad,
     regid,
@@ -53,6 +52,8 @@ class VolumeIdentity:
     files: int
     directories: int
     next_unique_id: int
+    revision: int
+    """Of UDF, as in 0x0250."""
 
 
 def padded(data: bytes) -> bytes:
@@ -110,7 +111,7 @@ def _primary(identity: VolumeIdentity) -> bytes:
 
 def _implementation_use(identity: VolumeIdentity) -> bytes:
     about = dstring(f"site {identity.site}", 36) + dstring("", 36) * 2
-    start = struct.pack("<I", 1) + udf_regid(b"*UDF LV Info")
+    start = struct.pack("<I", 1) + udf_regid(b"*UDF LV Info", identity.revision)
     return start + CHARSPEC + dstring(identity.label, 128) + about + IMPLEMENTATION + bytes(128)
 
 
@@ -121,16 +122,18 @@ def _partition(geometry: Geometry) -> bytes:
 
 
 def _logical(identity: VolumeIdentity, geometry: Geometry) -> bytes:
-    maps = struct.pack("<BBHH", 1, 6, 1, 0) + _metadata_map(geometry)
+    maps, count = struct.pack("<BBHH", 1, 6, 1, 0), 1
+    if geometry.metadata_partition:
+        maps, count = maps + _metadata_map(identity.revision, geometry), 2
     return b"".join(
         (
             struct.pack("<I", 3),
             CHARSPEC,
             dstring(identity.label, 128),
             struct.pack("<I", SECTOR_BYTES),
-            DOMAIN,
-            long_ad(2 * SECTOR_BYTES, 0, 1),
-            struct.pack("<II", len(maps), 2),
+            domain(identity.revision),
+            long_ad(2 * SECTOR_BYTES, geometry.first_block, geometry.metadata_reference),
+            struct.pack("<II", len(maps), count),
             IMPLEMENTATION,
             bytes(128),
             extent_ad(2 * SECTOR_BYTES, INTEGRITY_SECTOR),
@@ -139,7 +142,7 @@ def _logical(identity: VolumeIdentity, geometry: Geometry) -> bytes:
     )
 
 
-def _metadata_map(geometry: Geometry) -> bytes:
+def _metadata_map(revision: int, geometry: Geometry) -> bytes:
     """Type 2 partition map (UDF 2.50 section 2.2.10)."""
     places = struct.pack(
         "<HHIIIIHB5x",
@@ -152,23 +155,27 @@ def _metadata_map(geometry: Geometry) -> bytes:
         ALIGN_SECTORS,
         _DUPLICATE_METADATA,
     )
-    return struct.pack("<BBH", 2, 64, 0) + udf_regid(METADATA_MAP) + places
+    return struct.pack("<BBH", 2, 64, 0) + udf_regid(METADATA_MAP, revision) + places
 
 
 def integrity(identity: VolumeIdentity, geometry: Geometry) -> bytes:
     """A closed volume without free space, and a terminator: two sectors."""
+    revision = identity.revision
     counts = struct.pack(
-        "<IIHHH", identity.files, identity.directories, UDF_REVISION, UDF_REVISION, UDF_REVISION
+        "<IIHHH", identity.files, identity.directories, revision, revision, revision
     )
+    sizes = [geometry.partition_sectors]
+    if geometry.metadata_partition:
+        sizes.append(geometry.metadata_blocks)
     body = b"".join(
         (
             timestamp(identity.created_ns),
             struct.pack("<I", _CLOSED),
             extent_ad(0, 0),
             struct.pack("<Q24x", identity.next_unique_id),
-            struct.pack("<II", 2, len(IMPLEMENTATION) + len(counts)),
-            struct.pack("<II", 0, 0),
-            struct.pack("<II", geometry.partition_sectors, geometry.metadata_blocks),
+            struct.pack("<II", len(sizes), len(IMPLEMENTATION) + len(counts)),
+            bytes(4 * len(sizes)),  # free blocks
+            struct.pack(f"<{len(sizes)}I", *sizes),
             IMPLEMENTATION,
             counts,
         )

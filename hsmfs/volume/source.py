@@ -10,11 +10,29 @@ FORMAT_VERSION: Final = 2
 """2 has own files; a reader of 2 reads 1."""
 OWN_DIRECTORY: Final = b".hsm"
 """Directory of the volume's own files, at the top."""
-KNOWN_FEATURES: Final[frozenset[str]] = frozenset()
+PARTS: Final = "parts"
+"""The feature of a volume that holds parts of files: a reader must not take one for all."""
+KNOWN_FEATURES: Final[frozenset[str]] = frozenset({PARTS})
 """Features that change the meaning of a disc; a reader refuses others."""
 
 
-class FileSource(msgspec.Struct, frozen=True, kw_only=True):
+UDF_REVISIONS: Final = {"2.50": 0x0250, "2.01": 0x0201}
+"""By what a header calls them."""
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """Which bytes of a file that is larger than a disc an entry holds."""
+
+    number: int
+    """From 1."""
+    parts: int
+    start: int
+    """First byte of the file that is here; a multiple of 4 MiB."""
+    total: int
+    """Bytes of the whole file."""
+
+
+class FileSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One name on a volume: a file, a further name of one, or a directory.
 
     ``path`` is relative to the mount, without a slash at the start. Symbolic
@@ -38,6 +56,8 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True):
     """``file``, ``dir``, ``symlink``, or ``own``: a file of the volume's own, whose
     path is relative to ``.hsm``; these are planned first."""
     target: bytes = b""
+    part: Part | None = None
+    """Of a file that is in parts: ``size`` is this part's."""
 
     @property
     def has_data(self) -> bool:
@@ -46,8 +66,23 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> bytes:
-        """The path, apart from all others for the volume's own files."""
+        """The path as the volume has it before names are shortened; apart from all others
+        for the volume's own files."""
+        if self.part is not None:
+            return part_path(self.path, self.part.number)
         return OWN_DIRECTORY + b"//" + self.path if self.kind == "own" else self.path
+
+    @property
+    def link_key(self) -> bytes | None:
+        """The key of the entry that it is a further name of."""
+        if self.part is None or self.link_of is None:
+            return self.link_of
+        return part_path(self.link_of, self.part.number)
+
+
+def part_path(path: bytes, number: int) -> bytes:
+    """What a part of a file is called: sorted by name they are in order."""
+    return b"%b.part%04d" % (path, number)
 
 
 class ParityMember(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,3 +113,7 @@ class VolumeHeader(msgspec.Struct, frozen=True, kw_only=True):
     copies: int = 1
     parity: ParityInfo | None = None
     """Of a parity volume, whose data is the own file ``parity.bin``."""
+    features: list[str] = []
+    """Of ``KNOWN_FEATURES``."""
+    udf: str = "2.50"
+    """Or ``2.01``, which old systems and GRUB read: metadata is there only once."""

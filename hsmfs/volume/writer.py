@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
-
-import xxhash
+from typing import Any, Final, Protocol
 
 from hsmfs.types import SECTOR_BYTES
-from hsmfs.volume.geometry import (
-    ANCHOR_SECTOR,
-    END_ANCHOR_SECTORS,
-    INTEGRITY_SECTOR,
-    MAIN_SEQUENCE_SECTOR,
-    METADATA_SECTOR,
-    PARTITION_SECTOR,
-    RECOGNITION_SECTOR,
-)
-from hsmfs.volume.hashes import FileHashes
-from hsmfs.volume.layout import FileNode, FileSource, Layout
-from hsmfs.volume.manifest import (
-    FileResult,
-    end_line,
-    entry_line,
-    header_line,
-    void_result,
-)
-from hsmfs.volume.metadata import metadata_content, metadata_file_entry
-from hsmfs.volume.readme import readme
-from hsmfs.volume.sequence import anchor, integrity, recognition, sequence
+from hsmfs.volume.frame import Frame, Parts
+from hsmfs.volume.geometry import sectors_of
+from hsmfs.volume.hashes import OF_NOTHING, FileHashes
+from hsmfs.volume.layout import FileSource, Layout
+from hsmfs.volume.results import Results
 from hsmfs.volume.stage import Stage
+
+HASHED_STEP: Final = 64
+"""Files after which results that are complete are moved out of memory."""
+
+_Hashed = tuple[int, FileHashes | None]
+_EMPTY: Final[_Hashed] = (0, FileHashes())
+"""Shared, since a million empty files may wait behind one of some bytes."""
 
 
 class Source(Protocol):
@@ -53,23 +44,22 @@ class Source(Protocol):
     ) -> object: ...
 
 
-_Hashed = tuple[FileSource, int, FileHashes | None]
-"""Entry, byte offset, and hashes where it could be read."""
-
-
-def _result(entry: FileSource, offset: int, hashes: FileHashes | None) -> FileResult:
-    return void_result(entry, offset) if hashes is None else hashes.result(entry, offset)
-
-
 class VolumeWriter:
-    """One stream of one volume; ``results`` and ``image_xxh3`` come from it."""
+    """Streams one volume; may be used once.
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    ``scratch`` is a directory for a file without a name (some 300 bytes a file of the volume);
+    the system's own for temporary files where it is None.
+    """
+
+    def __init__(self, layout: Layout, scratch: Path | None = None) -> None:
+        self.layout = layout
+        self._frame = Frame(layout, scratch)
         self._stage: Stage
-        self._hashed: list[_Hashed] = []
-        self.results: list[FileResult] = []
-        """One of each file with data, in data order; there when the manifest begins."""
+        self._hashed: deque[_Hashed] = deque()
+        """Size and hashes of files that may not have ended; None where one is void."""
+        self._keep_at = HASHED_STEP
+        self.results: Results = Results(layout, scratch)
+        """One of each file with data, in data order; complete when the manifest begins."""
         self.image_xxh3 = ""
         """xxh3_128 of the whole stream, when it has ended."""
 
@@ -87,97 +77,87 @@ class VolumeWriter:
         self.image_xxh3 = self._stage.hashes.image.hexdigest()
 
     def _stream(self, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
-        geometry, stage = self._layout.geometry, self._stage
-        first, *files, last = self._layout.files
-        yield from self._front()
-        yield from self._own(first, [readme(self._layout.header)])
-        for node in files:
-            yield from self._file(node, open_source)
+        layout, stage = self.layout, self._stage
+        yield from self._at(self._frame.front())
+        yield from stage.zeros_to(layout.readme.sector + layout.readme.sectors)
+        for entry, sector in layout.placed():
+            if sector is not None:
+                yield from self._file(entry, sector, open_source)
         if stage.position > stage.taken_bytes:
             yield stage.take()  # so that the last file's bytes are hashed
         stage.hashes.drain()
-        self.results = [_result(*hashed) for hashed in self._hashed]
-        self._hashed = []
-        yield from self._own(last, self._manifest(files))
-        yield from stage.zeros_to(geometry.mirror_sector)
-        for part in metadata_content(self._layout):
-            yield from stage.put(part)
-        yield from stage.put(metadata_file_entry(self._layout, mirror=True))
-        yield from self._tail()
-        assert stage.position == geometry.total_sectors * SECTOR_BYTES
+        self._keep_ended()
+        assert not self._hashed
+        for line in self.manifest():
+            yield from stage.put(line)
+        assert stage.position == layout.manifest.sector * SECTOR_BYTES + layout.manifest.size
+        yield from self._at(self._frame.back())
+        assert stage.position == layout.geometry.total_sectors * SECTOR_BYTES
         if stage.position > stage.taken_bytes:
             yield stage.take()
 
-    def _front(self) -> Iterator[bytes]:
-        """Everything before the data."""
-        identity, geometry = self._layout.identity, self._layout.geometry
-        parts = (
-            (RECOGNITION_SECTOR, recognition()),
-            (MAIN_SEQUENCE_SECTOR, sequence(MAIN_SEQUENCE_SECTOR, identity, geometry)),
-            (INTEGRITY_SECTOR, integrity(identity, geometry)),
-            (ANCHOR_SECTOR, anchor(ANCHOR_SECTOR, geometry)),
-            (PARTITION_SECTOR, metadata_file_entry(self._layout, mirror=False)),
-        )
-        yield from self._at(parts)
-        yield from self._stage.zeros_to(METADATA_SECTOR)
-        for part in metadata_content(self._layout):
-            yield from self._stage.put(part)
-
-    def _tail(self) -> Iterator[bytes]:
-        """Reserve sequence and the two anchors at the end."""
-        identity, geometry = self._layout.identity, self._layout.geometry
-        reserve, total = geometry.reserve_sector, geometry.total_sectors
-        ends = (total - END_ANCHOR_SECTORS, total - 1)
-        parts = [(reserve, sequence(reserve, identity, geometry))]
-        parts += [(sector, anchor(sector, geometry)) for sector in ends]
-        return self._at(parts)
-
-    def _at(self, parts: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    def _at(self, parts: Parts) -> Iterator[bytes]:
         for sector, data in parts:
             yield from self._stage.zeros_to(sector)
             yield from self._stage.put(data)
 
-    def _own(self, node: FileNode, parts: Iterable[bytes]) -> Iterator[bytes]:
-        """One of the volume's own files."""
-        for part in parts:
-            yield from self._stage.put(part)
-        assert self._stage.position == node.sector * SECTOR_BYTES + node.entry.size
-        yield from self._stage.zeros_to(node.sector + node.sectors)
-
     def manifest(self) -> Iterator[bytes]:
-        """The manifest's lines once more, when the stream has ended."""
-        return self._manifest(self._layout.files[1:-1])
+        """The manifest's lines; once more, when the stream has ended."""
+        return self.results.manifest()
 
-    def _manifest(self, files: list[FileNode]) -> Iterator[bytes]:
-        entries = self._layout.entries
-        proof = xxhash.xxh3_128()
-        pairs = iter(zip(files, self.results, strict=True))
-        line = header_line(self._layout.header, len(entries))
-        proof.update(line)
-        yield line
-        for entry in entries:
-            node, result = next(pairs) if entry.has_data else (None, None)
-            line = entry_line(entry, node.sector if node is not None else 0, result)
-            proof.update(line)
-            yield line
-        yield end_line(len(entries), proof.hexdigest())
-
-    def _file(self, node: FileNode, open_source: Callable[[FileSource], Source]) -> Iterator[bytes]:
-        entry, offset = node.entry, node.sector * SECTOR_BYTES
-        assert self._stage.position == offset
+    def _file(
+        self, entry: FileSource, sector: int, open_source: Callable[[FileSource], Source]
+    ) -> Iterator[bytes]:
+        size, stage = entry.size, self._stage
+        assert stage.position == sector * SECTOR_BYTES
         hashes = FileHashes()
         good = False
         try:
             source = open_source(entry)
         except OSError as error:
             # An empty file needs no bytes, and some caches keep none of it.
-            good = entry.size == 0 and isinstance(error, FileNotFoundError)
+            good = size == 0 and isinstance(error, FileNotFoundError)
         else:
             with source:
-                good = yield from self._pull(source, entry.size, hashes)
-        self._stage.end(hashes)
-        self._hashed.append((entry, offset, hashes if good else None))
-        yield from self._stage.zeros_to(node.sector + node.sectors)
+                if size < stage.room_bytes:
+                    good = self._take_in(source, size, hashes)
+                else:
+                    good = yield from self._pull(source, size, hashes)
+        if size:
+            stage.end(hashes)
+        if not good:
+            self._hashed.append((size, None))
+        else:
+            self._hashed.append((size, hashes) if size else _EMPTY)
+        if len(self._hashed) >= self._keep_at:
+            self._keep_ended()
+            self._keep_at = len(self._hashed) + HASHED_STEP
+        yield from stage.zeros_to(sector + sectors_of(size))
+
+    def _keep_ended(self) -> None:
+        """Move results that are complete out of memory."""
+        hashed = self._hashed
+        while hashed:
+            size, hashes = hashed[0]
+            if size and hashes is not None and not hashes.ended:
+                return
+            proof = None if hashes is None else hashes.proof() if size else OF_NOTHING
+            self.results.add(size, proof)
+            hashed.popleft()
+
+    def _take_in(self, source: Source, size: int, hashes: FileHashes) -> bool:
+        """As ``_pull``, of a file that does not fill the stage."""
+        left, stage = size, self._stage
+        try:
+            while left:
+                got = source.readinto(stage.room(left))
+                if not got:
+                    return False
+                stage.advance(got, hashes)
+                left -= got
+            return not source.read(1)
+        except OSError:
+            return False
 
     def _pull(self, source: Source, size: int, hashes: FileHashes) -> Generator[bytes, None, bool]:
         """Read and hash exactly ``size`` bytes; returns whether that is all."""

@@ -377,3 +377,15 @@ def test_a_lock_held_by_another(system, session):
         fcntl.flock(lock, fcntl.LOCK_EX)
         must_refuse(system, at_key(system, "run.path"), "in use", "stop it first")
     system.start()
+
+
+def test_a_tier_whose_disk_is_not_mounted(stopped):
+    tier, aside = stopped.dir / "tier", stopped.dir / "tier of the disk"
+    tier.rename(aside)
+    tier.mkdir()
+    must_refuse(stopped, "tier[0].path: ", "found an empty directory", "is its disk mounted?")
+    assert not list(tier.iterdir())
+    tier.rmdir()
+    aside.rename(tier)
+    stopped.start()
+    assert (stopped.mnt / "precious").read_bytes() == b"precious"

@@ -18,7 +18,7 @@ DISC = "20000000"
 VOLUMES = 3
 
 
-def started(root: Path, parity: int) -> Sandbox:
+def started(root: Path, parity: int, by_pool: bool = False) -> Sandbox:
     box = Sandbox(root)
     slots = VOLUMES + parity
     words = ["--drives", "2", "--slots", str(slots)]
@@ -26,17 +26,20 @@ def started(root: Path, parity: int) -> Sandbox:
     box.stop()
     config = root / "hsmfs.toml"
     one = re.sub("magazine_slots = .*", f"magazine_slots = {slots + parity}", config.read_text())
-    config.write_text(f"{one}\n[care]\nparity = {parity}\n")
+    config.write_text(one if by_pool else f"{one}\n[care]\nparity = {parity}\n")
+    if by_pool:
+        policy = root / "policy.hsm"
+        policy.write_text(policy.read_text().replace("copies 1", f"copies 1; parity {parity}"))
     (root / "state" / "catalog").rename(root / "state" / "catalog of two magazines")
     box.start()
     return box
 
 
-@pytest.fixture(params=[1, 2], ids=["P", "P and Q"])
+@pytest.fixture(params=[1, 2], ids=["P, by pool", "P and Q, by configuration"])
 def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Sandbox, int, Any]]:
     """A magazine whose discs are burned, parity last; and what was written."""
     parity: int = request.param
-    box = started(tmp_path / "sb", parity)
+    box = started(tmp_path / "sb", parity, by_pool=parity == 1)
     try:
         made: dict[str, bytes] = {}
         for number in range(VOLUMES):

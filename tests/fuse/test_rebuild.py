@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.lostsystems import facts_of, lose_everything, make_awkward
 from support.sandboxes import Sandbox, write_files
+
+from hsmfs.volume.reader import VolumeReader
 
 pytestmark = pytest.mark.fuse
 DISC = "20000000"
@@ -24,49 +26,6 @@ def box(tmp_path: Path) -> Iterator[Sandbox]:
         yield sandbox
     finally:
         sandbox.stop()
-
-
-def facts_of(top: Path) -> dict[str, Any]:
-    """Every attribute of every name, and of files what they hold."""
-    found: dict[str, Any] = {}
-    links: dict[int, list[str]] = {}
-    for folder, directories, files in os.walk(os.fsencode(top)):
-        for name in [*directories, *files]:
-            path = os.path.join(folder, name)
-            facts = os.lstat(path)
-            kind = stat.S_IFMT(facts.st_mode)
-            content: object = None
-            if kind == stat.S_IFREG:
-                content = Path(os.fsdecode(path)).read_bytes()
-                links.setdefault(facts.st_ino, []).append(repr(path))
-            elif kind == stat.S_IFLNK:
-                content = os.readlink(path)
-            xattrs = {
-                key: os.getxattr(path, key, follow_symlinks=False)
-                for key in os.listxattr(path, follow_symlinks=False)
-                if not key.startswith("user.hsm.")
-            }
-            found[repr(os.path.relpath(path, os.fsencode(top)))] = (
-                facts.st_ino,
-                facts.st_mode,
-                facts.st_uid,
-                facts.st_gid,
-                facts.st_nlink,
-                facts.st_size if kind != stat.S_IFDIR else 0,
-                facts.st_mtime_ns,
-                facts.st_rdev,
-                content,
-                xattrs,
-            )
-    return found | {"links": sorted(map(sorted, links.values()))}
-
-
-def lose_everything(box: Sandbox) -> None:
-    """But the discs and the configuration."""
-    box.stop()
-    for name in ("state/namespace", "state/catalog", "cache"):
-        shutil.rmtree(box.root / name)
-    (box.root / "cache").mkdir()
 
 
 def rebuild(box: Sandbox, *sources: Path, code: int = 0) -> Any:
@@ -87,23 +46,6 @@ def images(box: Sandbox, label: str) -> list[Path]:
 
 def states(box: Sandbox) -> dict[str, str]:
     return {disc["barcode"]: disc["state"] for disc in box.discs()}
-
-
-def make_awkward(box: Sandbox) -> None:
-    mnt = box.mnt
-    write_files(mnt / "病历" / "影像", 10, 300_000)
-    (mnt / "病历" / "empty").touch()
-    os.link(mnt / "病历" / "影像" / "f0001", mnt / "hard")
-    os.symlink(b"\xff nowhere", mnt / "sym")
-    os.mkdir(mnt / "empty dir", 0o2711)
-    os.mkfifo(mnt / "pipe")
-    with open(os.fsencode(mnt) + b"/not-utf8-\xff\xfe", "wb") as file:
-        file.write(b"x" * 5000)
-    os.setxattr(mnt / "hard", "user.note", b"\0\1")
-    os.setxattr(mnt / "病历", "user.dir", b"d")
-    os.chown(mnt / "病历" / "影像", 12, 34)
-    os.chmod(mnt / "hard", 0o4711)
-    os.utime(mnt / "hard", ns=(-1_000_000_000, 5_000_000_000_123_456_789))
 
 
 def test_everything_comes_back_from_the_discs(box: Sandbox) -> None:
@@ -208,3 +150,25 @@ def test_what_is_in_use_is_not_replaced(box: Sandbox) -> None:
     assert done.returncode == 1
     assert "found a disc of site" in done.stderr
     assert not (box.root / "state" / "namespace").exists()
+
+
+def test_discs_of_udf_201_are_recalled_and_rebuilt(box: Sandbox) -> None:
+    """An older revision of new volumes, beside volumes of 2.50."""
+    write_files(box.mnt / "first", 3, 100_000)
+    box.migrate_and_release()
+    box.stop()
+    config = box.root / "hsmfs.toml"
+    config.write_text(config.read_text() + '\n[burn]\nudf = "2.01"\n')
+    box.start()
+    make_awkward(box)
+    box.migrate_and_release()
+    before = facts_of(box.mnt)
+    revisions = set()
+    for volume in {disc["volume"] for disc in box.discs()} - {""}:
+        data = images(box, volume)[0].read_bytes()
+        revisions.add(VolumeReader(lambda s, n, d=data: d[s * 2048 : (s + n) * 2048]).header.udf)
+    assert revisions == {"2.50", "2.01"}
+    lose_everything(box)
+    assert rebuild(box, library(box))["not_whole"] == 0
+    box.start()
+    assert facts_of(box.mnt) == before

@@ -36,6 +36,7 @@ from hsmfs.daemon.policy.syntax import (
     PoolStatement,
     Quantity,
     ReleaseStatement,
+    ScrubClause,
     Text,
     Word,
 )
@@ -82,6 +83,7 @@ def _composed(inner: st.SearchStrategy[Condition]) -> st.SearchStrategy[Conditio
 conditions: st.SearchStrategy[Condition] = st.recursive(
     comparisons() | st.just(Always()), _composed, max_leaves=12
 )
+shares = st.builds(Quantity, numbers, st.just("%"))
 statements = st.one_of(
     st.builds(
         PoolStatement,
@@ -92,6 +94,12 @@ statements = st.one_of(
         | st.just(BurnClause(full=True))
         | st.builds(BurnClause, st.booleans(), quantities(FactKind.DURATION)),
         st.none() | quantities(FactKind.SIZE),
+        st.none() | quantities(FactKind.COUNT),
+        st.none() | quantities(FactKind.COUNT),
+        st.none()
+        | st.just(ScrubClause(None))
+        | st.builds(ScrubClause, quantities(FactKind.DURATION), st.none() | shares),
+        st.none() | shares,
     ),
     st.builds(MigrateStatement, st.builds(Text, names), st.builds(Text, names), conditions),
     st.builds(PinStatement, st.builds(Text, names), conditions),
@@ -99,8 +107,8 @@ statements = st.one_of(
         ReleaseStatement,
         st.builds(Text, names),
         st.builds(Text, names),
-        st.builds(Quantity, numbers, st.just("%")),
-        st.builds(Quantity, numbers, st.just("%")),
+        shares,
+        shares,
         st.lists(
             st.builds(OrderItem, st.builds(Word, st.sampled_from(list(FACTS))), st.booleans()),
             max_size=3,

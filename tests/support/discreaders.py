@@ -273,3 +273,16 @@ def udfclient(
     listing = [line for line in ask("ls\nquit\n").splitlines() if line.startswith("drwx")]
     (root,) = {line.split(maxsplit=4)[4] for line in listing}
     return ask(f'get "{root}" disc\nquit\n')
+
+
+GRUB = shutil.which("grub-fstest")
+needs_grub = pytest.mark.skipif(GRUB is None, reason="grub-fstest (grub-common) is not installed")
+
+
+def grub(image: Path, path: str) -> bytes:
+    """A file as the boot loader GRUB reads it."""
+    assert GRUB is not None
+    command = [GRUB, str(image), "cat", f"(loop0)/{path}"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout

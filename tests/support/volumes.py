@@ -17,6 +17,7 @@ from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.sandbox import CONFIG_TEXT
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.imagefile import write_stream
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
 from hsmfs.volume.source import ParityInfo
 from hsmfs.volume.writer import VolumeWriter
@@ -38,10 +39,11 @@ def burn(
     site: str = SITE,
     capacity_bytes: int = 1 << 30,
     parity: ParityInfo | None = None,
+    udf: str = "2.50",
 ) -> VolumeWriter:
     """An image with these entries; ``own`` are files below ``.hsm``."""
     header = VolumeHeader(
-        label=label, site=site, pool="main", created_ns=created_ns, copies=1, parity=parity
+        label=label, site=site, pool="main", created_ns=created_ns, copies=1, parity=parity, udf=udf
     )
     own = own or {}
     mine = [
@@ -55,8 +57,7 @@ def burn(
         return io.BytesIO(own[source.path] if source.kind == "own" else content(source))
 
     with image.open("wb") as out:
-        for piece in writer.stream(opened):
-            out.write(piece)
+        write_stream(out.fileno(), writer.stream(opened))
     return writer
 
 

@@ -4,20 +4,21 @@ import fcntl
 import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from support.engines import Bench
 
-from hsmfs.errors import CallerError
+from hsmfs.errors import CallerError, HsmError
 from hsmfs.namespace import schema
 from hsmfs.namespace.tables import COUNTERS_KEY, NEXT_INO_KEY, Counters
 from hsmfs.records import InodeRecord
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.bench import __main__ as program
+from hsmfs.tools.bench import discs, rebuildscale, scale, scaleworks
 from hsmfs.tools.bench import generate as generator
-from hsmfs.tools.bench import scale, scaleworks
 from hsmfs.tools.bench.apart import WorkFailed, in_parallel, run_apart
 from hsmfs.tools.bench.bigworks import WORKS, RandomWarm, ReadBigCold
 from hsmfs.tools.bench.generate import generate
@@ -320,3 +321,58 @@ def test_parts_of_the_scale_test_share_no_file() -> None:
     assert all(len(part) == 50 for part in parts)
     assert len(set.union(*parts)) == 50 * scaleworks.PARTS
     assert places.files(3, 1_000_000_000)
+
+
+# -- discs -------------------------------------------------------------------
+
+
+def test_discs_are_measured_and_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found.json"
+    words = ["--tiny", "--only", "disc", "--dir", str(tmp_path), "--json", str(out)]
+    assert program.main(words) in (0, 3)
+    found = msgspec.json.decode(out.read_bytes())["discs"]
+    assert set(found["rounds"]) >= {"all hashes", "all hashes, to a file", "one copy", "300 files"}
+    for failure in found["failures"]:
+        assert "is not installed" in failure
+    two = found["rounds"]["two copies"][0]
+    assert 1.0 <= two["read_per_byte"] < 1.2  # plans and proofs are read too
+    assert two["hashed_per_byte"] == 1.0
+    bars = {bar["name"]: bar for bar in found["bars"]}
+    assert "two copies: processor over that of one copy" in bars
+    assert bars["300 files: memory, MB"]["bar"] == 150
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+    assert "what is asked for" in capsys.readouterr().out
+
+
+def test_bars_are_least_or_most() -> None:
+    results = discs.DiscResults()
+    results.bars = [
+        discs.Bar("rate", 1.2, 1.0, True),
+        discs.Bar("rate", 0.9, 1.0, True),
+        discs.Bar("memory", 149.0, 150.0, False),
+        discs.Bar("memory", 151.0, 150.0, False),
+    ]
+    assert [row[3] for row in discs.bar_rows(results)] == ["yes", "NO", "yes", "NO"]
+
+
+# -- rebuild -----------------------------------------------------------------------
+
+
+def test_rebuilt_namespaces_are_compared(tmp_path: Path) -> None:
+    found = rebuildscale.measure(tmp_path, 2500, 3)
+    # Names and links of files and directories, inodes of both and the root.
+    assert (found.files, found.volumes, found.compared) == (2500, 3, 3 * 2503 + 1)
+    assert found.cpu_s > 0 and found.peak_bytes > 1 << 20
+
+
+def test_a_difference_is_found(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    generate(one, MAP_BYTES, SHAPE)
+    generate(other, MAP_BYTES, replace(SHAPE, uid=7))
+    with pytest.raises(HsmError, match="inode: found"):
+        rebuildscale.compare(one, other)
+    generate(tmp_path / "less", MAP_BYTES, replace(SHAPE, files=999))
+    with pytest.raises(HsmError, match="table b'D'"):
+        rebuildscale.compare(one, tmp_path / "less")

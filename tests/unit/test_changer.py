@@ -129,7 +129,11 @@ def test_element_status_cut_anywhere_tells_the_first_elements(library: EmulatedL
     data = data_of(device, cdb.read_element_status(0, 0, LENGTH, LENGTH), LENGTH)
     whole = list(parse_elements(data))
     told = [list(parse_elements(data[:length])) for length in range(len(data) + 1)]
-    assert all(found == whole[: len(found)] for found in told)
+    for found in told:
+        assert found[:-1] == whole[: max(0, len(found) - 1)]
+        if found:  # the last one may lack its tail, where the drive's serial is
+            like = whole[len(found) - 1]
+            assert found[-1] in (like, like._replace(drive_serial=None))
     assert [len(found) for found in told] == sorted(len(found) for found in told)
     assert told[0] == [] and told[-1] == whole and len(whole) == 10
 

@@ -162,6 +162,13 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert (config.recall.recall_timeout_s, config.burn.attempts_max) == (600.0, 3)
 
 
+def test_the_udf_revision_of_new_volumes(tmp_path: Path) -> None:
+    assert load(written(tmp_path, GOOD)).burn.udf == "2.50"
+    assert load(written(tmp_path, GOOD + '[burn]\nudf = "2.01"\n')).burn.udf == "2.01"
+    with pytest.raises(ConfigError, match=r"burn\.udf.*2\.60"):
+        load(written(tmp_path, GOOD + '[burn]\nudf = "2.60"\n'))
+
+
 def test_whole_numbers_do_for_seconds(tmp_path: Path) -> None:
     config = load(written(tmp_path, GOOD + "[recall]\nhold_s = 3\n"))
     assert config.recall.hold_s == 3.0

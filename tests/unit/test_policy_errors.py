@@ -14,6 +14,7 @@ COUNTS = "< <= > >= = !="
 FACT_NAMES = "age, atime_age, mtime_age, ctime_age, size, heat, uid, gid, copies, state, path, name"
 DURATION = "a duration such as 30d (units s m h d w y)"
 SIZE = "a size such as 64KiB (units B kB MB GB TB KiB MiB GiB TiB)"
+SETTINGS = "'copies', 'burn', 'head', 'offsite', 'parity', 'scrub', 'reclaim'"
 STATES = "one of resident, premigrated, migrated, recalling"
 NAME = "a name of 1 to 64 characters that can be printed"
 STATEMENT = "'and', 'or' or a statement ('pool', 'migrate', 'release', 'pin')"
@@ -65,7 +66,40 @@ TABLE = [
     ("pool p { head 1MiB }", 1, 20, 1,
      "found '}', expected 'copies' in pool \"p\"; such as: copies 2"),
     ("pool p { copy 2 }", 1, 10, 4,
-     "found 'copy', expected 'copies', 'burn', 'head' or '}'; did you mean 'copies'?"),
+     f"found 'copy', expected {SETTINGS} or '}}'; did you mean 'copies'?"),
+    ("pool p { copies 2; scrubb every 2y }", 1, 20, 6,
+     f"found 'scrubb', expected {SETTINGS} or '}}'; did you mean 'scrub'?"),
+    ("pool p { copies 2; parity 1; parity 1 }", 1, 30, 6,
+     "found a second 'parity' in one pool, expected each setting once"),
+    ("pool p { copies 2; parity 3 }", 1, 27, 1,
+     "found '3', expected 0 to 2 parity discs of a magazine"),
+    ("pool p { copies 2; parity many }", 1, 27, 4,
+     "found 'many', expected the number of parity discs, 0 to 2"),
+    ("pool p { copies 2; offsite 2 }", 1, 28, 1,
+     "found '2', expected fewer than the pool's copies (2): one at least stays at hand"),
+    ("pool p { copies 2; offsite 1.5 }", 1, 28, 3, "found '1.5', expected a whole number"),
+    ("pool p { copies 2; scrub evry 2y }", 1, 26, 4,
+     "found 'evry', expected 'every' and a duration, or 'never'; did you mean 'every'?"),
+    ("pool p { copies 2; scrub every 2 }", 1, 32, 1,
+     f"found '2', expected {DURATION}; 2 has no unit"),
+    ("pool p { copies 2; scrub every 0s }", 1, 32, 2,
+     "found '0s', expected a duration greater than nothing; "
+     "write 'scrub never' to have discs not read again"),
+    ("pool p { copies 2; scrub every 2y sample 10 }", 1, 42, 2,
+     "found '10', expected a share greater than 0%, at most 100%; write 10%"),
+    ("pool p { copies 2; scrub every 2y sample 0% }", 1, 42, 2,
+     "found '0%', expected a share greater than 0%, at most 100%"),
+    ("pool p { copies 2; scrub every 2y sample half }", 1, 42, 4,
+     "found 'half', expected a share of a disc such as 10%"),
+    ("pool p { copies 2; reclaim if dead }", 1, 28, 2,
+     "found 'if', expected 'when' dead > PERCENT"),
+    ("pool p { copies 2; reclaim when ded > 70% }", 1, 33, 3,
+     "found 'ded', expected 'dead'; did you mean 'dead'?"),
+    ("pool p { copies 2; reclaim when dead < 70% }", 1, 38, 1, "found '<', expected '>'"),
+    ("pool p { copies 2; reclaim when dead > 70 }", 1, 40, 2,
+     "found '70', expected a share between 0% and 100%; write 70%"),
+    ("pool p { copies 2; reclaim when dead > 100% }", 1, 40, 4,
+     "found '100%', expected a share between 0% and 100%"),
     ("pool p { copies 2; copies 3 }", 1, 20, 6,
      "found a second 'copies' in one pool, expected each setting once"),
     ("pool p { copies two }", 1, 17, 3, "found 'two', expected the number of copies"),

@@ -214,3 +214,31 @@ def test_the_examples_of_the_manual_load() -> None:
 def test_the_manual_names_every_fact() -> None:
     manual = (DOCS / "policy.md").read_text()
     assert [name for name in FACTS if f"| `{name}` |" not in manual] == []
+
+
+def test_care_of_discs_is_said_by_pool_or_by_the_defaults() -> None:
+    defaults = PoolDefaults(parity=1, scrub_s=1000.0, scrub_percent=25.0)
+    text = (
+        "pool p { copies 3; offsite 1; parity 2; scrub every 2y sample 10%; "
+        "reclaim when dead > 70% } "
+        "pool q { copies 1 } pool r { copies 2; scrub never; parity 0; offsite 0 } "
+        "pool s { copies 1; scrub every 30d }"
+    )
+    pools = load_policy(text, "p", {"ssd"}, None, defaults).pools
+    p, q, r, s = (pools[name] for name in "pqrs")
+    assert (p.offsite, p.parity, p.scrub_s, p.scrub_percent, p.reclaim_dead) == (
+        1,
+        2,
+        2 * 365 * 86400,
+        10.0,
+        0.7,
+    )
+    assert (q.offsite, q.parity, q.scrub_s, q.scrub_percent, q.reclaim_dead) == (
+        0,
+        1,
+        1000.0,
+        25.0,
+        None,
+    )
+    assert (r.scrub_s, r.parity, r.offsite) == (0.0, 0, 0)
+    assert (s.scrub_s, s.scrub_percent) == (30 * 86400, 25.0)

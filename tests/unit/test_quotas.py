@@ -251,3 +251,20 @@ def test_usage_is_always_what_a_walk_counts(
         assert held == counted(bench, tree(bench))
         assert held[0] <= TREE.bytes_max and held[1] <= TREE.files_max
     bench.engine.close()
+
+
+def test_statfs_below_a_quota_shows_what_it_leaves(bench: Bench) -> None:
+    folder = tree(bench)
+    make(bench, folder, b"f", 5000)
+    whole, facts = bench.engine.statfs(), bench.engine.statfs(folder)
+    assert (facts.f_blocks, facts.f_bfree, facts.f_bavail) == (2, 1, 1)
+    # The directory itself counts, as everywhere.
+    assert (facts.f_files, facts.f_ffree, facts.f_favail) == (5, 3, 3)
+    assert whole.f_blocks > facts.f_blocks and whole.f_files > facts.f_files
+    assert bench.engine.statfs(find(bench, b"a")).f_blocks == whole.f_blocks
+
+
+def test_statfs_below_a_quota_larger_than_the_tier_shows_the_tier(tmp_path: Path) -> None:
+    made = Bench(tmp_path / "cache", 1 << 20, quotas=(Limit("/a", 1 << 60, 1 << 60),))
+    assert made.engine.statfs(find(made, b"a")) == made.engine.statfs()
+    made.engine.close()

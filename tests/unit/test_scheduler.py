@@ -11,8 +11,10 @@ from hsmfs.daemon.scheduler import (
     BurnDemand,
     DriveView,
     Picture,
+    Priority,
     Read,
     ReadDemand,
+    Rules,
     Unload,
     Verify,
     VerifyDemand,
@@ -37,8 +39,10 @@ def test_an_empty_drive_is_taken_before_one_with_a_disc() -> None:
 def test_a_disc_just_served_is_held() -> None:
     drives = (DriveView("d0", False, "X", 9.0, read_at_s=9.0),)
     reads = (ReadDemand("v", ("A",), 0.0),)
-    assert plan(Picture(drives, reads=reads, hold_s=2.0), 10.0) == []
-    assert plan(Picture(drives, reads=reads, hold_s=0.5), 10.0) == [Read("d0", "v", "A")]
+    assert plan(Picture(drives, reads=reads, rules=Rules(hold_s=2.0)), 10.0) == []
+    assert plan(Picture(drives, reads=reads, rules=Rules(hold_s=0.5)), 10.0) == [
+        Read("d0", "v", "A")
+    ]
 
 
 def test_the_other_copy_serves_while_one_is_in_a_busy_drive() -> None:
@@ -48,7 +52,7 @@ def test_the_other_copy_serves_while_one_is_in_a_busy_drive() -> None:
 
 
 def test_readers_go_before_requests_by_hand() -> None:
-    reads = (ReadDemand("bulk", ("A",), 0.0, has_readers=False), ReadDemand("v", ("B",), 5.0))
+    reads = (ReadDemand("bulk", ("A",), 0.0, Priority.BULK), ReadDemand("v", ("B",), 5.0))
     assert plan(Picture((DriveView("d0", False),), reads=reads), 9.0) == [Read("d0", "v", "B")]
 
 

@@ -1,4 +1,4 @@
-"""``make bench``: the same work on ext4, mergerfs, bindfs and both sessions.
+"""``make bench``: the same work on ext4, mergerfs, bindfs and both sessions; then discs.
 
 In every round every system does every work, one after another in an order
 that rotates; the first round warms up and does not count.
@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
-from hsmfs.tools.bench import machine, report, systems
+from hsmfs.tools.bench import discs, machine, report, systems
 from hsmfs.tools.bench.bigworks import WORKS
 from hsmfs.tools.bench.measure import can_drop_caches
 from hsmfs.tools.bench.runner import Runner
@@ -42,24 +42,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     runner = Runner(place, sizes, lambda line: print(line, file=sys.stderr, flush=True))
     try:
         works = [work for work in WORKS if _chosen(work.name, options.only)]
-        results = runner.run(works, options.systems, options.rounds)
+        results = runner.run(works, options.systems, options.rounds) if works else []
+        runner.stop()
+        groups = [group for group in discs.GROUPS if _chosen(group, options.only)]
+        bench = discs.DiscBench(place, discs.SIZES[options.sizes], runner.say)
+        found = bench.run(groups) if groups else discs.DiscResults()
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return EXIT_FAILED
     finally:
         runner.stop()
         systems.remove_tree(place)
-    if not results:
+    if works and not results:
         print("bench: no system took part", file=sys.stderr)
         return EXIT_FAILED
-    _show(screen, results, options.systems, runner)
+    if results:
+        _show(screen, results, options.systems, runner)
+    _show_discs(screen, found)
     if options.json:
-        _write(options, sizes, results, runner)
-    return EXIT_IN_PART if runner.failures else 0
+        _write(options, sizes, results, runner, found)
+    return EXIT_IN_PART if runner.failures or found.failures else 0
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    known = ", ".join(work.name for work in WORKS)
+    names = [*(work.name for work in WORKS), *discs.GROUPS]
+    known = ", ".join(names)
     parser = argparse.ArgumentParser(
         prog="python -m hsmfs.tools.bench", description="hsmfs against ext4, mergerfs, bindfs."
     )
@@ -79,7 +86,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.rounds < 1:
         parser.error(f"--rounds: found {options.rounds}, expected 1 or more")
-    if not any(_chosen(work.name, options.only) for work in WORKS):
+    if not any(_chosen(name, options.only) for name in names):
         parser.error(f"--only: found {' '.join(options.only)}, expected words of: {known}")
     return options
 
@@ -113,8 +120,23 @@ def _show(screen: Console, results: list[report.Result], wanted: list[str], runn
         screen.print(f"left out: {line}", markup=False)
 
 
+def _show_discs(screen: Console, found: discs.DiscResults) -> None:
+    if found.rounds:
+        screen.print("\nDiscs: median rate, and processor for each GB of files\n")
+        names = ["MB/s", "s/GB"]
+        screen.print(table(["what", *names], discs.rate_rows(found), names))
+        screen.print("\nDiscs: what is asked for\n")
+        screen.print(table(["what", "found", "asked", "reached"], discs.bar_rows(found), ["found"]))
+    for line in found.failures:
+        screen.print(f"left out: {line}", markup=False)
+
+
 def _write(
-    options: argparse.Namespace, sizes: Sizes, results: list[report.Result], runner: Runner
+    options: argparse.Namespace,
+    sizes: Sizes,
+    results: list[report.Result],
+    runner: Runner,
+    of_discs: discs.DiscResults,
 ) -> None:
     found = {
         "format": 1,
@@ -127,6 +149,7 @@ def _write(
         "caches_dropped": can_drop_caches(),
         "sizes": sizes,
         "results": results,
+        "discs": of_discs,
     }
     text = msgspec.json.format(msgspec.json.encode(found), indent=2)
     options.json.write_bytes(text + b"\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from hsmfs.daemon.catalogrecords import (
 from hsmfs.store.interface import Item
 from hsmfs.tools.rebuild.bulkfile import BulkFile
 from hsmfs.tools.rebuild.images import FoundVolume
+from hsmfs.tools.rebuild.shelf import Shelf
 from hsmfs.types import FileVersion
 from hsmfs.volume.source import VolumeHeader
 
@@ -55,25 +56,37 @@ class CatalogFile:
         """For questions by inode, in ascending order."""
         return ExtentReader(self._file)
 
+    def all_extents(self) -> Iterator[tuple[FileVersion, str, ExtentRecord]]:
+        """Version, label and extent of all, by inode."""
+        return map(extent_of, self._file.scan(b"E", b"F"))
+
     def drop(self, label: str, file: FileVersion, extent: ExtentRecord) -> None:
         """An extent that must not be taken for a copy."""
         self._file.delete(*(key for key, _ in extent_items(label, file, extent)))
 
     def records(
-        self, found: Iterable[FoundVolume], missing: Iterable[VolumeHeader], library: str
+        self,
+        found: Iterable[FoundVolume],
+        missing: Iterable[VolumeHeader],
+        library: str,
+        shelf: Shelf,
     ) -> None:
-        """Volumes and discs, and where their numbers go on."""
+        """Volumes, discs and magazines, and where their numbers go on."""
         items: list[Item] = [(b"Mschema", b"%d" % SCHEMA_VERSION)]
-        highest = 0
+        highest, known = 0, set[str]()
         for volume in found:
             highest = max(highest, _number(volume.label))
             record = self._volume(volume.header, volume.sectors, volume.barcodes)
             record.note = volume.note or record.note
             items.append(record_item(record))
-            items += [record_item(_disc(barcode, volume, library)) for barcode in volume.barcodes]
+            for barcode in volume.barcodes:
+                known.add(barcode)
+                items.append(record_item(shelf.place(_disc(barcode, volume, library))))
         for header in missing:
             highest = max(highest, _number(header.label))
             items.append(record_item(self._volume(header, 0, [])))
+        items += [record_item(record) for record in shelf.magazines]
+        items += [record_item(record) for record in shelf.others(known, library)]
         items.append((b"Mnext_volume", b"%d" % (highest + 1 + LABELS_SKIPPED)))
         self._file.put(*items)
 

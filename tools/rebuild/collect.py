@@ -22,12 +22,13 @@ from hsmfs.errors import CallerError, HsmError, MediumError
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
 from hsmfs.tools.rebuild.images import FoundVolume, opened
 from hsmfs.tools.rebuild.namespacefile import INODES_SKIPPED
+from hsmfs.tools.rebuild.recording import NotTaken
 from hsmfs.tools.rebuild.scratch import Full, Known, Scratch
 from hsmfs.tools.rebuild.unlisted import Unlisted, own_files
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
 from hsmfs.volume.reader import LINE_BYTES_MAX
-from hsmfs.volume.source import VolumeHeader
+from hsmfs.volume.source import FileSource, VolumeHeader
 
 UNPACKED_BYTES_MAX: Final = 64 << 30
 """Of one packed file of a volume's own: a bound against made-up ones."""
@@ -184,6 +185,8 @@ class Collector:
     def _damage_noted(self, where: str) -> Iterator[None]:
         try:
             yield
+        except NotTaken:
+            pass  # another disc of a library gave it
         except (HsmError, OSError, EOFError, zlib.error, msgspec.MsgspecError) as error:
             self.result.notes.append(f"{where}: {error}")
 
@@ -208,7 +211,7 @@ class Collector:
             return
         kind = "link" if source.link_of is not None else source.kind
         known = Known(
-            header.label, kind, source.path, source.data_version, source.size, source.mode,
+            header.label, kind, source.path, source.data_version, _size(source), source.mode,
             source.uid, source.gid, source.mtime_ns, source.atime_ns, source.ctime_ns,
             source.xattrs, source.target, is_missing,
         )  # fmt: skip
@@ -220,7 +223,9 @@ class Collector:
                 xxh3_128=result.xxh3_128,
                 sha256=result.sha256,
                 chunks=result.chunk_xxh3,
-                path=source.path.decode("utf-8", "backslashreplace"),
+                path=source.key.decode("utf-8", "backslashreplace"),
+                start=source.part.start if source.part is not None else 0,
+                total=source.part.total if source.part is not None else 0,
             )
             self.catalog.extent(header.label, FileVersion(result.ino, result.data_version), extent)
 
@@ -289,6 +294,11 @@ class Collector:
             self.result.highest_ino = max(self.result.highest_ino, line.ino)
             self.scratch.line(line, header.until, stat.S_ISDIR(line.mode))
         self.result.sets.append(header)
+
+
+def _size(source: FileSource) -> int:
+    """Of the whole file."""
+    return source.size if source.part is None else source.part.total
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:

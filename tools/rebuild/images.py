@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hsmfs.errors import CallerError, HsmError, MediumError
+from hsmfs.tools.rebuild.recording import Read, replay
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.reader import VolumeReader
 from hsmfs.volume.source import VolumeHeader
@@ -64,12 +65,12 @@ class FoundVolume:
         self.images.sort(key=lambda image: image in damaged)
         is_whole = self.images[0] not in damaged
         if is_whole:
-            self.damaged = {image.stem for image in damaged} & set(self.barcodes)
+            self.damaged |= {image.stem for image in damaged} & set(self.barcodes)
         return is_whole
 
 
-def volume_reader(descriptor: int) -> VolumeReader:
-    """A volume in an open image or device."""
+def volume_reader(descriptor: int, image: Path | None = None) -> VolumeReader:
+    """A volume in an open image or device; ``image`` may be what was read of a library's disc."""
 
     def read(sector: int, sectors: int) -> bytes:
         try:
@@ -77,7 +78,8 @@ def volume_reader(descriptor: int) -> VolumeReader:
         except OSError as error:
             raise MediumError(f"sector {sector}: {error.strerror}") from error
 
-    return VolumeReader(read, os.lseek(descriptor, 0, os.SEEK_END) // SECTOR_BYTES)
+    read_or_raise: Read = read if image is None else replay(image, read)
+    return VolumeReader(read_or_raise, os.lseek(descriptor, 0, os.SEEK_END) // SECTOR_BYTES)
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def opened(image: Path) -> Iterator[VolumeReader]:
     """A volume in an image or device, for a while."""
     descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield volume_reader(descriptor)
+        yield volume_reader(descriptor, image)
     finally:
         os.close(descriptor)
 
@@ -137,7 +139,7 @@ def find(
             if known.is_guessed and not found.is_guessed:
                 known.take_header(found.header)
                 known.manifest_bytes = found.manifest_bytes
-        if not image.is_block_device():
+        if not image.is_block_device() and image.stem not in known.barcodes:
             known.barcodes.append(image.stem)
     return volumes, left_out
 

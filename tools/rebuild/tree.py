@@ -11,6 +11,7 @@ from typing import Final
 
 from hsmfs.cache.tier import CacheTier
 from hsmfs.daemon.catalogrecords import ExtentRecord
+from hsmfs.daemon.coverage import copies_of, size_of
 from hsmfs.daemon.namespaceset import SetLine
 from hsmfs.namespace import schema
 from hsmfs.records import FLAG_SEEN, InodeRecord, within_time
@@ -23,6 +24,8 @@ from hsmfs.types import ROOT_INODE, FileVersion, Residency
 
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
 SPECIAL: Final = (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
+UNKNOWN: Final = "?"
+"""Instead of a label, where no disc tells of the volume."""
 Version = tuple[int, str, ExtentRecord]
 
 
@@ -180,7 +183,8 @@ class TreeBuilder:
 
     def _file(self, said: Said, places: list[Place], versions: list[Version]) -> None:
         ino, line = said.ino, said.newest
-        given = [one for one in versions if self.copies.get(one[1])]
+        whole = {one[0] for one in versions if self._copies_of(versions, one[0])}
+        given = [one for one in versions if one[0] in whole]
         newest = max(
             line.data_version if line is not None else 0, max((v[0] for v in versions), default=0)
         )
@@ -195,20 +199,33 @@ class TreeBuilder:
         same = self._proved(ino, [one for one in chosen if one[0] == version])
         known = _line_of(said, version)
         record = self._record(ino, line if version == newest else None, known, line)
-        record.size, record.data_version = same[0][2].size, version
+        record.size, record.data_version = size_of(same[0][2]), version
         record.flags |= FLAG_SEEN
-        record.copies = min(255, sum(self.copies.get(label, 0) for _, label, _ in same))
+        record.copies = min(255, self._copies_of(same, version))
         record.nlink = len(places)
         labels = b" ".join(sorted(label.encode() for _, label, _ in same))
         xattrs = _xattrs(line, known) | {schema.VOLUMES_XATTR: labels}
-        self._settle(record, places, newest, [label for _, label, _ in same])
+        self._settle(record, places, newest, self._waits_for(same))
         self._tell_unproved(record, places, same)
         self.namespace.inode(record, places, xattrs)
         if given and version < newest:
             self._drop_newer(ino, versions, version)
 
+    def _copies_of(self, versions: list[Version], version: int) -> int:
+        """Discs given that hold each byte of a version."""
+        same = [one for one in versions if one[0] == version]
+        return copies_of((extent, self.copies.get(label, 0)) for _, label, extent in same)
+
+    def _waits_for(self, same: list[Version]) -> tuple[str, str]:
+        """The volume that a file which is not whole waits for, and in words."""
+        missing = [label for _, label, _ in same if not self.copies.get(label)]
+        if not missing:
+            return UNKNOWN, "for the volume of another part, of which none of these discs tells"
+        between = " and " if any(extent.total for _, _, extent in same) else " or "
+        return missing[0], f"for volume {between.join(missing)}"
+
     def _settle(
-        self, record: InodeRecord, places: list[Place], newest: int, labels: list[str]
+        self, record: InodeRecord, places: list[Place], newest: int, waits_for: tuple[str, str]
     ) -> None:
         """Its state, and what is told of it."""
         if record.size == 0:
@@ -217,8 +234,8 @@ class TreeBuilder:
         else:
             record.state = Residency.MIGRATED
         if not record.copies:
-            self.outcome.waiting[labels[0]] += 1
-            self.outcome.tell("waits", self._path(places[0]), f"for volume {' or '.join(labels)}")
+            self.outcome.waiting[waits_for[0]] += 1
+            self.outcome.tell("waits", self._path(places[0]), waits_for[1])
             return
         self.outcome.files += 1
         self.outcome.bytes += record.size

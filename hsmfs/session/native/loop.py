@@ -105,7 +105,8 @@ class Loop:
         poll = poller.poll
         try:
             while not self._stopping:
-                events = poll(0) or self._spin(poll) or poll(self._timeout_ms())
+                events = self._spin(poll) if self._spin_s else None
+                events = events or poll(self._timeout_ms())
                 for ready, _ in events:
                     if ready == fd:
                         if not readable():
@@ -140,12 +141,9 @@ class Loop:
         several requests, most of all in a virtual machine.
         """
         end_s = time.perf_counter() + self._spin_s
-        while time.perf_counter() < end_s:
+        while not (events := poll(0)) and time.perf_counter() < end_s:
             os.sched_yield()
-            events = poll(0)
-            if events:
-                return events
-        return []
+        return events
 
     def _timeout_ms(self) -> float | None:
         if self._calls:

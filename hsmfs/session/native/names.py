@@ -136,8 +136,8 @@ class NameRequests:
         ino = p.U64.unpack_from(body)[0]
         return self.codec.entry(self.engine.link(ino, head.node, one_name(body, p.U64.size)))
 
-    def statfs(self, _head: Head, _body: memoryview) -> Answer:
-        facts = self.engine.statfs()
+    def statfs(self, head: Head, _body: memoryview) -> Answer:
+        facts = self.engine.statfs(head.node)
         return p.STATFS_OUT.pack(
             facts.f_blocks,
             facts.f_bfree,

@@ -184,6 +184,8 @@ DIRENT: Final = struct.Struct("<QQII")
 STATX_IN: Final = struct.Struct("<IIQII")
 STATX_OUT: Final = struct.Struct("<QII16x IIQIIIHHQQQQ qIi qIi qIi qIi IIII 112x".replace(" ", ""))
 INVAL_INODE: Final = struct.Struct("<Qqq")
+INVAL_ENTRY: Final = struct.Struct("<QII")
+"""directory, length of the name that follows with a zero, flags."""
 U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
 TWO_U32: Final = struct.Struct("<II")

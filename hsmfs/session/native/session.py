@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -199,9 +199,25 @@ class NativeSession:
         dispatch = self._dispatch
         if dispatch is None:
             return
-        body = p.INVAL_INODE.pack(ino, -1, 0)
-        header = p.OUT_HEADER.pack(16 + len(body), p.NOTIFY_INVAL_INODE, 0)
-        self._notifier.submit(_notify, dispatch.device, header + body)
+        self._notifier.submit(_notify, dispatch.device, _inode_message(ino, -1))
+
+    def names_made(self, names: Sequence[tuple[int, bytes]]) -> None:
+        """Forget names known as missing, and listings of their directories."""
+        dispatch = self._dispatch
+        if dispatch is None:
+            return
+        folders = dict.fromkeys(parent for parent, _ in names)
+        messages = [_entry_message(parent, name) for parent, name in names]
+        messages += [_inode_message(parent, 0) for parent in folders]
+        self._notifier.submit(_notify_all, dispatch.device, messages)
+
+    def name_changed(self, parent: int, name: bytes) -> None:
+        """Forget what the kernel caches of a name, and of what is below it."""
+        dispatch = self._dispatch
+        if dispatch is None:
+            return
+        self._notifier.submit(_notify, dispatch.device, _entry_message(parent, name))
+        self.attributes_changed(parent)
 
     # -- metrics -------------------------------------------------------------------
 
@@ -224,6 +240,22 @@ class NativeSession:
             self.metrics.reader_wait_s.observe(wait_s)
         self.metrics.interrupted.inc(dispatch.interrupted)
         dispatch.interrupted = 0
+
+
+def _inode_message(ino: int, offset: int) -> bytes:
+    """Forget attributes; from offset 0 on pages too, in which a directory's listing is."""
+    body = p.INVAL_INODE.pack(ino, offset, 0)
+    return p.OUT_HEADER.pack(p.OUT_HEADER.size + len(body), p.NOTIFY_INVAL_INODE, 0) + body
+
+
+def _entry_message(parent: int, name: bytes) -> bytes:
+    body = p.INVAL_ENTRY.pack(parent, len(name), 0) + name + b"\0"
+    return p.OUT_HEADER.pack(p.OUT_HEADER.size + len(body), p.NOTIFY_INVAL_ENTRY, 0) + body
+
+
+def _notify_all(fd: int, messages: Sequence[bytes]) -> None:
+    for message in messages:
+        _notify(fd, message)
 
 
 def _notify(fd: int, message: bytes) -> None:

@@ -1,0 +1,188 @@
+"""Opens the devices of one library: the robot, its drives, and which drive is where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from hsmfs.changer.drive import Drive
+from hsmfs.changer.emulated import EmulatedLibrary, open_library
+from hsmfs.changer.library import Changer, Element
+from hsmfs.changer.transport.address import open_transport, parse_address
+from hsmfs.changer.transport.interface import Transport
+from hsmfs.changer.transport.metrics import CommandMetrics
+from hsmfs.changer.transport.stack import Stack
+from hsmfs.clock import Clock, SystemClock
+from hsmfs.config import Library, LibraryDrive
+from hsmfs.daemon.drivetask import DriveState, DriveUnit
+from hsmfs.daemon.emulatedhands import EmulatedHands
+from hsmfs.daemon.magazines import Hands
+from hsmfs.errors import CallerError, ConfigError, HsmError
+
+log = structlog.get_logger(__name__)
+CHANGER: Final = "changer"
+SECRET_BYTES_MAX: Final = 4096
+
+
+@dataclass
+class _Found:
+    """A drive's device, and who it says it is."""
+
+    config: LibraryDrive
+    stack: Stack
+    serial: str
+    problem: str = ""
+
+
+class Equipment(NamedTuple):
+    """What hsmd works with."""
+
+    changer: Changer
+    units: list[DriveUnit]
+    hands: Hands | None
+    """Who carries magazines by itself; None: a person."""
+    stacks: dict[str, Stack]
+    """By name: ``changer`` and the drives; for ``hsm drive trace``."""
+
+    def close(self) -> None:
+        """Give all devices back."""
+        for stack in self.stacks.values():
+            stack.top.close()
+
+
+def open_equipment(config: Library, registry: CollectorRegistry) -> Equipment:
+    """Robot and drives of a library.
+
+    LibraryError when the robot does not answer, CallerError when devices and
+    configuration do not fit together. A drive that does not answer is left
+    out of service; the others work.
+    """
+    clock, metrics = SystemClock(), CommandMetrics(registry)
+    if config.kind == "emulated":
+        library = open_library(Path(config.path), clock, config.speed)
+        library.hold()
+        return _emulated(library, clock, metrics)
+    secret = _secret(config)
+
+    def transport(device: str) -> Transport:
+        return open_transport(parse_address(device, config.iscsi_user, secret))
+
+    robot = Stack(CHANGER, transport(config.changer), clock, metrics)
+    changer = Changer(robot.top)
+    elements = changer.inventory(refresh=True).drives
+    found = [
+        _identified(drive, Stack(f"device{number}", transport(drive.device), clock))
+        for number, drive in enumerate(config.drive)
+    ]
+    named = _matched(elements, found, metrics, clock)
+    units = [unit for unit, _stack in named]
+    if not any(unit.alive for unit in units):
+        notes = "; ".join(unit.note for unit in units)
+        raise CallerError(f"library {config.name}: no drive can be used: {notes}")
+    stacks = {CHANGER: robot} | {stack.name: stack for _unit, stack in named}
+    return Equipment(changer, units, None, stacks)
+
+
+def _emulated(library: EmulatedLibrary, clock: Clock, metrics: CommandMetrics) -> Equipment:
+    """In this process: nothing to watch, its calls take the time they take."""
+    robot = Stack(CHANGER, library.changer_transport(), clock, metrics, watched=False)
+    changer, stacks, units = Changer(robot.top), {CHANGER: robot}, list[DriveUnit]()
+    for index, element in enumerate(changer.inventory(refresh=True).drives):
+        name = f"drive{index}"
+        device = library.drive_transport(index)
+        stacks[name] = Stack(name, device, clock, metrics, watched=False)
+        units.append(DriveUnit(name, int(element.address), Drive(stacks[name].top), clock))
+    return Equipment(changer, units, EmulatedHands(library), stacks)
+
+
+def _secret(config: Library) -> str:
+    if not config.iscsi_secret_file:
+        return ""
+    try:
+        text = Path(config.iscsi_secret_file).read_text("utf-8")[:SECRET_BYTES_MAX]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "library.iscsi_secret_file",
+            f"{config.iscsi_secret_file}: {error}",
+            "a file with the secret that hsmd's user may read",
+        ) from None
+    return text.strip()
+
+
+def _identified(drive: LibraryDrive, stack: Stack) -> _Found:
+    """CallerError if it is another drive than the configuration says."""
+    try:
+        identity = Drive(stack.top).identity()
+    except HsmError as error:
+        if isinstance(error, CallerError):
+            raise
+        return _Found(drive, stack, drive.serial, f"{drive.device} does not answer: {error}")
+    if drive.serial and identity.serial != drive.serial:
+        raise CallerError(
+            f"drive {drive.device}: found serial number {identity.serial!r}, expected "
+            f"{drive.serial!r}; devices may have changed their names: run hsm library scan"
+        )
+    return _Found(drive, stack, identity.serial)
+
+
+def _matched(
+    elements: Sequence[Element], found: list[_Found], metrics: CommandMetrics, clock: Clock
+) -> list[tuple[DriveUnit, Stack]]:
+    """Drives in the order of their elements."""
+    serials = [one.serial for one in found if one.serial]
+    for serial in serials:
+        if serials.count(serial) > 1:
+            raise CallerError(f"two drives say that their serial number is {serial!r}")
+    places = {id(one): _element_of(one, elements) for one in found}
+    named = []
+    for index, element in enumerate(elements):
+        here = [one for one in found if places[id(one)] == int(element.address)]
+        if len(here) > 1:
+            devices = " and ".join(one.config.device for one in here)
+            raise CallerError(f"drive element {element.address}: both {devices} say they are it")
+        if not here:
+            log.info("a drive of the library is not configured", element=int(element.address))
+            continue
+        named.append(_unit(f"drive{index}", int(element.address), here[0], metrics, clock))
+    return named
+
+
+def _unit(
+    name: str, element: int, one: _Found, metrics: CommandMetrics, clock: Clock
+) -> tuple[DriveUnit, Stack]:
+    stack = one.stack.renamed(name, metrics)
+    unit = DriveUnit(name, element, Drive(stack.top), clock)
+    if one.problem:
+        log.warning("a drive is out of service", drive=name, why=one.problem)
+        unit.state, unit.note = DriveState.FAILED, one.problem
+    return unit, stack
+
+
+def _element_of(one: _Found, elements: Sequence[Element]) -> int:
+    """By configuration or by what the library tells; -1 for a silent drive of unknown place."""
+    device, wanted = one.config.device, one.config.element
+    told = [int(e.address) for e in elements if e.drive_serial and e.drive_serial == one.serial]
+    if wanted >= 0:
+        if wanted not in {int(element.address) for element in elements}:
+            known = ", ".join(str(element.address) for element in elements) or "none"
+            raise CallerError(f"drive {device}: element {wanted}, the library has drives {known}")
+        if told and wanted not in told:
+            raise CallerError(
+                f"drive {device}: element {wanted} in the configuration, but the library says "
+                f"that serial number {one.serial!r} is element {told[0]}"
+            )
+        return wanted
+    if len(told) == 1:
+        return told[0]
+    if one.problem:
+        log.warning("a drive that does not answer has no known element", device=device)
+        return -1
+    raise CallerError(
+        f"drive {device} (serial number {one.serial!r}): the library does not tell which element "
+        "it is; give its element in [[library.drive]], see hsm library scan"
+    )

@@ -1,0 +1,1 @@
+"""Discs that others wrote: bytes in, a tree out. See ``detect``."""

@@ -1,0 +1,1 @@
+"""Taking files that lie on the cache's disk into the namespace."""
