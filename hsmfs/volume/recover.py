@@ -349,7 +349,8 @@ def text_of_cs0(data: bytes) -> str:
 class Tree:
     """The UDF tree of an image, from the fixed places of our discs; ECMA-167 part 4.
 
-    Metadata is there twice: each descriptor is taken from the copy whose CRC is right.
+    Metadata is there twice (but in UDF 2.01): each descriptor is taken from the copy whose
+    CRC is right.
     """
 
     def __init__(self, read: Any, size: int) -> None:
@@ -361,7 +362,11 @@ class Tree:
             if self._is_whole(data, block, ENTRY_TAGS):
                 runs = [(PARTITION + at, length // SECTOR) for length, at in self._extents(data)]
                 self.copies.append(runs)
-        label = next(self._blocks(0, (256,)), bytes(240))
+        self.file_set = 0
+        if not self.copies:  # UDF 2.01: once only, in the partition itself
+            self.file_set = CLUSTER
+            self.copies.append([(PARTITION, max(0, size // SECTOR - PARTITION))])
+        label = next(self._blocks(self.file_set, (256,)), bytes(240))
         self.label = text_of_cs0(label[112 : 112 + label[239]])
 
     def _sector(self, sector: int) -> bytes:
@@ -411,7 +416,7 @@ class Tree:
 
     def names(self) -> Found:
         """All files and directories; those that damage hides are not among them."""
-        file_set = next(self._blocks(0, (256,)), None)
+        file_set = next(self._blocks(self.file_set, (256,)), None)
         stack = [(b"", struct.unpack_from("<I", file_set, 404)[0])] if file_set else []
         seen, left = set(), TREE_NAMES_MAX
         while stack:

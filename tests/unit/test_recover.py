@@ -16,9 +16,12 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from support.volumes import burn
+from support.volumes import content as volume_content
 
 from hsmfs.daemon.ownfiles import OwnFiles
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume import recover
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
 from hsmfs.volume.reader import VolumeReader
 from hsmfs.volume.writer import VolumeWriter
@@ -209,6 +212,20 @@ def test_a_file_of_a_damaged_line_is_found_by_the_tree(
     lost = {"xattrs": {}, "mtime_ns": (T0 + 11) // 1000 * 1000}
     plain = [msgspec.structs.replace(one, **lost) if one.ino == 11 else one for one in FIRST]
     assert_restored(library, plain)
+
+
+@pytest.mark.parametrize("udf", ["2.50", "2.01"])
+def test_the_tree_of_each_revision_is_read(tmp_path: Path, udf: str) -> None:
+    image, out = tmp_path / "v.img", tmp_path / "out"
+    files = [entry(f"d/{name}", ino, size=3000 * ino) for name, ino in (("a", 1), ("b", 2))]
+    burn(image, "V", files, udf=udf)
+    data = image.read_bytes()
+    start = data.rindex(b'{"kind":"hsm-manifest"')
+    stop = data.index(b"}\n", data.index(b'{"kind":"end"', start)) + 2
+    image.write_bytes(data[:start] + bytes(stop - start) + data[stop:])
+    assert recover.main([str(image), "--into", str(out)]) == 3
+    for source in files:
+        assert (out / os.fsdecode(source.path)).read_bytes() == volume_content(source)
 
 
 def test_a_damaged_line_is_made_up_for(library: Library, images: list[Path]) -> None:
