@@ -13,11 +13,22 @@ from pathlib import Path
 
 import pytest
 
+from hsmfs.changer.transport import libiscsi
+from hsmfs.errors import CallerError
+
 TARGET = "iqn.2025-01.org.hsmfs.test:jukebox"
 START_TIMEOUT_S = 20.0
 CHANGER_LUN = 9
 FIRST_DRIVE, ARM, FIRST_SLOT = 1, 16, 1024
 INSTANCES = range(8, 120)
+
+
+def needs_libiscsi() -> None:
+    """Skip where our iSCSI transport has no library."""
+    try:
+        libiscsi.library()
+    except CallerError as error:
+        pytest.skip(str(error))
 
 
 def free_port() -> int:
@@ -104,6 +115,7 @@ class Tgtd:
 @contextmanager
 def jukebox(work: Path, drives: int = 2, slots: int = 6, disc_bytes: int = 1 << 20) -> Iterator:
     """A jukebox of others; skips, with the reason, where tgtd cannot run."""
+    needs_libiscsi()
     if shutil.which("tgtd") is None or shutil.which("tgtadm") is None:
         pytest.skip("tgtd is not installed (Debian: tgt)")
     if os.geteuid() != 0:
