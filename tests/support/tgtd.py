@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,8 @@ TARGET = "iqn.2025-01.org.hsmfs.test:jukebox"
 START_TIMEOUT_S = 20.0
 CHANGER_LUN = 9
 FIRST_DRIVE, ARM, FIRST_SLOT = 1, 16, 1024
-INSTANCES = range(8, 120)
+INSTANCES = range(8, 32_000)
+"""Control numbers; by chance, as other runs choose at the same time."""
 
 
 def needs_libiscsi() -> None:
@@ -108,8 +110,8 @@ class Tgtd:
         self.process.kill()
         self.process.wait()
         self.log.close()
-        for path in Path("/var/run/tgtd").glob(f"socket.{self.number}*"):
-            path.unlink(missing_ok=True)
+        for name in (f"socket.{self.number}", f"socket.{self.number}.lock"):
+            Path("/var/run/tgtd", name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -121,8 +123,7 @@ def jukebox(work: Path, drives: int = 2, slots: int = 6, disc_bytes: int = 1 << 
     if os.geteuid() != 0:
         pytest.skip("tgtd needs root for its control socket")
     work.mkdir(parents=True, exist_ok=True)
-    numbers = (n for n in INSTANCES if not Path(f"/var/run/tgtd/socket.{n}").exists())
-    daemon = Tgtd(work, next(numbers))
+    daemon = Tgtd(work, random.SystemRandom().choice(INSTANCES))
     try:
         try:
             daemon.wait()
