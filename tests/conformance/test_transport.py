@@ -28,7 +28,7 @@ from support.libraries import (
     sense_of,
     settle,
 )
-from support.tgtd import CHANGER_LUN, TARGET, jukebox
+from support.tgtd import CHANGER_LUN, TARGET, jukebox, needs_libiscsi
 
 from hsmfs.changer import cdb
 from hsmfs.changer.burn import Burn
@@ -80,6 +80,7 @@ def emulated(path: Path) -> Iterator[Rig]:
 
 @contextmanager
 def emulated_by_iscsi(path: Path) -> Iterator[Rig]:
+    needs_libiscsi()
     library = new_library(path, mailslots=1)
     with IscsiTarget(library) as target, closing_all() as opened:
         for lun in range(1 + library.drive_count):

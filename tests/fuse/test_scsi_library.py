@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.sandboxes import BIN, Sandbox, differing, write_files
-from support.tgtd import free_port
+from support.tgtd import free_port, needs_libiscsi
 
 pytestmark = pytest.mark.fuse
 
@@ -39,6 +39,7 @@ class Served:
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[tuple[Sandbox, Served]]:
+    needs_libiscsi()
     sandbox = Sandbox(tmp_path / "sb")
     sandbox.start("--drives", "2", "--slots", "8", "--disc-bytes", "20000000")
     sandbox.stop()

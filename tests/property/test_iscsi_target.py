@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.libraries import CLUSTER, content, new_library, sense_of, settle
+from support.tgtd import needs_libiscsi
 
 from hsmfs.changer import cdb
 from hsmfs.changer.drive import Drive
@@ -49,6 +50,7 @@ def served(
 
 
 def unit(target: IscsiTarget, lun: int = 0, user: str = "", secret: str = "") -> IscsiTransport:
+    needs_libiscsi()
     address = IscsiAddress(target.portal, target.name, lun, user, secret)
     return IscsiTransport(address, lambda _seconds: None)
 

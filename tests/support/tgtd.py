@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,11 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from hsmfs.changer.transport import libiscsi
+from hsmfs.errors import CallerError
+
 TARGET = "iqn.2025-01.org.hsmfs.test:jukebox"
 START_TIMEOUT_S = 20.0
 CHANGER_LUN = 9
 FIRST_DRIVE, ARM, FIRST_SLOT = 1, 16, 1024
-INSTANCES = range(8, 120)
+INSTANCES = range(8, 32_000)
+"""Control numbers; by chance, as other runs choose at the same time."""
+
+
+def needs_libiscsi() -> None:
+    """Skip where our iSCSI transport has no library."""
+    try:
+        libiscsi.library()
+    except CallerError as error:
+        pytest.skip(str(error))
 
 
 def free_port() -> int:
@@ -97,20 +110,20 @@ class Tgtd:
         self.process.kill()
         self.process.wait()
         self.log.close()
-        for path in Path("/var/run/tgtd").glob(f"socket.{self.number}*"):
-            path.unlink(missing_ok=True)
+        for name in (f"socket.{self.number}", f"socket.{self.number}.lock"):
+            Path("/var/run/tgtd", name).unlink(missing_ok=True)
 
 
 @contextmanager
 def jukebox(work: Path, drives: int = 2, slots: int = 6, disc_bytes: int = 1 << 20) -> Iterator:
     """A jukebox of others; skips, with the reason, where tgtd cannot run."""
+    needs_libiscsi()
     if shutil.which("tgtd") is None or shutil.which("tgtadm") is None:
         pytest.skip("tgtd is not installed (Debian: tgt)")
     if os.geteuid() != 0:
         pytest.skip("tgtd needs root for its control socket")
     work.mkdir(parents=True, exist_ok=True)
-    numbers = (n for n in INSTANCES if not Path(f"/var/run/tgtd/socket.{n}").exists())
-    daemon = Tgtd(work, next(numbers))
+    daemon = Tgtd(work, random.SystemRandom().choice(INSTANCES))
     try:
         try:
             daemon.wait()

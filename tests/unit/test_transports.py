@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from support.libraries import new_library
+from support.tgtd import needs_libiscsi
 
 from hsmfs.changer import cdb, sense
 from hsmfs.changer.sense import Sense
@@ -215,6 +216,7 @@ def test_sgio_refuses_what_is_no_device() -> None:
 
 
 def test_nobody_listens() -> None:
+    needs_libiscsi()
     unit = open_transport(parse_address("iscsi://127.0.0.1:1/iqn.a:b/0"))
     with pytest.raises(TransientError, match=r"iscsi://127.0.0.1:1/iqn.a:b/0: no login"):
         unit.execute(cdb.inquiry(36), b"", 36)
