@@ -62,7 +62,7 @@ class Recaller:
             return
         request.waiters[event.pid] = Waiter(event.path, event.pid, event.uid, event.program)
         request.wanted.append(event.range)
-        if request.queued:
+        if not request.completing:
             self.queues[request.label].put(request)
         self.core.wake()
 
@@ -101,7 +101,7 @@ class Recaller:
                 job.fail(f"{os.fsdecode(item.path)}: no verified copy is known")
                 continue
             request.jobs.append(job)
-            if request.queued:
+            if not request.completing:
                 self.queues[request.label].put(request)
             wanted.append(item.ino)
         if wanted:
@@ -117,10 +117,14 @@ class Recaller:
         request.wanted.clear()
         if event.dropped:
             await self._end(request, "the file was changed or removed meanwhile")
-        elif not request.jobs and request.queued:
+        elif not request.jobs and self._rests(request):
             await self.give_up(request, FsError(errno.EINTR, "no reader waits any more"))
-        elif request.queued:
+        elif not request.completing:
             self.queues[request.label].put(request)
+
+    def _rests(self, request: Request) -> bool:
+        """Not being read; its recall file may be open all the same, since it was to be next."""
+        return not request.completing and (request.fd < 0 or request.label not in self.serving)
 
     def reset(self) -> None:
         """A new connection: hsmfs says anew who waits."""

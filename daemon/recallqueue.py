@@ -54,11 +54,6 @@ class Request:
         return self.extents[self.label]
 
     @property
-    def queued(self) -> bool:
-        """Neither being read nor being completed."""
-        return self.fd < 0 and not self.completing
-
-    @property
     def has_readers(self) -> bool:
         return bool(self.waiters)
 
