@@ -66,7 +66,7 @@ class _Box:
     def burn_rates(self) -> list[float]:
         """Bytes a second of each burn, from the discs' histories."""
         rates = []
-        for disc in self.hsm("disc", "ls")["discs"]:
+        for disc in [one for one in self.hsm("disc", "ls")["discs"] if one["volume"]]:
             for entry in self.hsm("disc", "show", disc["barcode"])["history"]:
                 if entry["what"] == "burn" and entry["seconds"]:
                     rates.append(entry["bytes"] / entry["seconds"])
