@@ -64,8 +64,8 @@ class Recaller:
             return
         request.waiters[event.pid] = Waiter(event.path, event.pid, event.uid, event.program)
         request.wanted.append(event.range)
-        if request.queued or (request.fd >= 0 and request.label not in self.serving):
-            self._route(request)
+        if not request.completing:
+            self._place(request)
         self.core.wake()
 
     async def _request(self, file: FileVersion, path: str) -> Request | None:
@@ -103,7 +103,7 @@ class Recaller:
                 job.fail(f"{os.fsdecode(item.path)}: no verified copy is known")
                 continue
             request.jobs.append(job)
-            if request.queued:
+            if not request.completing:
                 self.queues[request.label].put(request)
             wanted.append(item.ino)
         if wanted:
@@ -119,10 +119,14 @@ class Recaller:
         request.wanted.clear()
         if event.dropped:
             await self._end(request, "the file was changed or removed meanwhile")
-        elif not request.jobs and request.queued:
+        elif not request.jobs and self._rests(request):
             await self.give_up(request, FsError(errno.EINTR, "no reader waits any more"))
-        elif request.queued:
+        elif not request.completing:
             self.queues[request.label].put(request)
+
+    def _rests(self, request: Request) -> bool:
+        """Not being read; its recall file may be open all the same, since it was to be next."""
+        return not request.completing and (request.fd < 0 or request.label not in self.serving)
 
     def reset(self) -> None:
         """A new connection: hsmfs says anew who waits."""
@@ -162,10 +166,18 @@ class Recaller:
         """Choose the volume: one that can be served now, else any untried."""
         if request.label:
             self.queues[request.label].drop(request)
+        request.turn_chunks = 0
         labels = request.labels()
         ready = [label for label in labels if self.usable(request, label)]
         request.label = (ready or labels)[0]
         self.queues[request.label].put(request)
+
+    def _place(self, request: Request) -> None:
+        """Where it belongs now; while it is read the volume stays."""
+        if self._rests(request):
+            self._route(request)
+        else:
+            self.queues[request.label].put(request)
 
     def go_on_elsewhere(self, request: Request) -> None:
         """This volume has no more of what is needed: a file in parts goes on with another."""

@@ -16,6 +16,9 @@ from hsmfs.types import CHUNK_BYTES, ByteRange, FileVersion
 
 Place = tuple[int, int, int]
 CHUNKS_MAX: Final = 1 << 62
+TURN_CHUNKS: Final = 64
+"""Of a part that is loaded are read, 256 MiB, before the drive goes to another one that
+readers wait for: two readers of two parts must not exchange discs at each chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Request:
     bad: set[str] = field(default_factory=set)
     have: bytearray = field(default_factory=bytearray)
     cursor: int = 0
+    turn_chunks: int = 0
+    """Read since the present volume's turn began."""
     fd: int = -1
     note: str = ""
     noted_s: float = 0.0
@@ -63,12 +68,6 @@ class Request:
         """Of the whole file."""
         return size_of(self.extent)
 
-    @property
-    def queued(self) -> bool:
-        """Neither being read nor being completed."""
-        return self.fd < 0 and not self.completing
-
-    @property
     def has_readers(self) -> bool:
         return bool(self.waiters)
 
@@ -109,14 +108,15 @@ class Request:
 
     def next_chunk(self) -> int | None:
         """What to read of this volume: wanted chunks first, in the order of their requests,
-        then ascending; None where readers want another volume's part, or all is here."""
+        then ascending; None where all of it is here, or readers wait for another volume's part
+        and this one had its turn."""
         self.wanted = [span for span in self.wanted if self._missing_in(span) is not None]
         first, last = chunks_of(self.extent)
         for span in self.wanted:
             chunk = self._missing_in(span, first, last)
             if chunk is not None:
                 return chunk
-        if self.wanted:
+        if self.wanted and self.turn_chunks >= TURN_CHUNKS:
             return None
         missing = self.have.find(0, max(first, self.cursor), last)
         if missing < 0:
@@ -159,6 +159,7 @@ class Request:
     def landed(self, chunk: int) -> None:
         self.have[chunk] = 1
         self.cursor = chunk + 1
+        self.turn_chunks += 1
 
     @property
     def complete(self) -> bool:

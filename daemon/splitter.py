@@ -204,7 +204,9 @@ class Splitter:
         for split in list(self.core.catalog.splits.values()):
             results = await self.core.link.claim([file_of(split)])
             if results[0].refused:
-                await self.abandon(file_of(split), results[0].refused)
+                # Who asked by hand still wants it: as it is now, from its beginning.
+                log.info("parts of an old version are given up", why=results[0].refused)
+                await self.core.catalog.forget_split(split)
                 continue
             kept = [label if self._is_alive(label) else "" for label in split.labels]
             if kept != split.labels:

@@ -165,7 +165,9 @@ def recall(
 ) -> None:
     """Bring data back from the discs, each disc loaded once."""
     system = open_system(ctx, config)
-    more: dict[str, object] = {"background": background, "within_s": within_s}
+    more: dict[str, object] = {"background": True} if background else {}
+    if within_s is not None:
+        more["within_s"] = within_s
     _request(system, "recall", paths, recursive, wait, plan, json, more)
 
 

@@ -85,7 +85,7 @@ def check(line: Line) -> None:
         value = line.get(key)
         if not isinstance(value, int) or abs(value) >= 1 << 63:
             raise ValueError(f"found {key} {value!r}, expected a number")
-    for key in ("sector", "size", "part", "parts"):
+    for key in ("sector", "size", "part", "parts", "part_start", "total_size"):
         if int(line.get(key, 0)) < 0:
             raise ValueError(f"found {key} {line[key]}, expected no negative number")
     for key in ("path", "target", "link_of", "disc_path", "sha256"):
@@ -618,18 +618,28 @@ class Recovery:
             raise
 
     def _parts(self, line: Line) -> list[list[Place]]:
-        """The file's parts in order, each with all its places."""
-        places = self.copies.get((int(line["ino"]), int(line["data_version"])), [])
-        by_part: dict[int, list[Place]] = {}
-        for place in places:
-            by_part.setdefault(int(place[1].get("part", 0)), []).append(place)
+        """The file's parts in order, each with all its places. A version may have been cut
+        more than once, in other places: any parts that together have all bytes will do."""
+        spans: dict[tuple[int, int], list[Place]] = {}
+        for place in self.copies.get((int(line["ino"]), int(line["data_version"])), []):
+            span = int(place[1].get("part_start", 0)), int(place[1]["size"])
+            spans.setdefault(span, []).append(place)
         if not line.get("part"):
-            return [by_part.get(0, [])]
+            return [spans.get((0, int(line["size"])), [])]
+        after: dict[int, list[list[Place]]] = {int(line["total_size"]): []}
+        for start, size in sorted(spans, reverse=True):
+            if size and start + size in after:
+                after.setdefault(start, [spans[start, size], *after[start + size]])
+        if 0 not in after:
+            raise OSError(self._lacks(line, spans))
+        return after[0]
+
+    def _lacks(self, line: Line, spans: dict[tuple[int, int], list[Place]]) -> str:
+        """Which parts of its cut are missing, and where they are."""
+        lines = [one for places in spans.values() for _, one in places]
+        here = {one.get("part") for one in lines if one.get("parts") == line["parts"]}
         numbers = range(1, int(line["parts"]) + 1)
-        lost = [number for number in numbers if number not in by_part]
-        if lost:
-            raise OSError(", ".join(self._where(line, number) for number in lost))
-        return [by_part[number] for number in numbers]
+        return ", ".join(self._where(line, number) for number in numbers if number not in here)
 
     def _where(self, line: Line, number: int) -> str:
         label = self.elsewhere.get(part_key(line, number))

@@ -354,6 +354,14 @@ def test_a_plan_is_shown_and_nothing_waited_for(run: Run, hsmd: Hsmd, system: Pa
     assert "M02" in out
     mount = str(system.parent / "mnt")
     assert hsmd.asked[-1][3] == {"paths": [mount], "recursive": True, "plan": True}
+    run("recall", "--plan", "--background", "--within", "60", str(system.parent / "mnt"))
+    assert hsmd.asked[-1][3] == {
+        "paths": [mount],
+        "recursive": False,
+        "plan": True,
+        "background": True,
+        "within_s": 60.0,
+    }
 
 
 def test_an_error_of_hsmd_is_one_line(run: Run, hsmd: Hsmd) -> None:
