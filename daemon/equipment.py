@@ -48,11 +48,14 @@ class Equipment(NamedTuple):
     """Who carries magazines by itself; None: a person."""
     stacks: dict[str, Stack]
     """By name: ``changer`` and the drives; for ``hsm drive trace``."""
+    emulated: EmulatedLibrary | None = None
 
     def close(self) -> None:
         """Give all devices back."""
         for stack in self.stacks.values():
             stack.top.close()
+        if self.emulated is not None:
+            self.emulated.let_go()
 
 
 def open_equipment(config: Library, registry: CollectorRegistry) -> Equipment:
@@ -102,7 +105,7 @@ def _emulated(library: EmulatedLibrary, clock: Clock, metrics: CommandMetrics) -
         device = library.drive_transport(index)
         stacks[name] = Stack(name, device, clock, metrics, watched=False)
         units.append(DriveUnit(name, int(element.address), Drive(stacks[name].top), clock))
-    return Equipment(changer, units, EmulatedHands(library), stacks)
+    return Equipment(changer, units, EmulatedHands(library), stacks, library)
 
 
 def _secret(config: Library) -> str:

@@ -70,6 +70,7 @@ class EmulatedLibrary:
         self._file = StateFile(path)
         self.faults = Faults(path)
         state = self._file.state
+        self._lock_fd = -1
         clock = clock or SystemClock()
         self.drives = [
             DriveDevice(
@@ -137,8 +138,14 @@ class EmulatedLibrary:
             except BlockingIOError:
                 if attempt < LOCK_ATTEMPTS_MAX - 1:
                     time.sleep(LOCK_PAUSE_S)
-        os.close(self._lock_fd)
+        self.let_go()
         raise CallerError(f"{self.path}: another process has the library open; end it first")
+
+    def let_go(self) -> None:
+        """Another process may have it from now on."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     @property
     def drive_count(self) -> int:
