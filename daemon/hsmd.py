@@ -330,19 +330,40 @@ class Hsmd:
             case Burn(volume, drives) if volume in self.migrator.active:
                 self._start_burn(self.migrator.active[volume], [units[name] for name in drives])
             case Burn(volume, drives):
-                (blank,) = self.choose_discs(self.core.catalog.volumes[volume], 1)
-                copy = self.care.start_burn(volume, blank)
-                units[drives[0]].assign(copy, DriveState.BURNING, Work.BURN)
+                blanks = self.choose_discs(self.core.catalog.volumes[volume], 1)
+                for unit, blank in self._paired([units[drives[0]]], blanks):
+                    copy = self.care.start_burn(volume, blank)
+                    unit.assign(copy, DriveState.BURNING, Work.BURN)
 
     def _start_burn(self, active: ActiveVolume, units: list[DriveUnit]) -> None:
-        discs = self.choose_discs(active.record, len(units))
-        paired = dict(zip([unit.name for unit in units], discs, strict=False))
-        used = [unit for unit in units if unit.name in paired]
-        self.core.reserved.update(disc.barcode for disc in discs)
-        session = BurnSession(self.core, active, paired, self._burned)
-        session.start(used)
-        for unit in used:
+        pairs = self._paired(units, self.choose_discs(active.record, len(units)))
+        if not pairs:
+            return
+        self.core.reserved.update(disc.barcode for _, disc in pairs)
+        discs = {unit.name: disc for unit, disc in pairs}
+        session = BurnSession(self.core, active, discs, self._burned)
+        session.start([unit for unit, _ in pairs])
+        for unit, _ in pairs:
             unit.assign(session, DriveState.BURNING, Work.BURN)
+
+    def _paired(
+        self, units: list[DriveUnit], discs: list[DiscRecord]
+    ) -> list[tuple[DriveUnit, DiscRecord]]:
+        """A drive for each disc: one that lies in an idle drive (after a restart) stays there,
+        for the robot takes none out of a drive that has not let go of it."""
+        pairs, left = [], list(units)
+        for disc in discs:
+            holder = self.core.librarian.unit_with(disc.barcode)
+            if holder is not None and (holder.busy or not holder.alive):
+                continue
+            if holder is not None:
+                left = [unit for unit in left if unit is not holder]
+                pairs.append((holder, disc))
+        held = {disc.barcode for _, disc in pairs}
+        free = [disc for disc in discs if self.core.librarian.unit_with(disc.barcode) is None]
+        room = max(0, len(units) - len(pairs))
+        pairs += zip(left[:room], (disc for disc in free if disc.barcode not in held), strict=False)
+        return pairs
 
     def _burned(self, session: BurnSession) -> None:
         session.active.since_s = self.core.clock.monotonic_s()

@@ -141,7 +141,7 @@ class Migrator:
                 continue
             try:
                 await self._finish_ready()
-                for pool in list(self._waiting):
+                for pool in dict.fromkeys([*self._waiting, *self.splits.pools()]):
                     await self._plan_pool(self.core.policy.pools[pool])
             except TransientError as error:
                 log.info("migration waits", why=str(error))

@@ -77,7 +77,12 @@ async def _abandon(migrator: Migrator, record: VolumeRecord) -> None:
 
 async def _resume_asked(migrator: Migrator) -> None:
     asked = migrator.core.catalog.asked("m")
-    placed = {file.ino for active in migrator.active.values() for file in active.files}
+    placed = {
+        file.ino
+        for active in migrator.active.values()
+        # A part of a version that was given up: who asked wants the file as it is now.
+        for file in active.files.keys() - (active.parts() - set(migrator.splits.files()))
+    }
     job = migrator.core.jobs.new("migrate")
     job.note = "taken up again after a restart"
     by_pool: dict[str, list[int]] = defaultdict(list)

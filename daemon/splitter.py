@@ -92,6 +92,13 @@ class Splitter:
         """All versions that stay claimed."""
         return [file_of(split) for split in self.core.catalog.splits.values()]
 
+    def pools(self) -> list[str]:
+        """Those of files of which a part is to be planned."""
+        known = self.core.policy.pools
+        return [
+            s.pool for s in self.core.catalog.splits.values() if s.next_part and s.pool in known
+        ]
+
     def next_of(self, pool: str) -> SplitRecord | None:
         """One of which a part is to be planned."""
         splits = self.core.catalog.splits.values()
