@@ -234,6 +234,8 @@ class SplitRecord(msgspec.Struct, kw_only=True):
     """Of each part but the last; a multiple of 4 MiB."""
     labels: list[str]
     """Volume of each part; empty where it is still to be planned."""
+    wanted_labels: list[str] = []
+    """What the volumes are to be called: each part names the volumes of all."""
 
     @property
     def next_part(self) -> int:

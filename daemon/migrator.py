@@ -23,7 +23,7 @@ from hsmfs.daemon.activevolume import (
     StoredPlan,
     activate,
 )
-from hsmfs.daemon.catalog import put_record
+from hsmfs.daemon.catalog import Change, put_record
 from hsmfs.daemon.catalogrecords import DiscState, SplitRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.discrecovery import with_recovery
@@ -197,7 +197,7 @@ class Migrator:
         claimed = await self._claim(head, pool.name)
         if not claimed and split is None:
             return bool(head)
-        label, label_change = self.core.catalog.new_volume_label(self.core.config.site.id)
+        label, label_change = self._new_label(split)
         header = VolumeHeader(
             label=label,
             site=self.core.config.site.id,
@@ -249,6 +249,13 @@ class Migrator:
         self.active[label] = active
         log.info("volume planned", volume=label, files=record.files, bytes=record.bytes)
         return True
+
+    def _new_label(self, split: SplitRecord | None) -> tuple[str, Change]:
+        """The next one, or the one that the other parts of a file name."""
+        wanted = self.splits.label_of(split) if split is not None else ""
+        if wanted:
+            return wanted, lambda writer: None
+        return self.core.catalog.new_volume_label(self.core.config.site.id)
 
     async def _split(
         self,
@@ -419,6 +426,8 @@ class Migrator:
         self.plans.drop(record.label)
         await self.core.link.sync()
         self._tell(active, refused)
+        for file in parts - set(self.splits.files()):
+            await self.splits.forget_places(file, [record.label])
         for file in parts & active.void:
             await self.splits.abandon(file, "a part could not be read, or its bytes changed")
         await self.splits.settle()

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from hsmfs.daemon.catalog import drop_extents, put_record
 from hsmfs.daemon.catalogrecords import SplitRecord, VolumeState
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.coverage import copies_of
@@ -43,7 +44,7 @@ def file_of(split: SplitRecord) -> FileVersion:
 def part_of(split: SplitRecord, number: int) -> tuple[Part, int]:
     """A part, and its bytes."""
     start = (number - 1) * split.part_bytes
-    part = Part(number, len(split.labels), start, split.total)
+    part = Part(number, len(split.labels), start, split.total, split.wanted_labels)
     return part, min(split.part_bytes, split.total - start)
 
 
@@ -66,7 +67,9 @@ def largest_part(
         parents = [name for name in names if name.kind == "dir"]
         files = [name for name in names if name.kind == "file"]
         # The last part's number and start are the longest in the manifest.
-        part = with_part(files, Part(PARTS_MAX, PARTS_MAX, total, total), chunks * CHUNK_BYTES)
+        labels = [header.label] * (-(-total // (chunks * CHUNK_BYTES)))
+        longest = Part(PARTS_MAX, PARTS_MAX, total, total, labels)
+        part = with_part(files, longest, chunks * CHUNK_BYTES)
         return packer.add_all([*own, *parents, *part])
 
     low, high = 0, capacity * SECTOR_BYTES // CHUNK_BYTES + 1
@@ -122,6 +125,7 @@ class Splitter:
                 f"{capacity * SECTOR_BYTES} bytes; use larger discs"
             )
         file = waiting.item.file
+        labels = [self.core.catalog.new_volume_label(header.site) for _ in range(parts)]
         split = SplitRecord(
             ino=file.ino,
             data_version=file.data_version,
@@ -130,10 +134,11 @@ class Splitter:
             total=waiting.item.size,
             part_bytes=size,
             labels=[""] * parts,
+            wanted_labels=[label for label, _ in labels],
         )
         self.core.catalog.splits[file.ino] = split
         self.waiting[file] = waiting
-        await self.core.catalog.save(split)
+        await self.core.catalog.transact(put_record(split), labels[-1][1])
         log.info("file is burned in parts", path=os.fsdecode(waiting.item.path), parts=parts)
         return ""
 
@@ -153,6 +158,11 @@ class Splitter:
             return with_part(names, part, size), parents_of(view, split.names)
 
         return await self.core.namespace.read(query)
+
+    def label_of(self, split: SplitRecord) -> str:
+        """What the volume of its next part is to be called; empty where that name was used."""
+        label = split.wanted_labels[split.next_part - 1]
+        return "" if label in self.core.catalog.volumes else label
 
     # -- endings -----------------------------------------------------------------------
 
@@ -192,6 +202,14 @@ class Splitter:
         if split is not None:
             self.core.alarms.raise_("split-given-up", f"{os.fsdecode(split.names[0])}: {why}")
             await self._end(split, why)
+            await self.forget_places(file, split.labels)
+
+    async def forget_places(self, file: FileVersion, labels: Iterable[str]) -> None:
+        """Parts that are of no use alone are not copies."""
+        wanted = set(labels)
+        for label, extent in self.core.catalog.extents(file):
+            if label in wanted and extent.total:
+                await self.core.catalog.transact(drop_extents(label, [(file, extent.offset)]))
 
     async def _end(self, split: SplitRecord, why: str) -> None:
         file = file_of(split)

@@ -142,6 +142,7 @@ def _fields(entry: FileSource) -> dict[str, Any]:
         fields["parts"] = entry.part.parts
         fields["part_start"] = entry.part.start
         fields["total_size"] = entry.part.total
+        fields["part_volumes"] = entry.part.volumes
     if is_own:
         fields["size"] = entry.size
     elif entry.kind == "file":

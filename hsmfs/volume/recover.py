@@ -642,7 +642,8 @@ class Recovery:
         return ", ".join(self._where(line, number) for number in numbers if number not in here)
 
     def _where(self, line: Line, number: int) -> str:
-        label = self.elsewhere.get(part_key(line, number))
+        named = dict(enumerate(line.get("part_volumes") or (), 1)).get(number)
+        label = self.elsewhere.get(part_key(line, number)) or named
         where = f"volume {label}, which was not given" if label else "none of the discs given"
         return f"part {number} of {line['parts']} is on {where}"
 

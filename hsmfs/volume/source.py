@@ -32,6 +32,8 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     """First byte of the file that is here; a multiple of 4 MiB."""
     total: int
     """Bytes of the whole file."""
+    volumes: list[str] = []
+    """Labels of the volumes that all parts were planned for, in order."""
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 import xxhash
+from msgspec.structs import replace
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
 from hsmfs.daemon.namespaceset import FORMAT, SetHeader, SetLine
@@ -28,7 +29,7 @@ from hsmfs.tools.rebuild.unlisted import Unlisted, own_files
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
 from hsmfs.volume.reader import LINE_BYTES_MAX
-from hsmfs.volume.source import FileSource, VolumeHeader
+from hsmfs.volume.source import FileSource, Part, VolumeHeader
 
 UNPACKED_BYTES_MAX: Final = 64 << 30
 """Of one packed file of a volume's own: a bound against made-up ones."""
@@ -46,6 +47,8 @@ class Collected:
     missing: dict[str, VolumeHeader] = field(default_factory=dict)
     """Volumes that others tell of and nobody gave us."""
     sets: list[SetHeader] = field(default_factory=list)
+    part_volumes: dict[FileVersion, list[str]] = field(default_factory=dict)
+    """Volumes of each file that is in parts."""
     highest_ino: int = 0
     void_files: int = 0
     unproved: dict[tuple[str, FileVersion], str] = field(default_factory=dict)
@@ -79,6 +82,8 @@ class Collector:
         self.catalog = catalog
         self.result = Collected()
         self._given = given
+        self._told: dict[str, VolumeHeader] = {}
+        """Volumes that were not given and that parts of files name."""
         self._wanted: dict[str, FoundVolume] = {}
         """Of the given ones, those whose manifest is still to be found."""
 
@@ -98,6 +103,8 @@ class Collector:
                 with self._damage_noted(f"volume {found.label}"):
                     damaged.append((found, self._around_damage(found)))
         self._by_tree([(found, listed) for found, listed in damaged if found.label in self._wanted])
+        for label, header in self._told.items():
+            self.result.missing.setdefault(label, header)
 
     def _is_whole(self, found: FoundVolume) -> bool:
         damaged, proofs = [], {}
@@ -216,6 +223,8 @@ class Collector:
             source.xattrs, source.target, is_missing,
         )  # fmt: skip
         self.scratch.known(known, source.ino, header.created_ns)
+        if source.part is not None and source.part.volumes:
+            self._parts(header, FileVersion(source.ino, source.data_version), source.part)
         if result is not None:
             extent = ExtentRecord(
                 offset=result.offset_bytes,
@@ -228,6 +237,13 @@ class Collector:
                 total=source.part.total if source.part is not None else 0,
             )
             self.catalog.extent(header.label, FileVersion(result.ino, result.data_version), extent)
+
+    def _parts(self, header: VolumeHeader, file: FileVersion, part: Part) -> None:
+        """A part names the volumes of all."""
+        self.result.part_volumes[file] = part.volumes
+        for label in part.volumes:
+            if label not in self._given:
+                self._told[label] = replace(header, label=label)
 
     # -- the volume's own files ----------------------------------------------------------
 

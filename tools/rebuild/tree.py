@@ -71,6 +71,7 @@ class TreeBuilder:
         self.tier = tier
         self.copies = copies
         """Discs of each volume; none of one that was not given."""
+        self.part_volumes = collected.part_volumes
         self.full, self.complete = collected.full(), collected.is_complete()
         self.now_ns = now_ns
         self.unproved = collected.unproved
@@ -205,7 +206,7 @@ class TreeBuilder:
         record.nlink = len(places)
         labels = b" ".join(sorted(label.encode() for _, label, _ in same))
         xattrs = _xattrs(line, known) | {schema.VOLUMES_XATTR: labels}
-        self._settle(record, places, newest, self._waits_for(same))
+        self._settle(record, places, newest, self._waits_for(ino, same))
         self._tell_unproved(record, places, same)
         self.namespace.inode(record, places, xattrs)
         if given and version < newest:
@@ -216,9 +217,11 @@ class TreeBuilder:
         same = [one for one in versions if one[0] == version]
         return copies_of((extent, self.copies.get(label, 0)) for _, label, extent in same)
 
-    def _waits_for(self, same: list[Version]) -> tuple[str, str]:
+    def _waits_for(self, ino: int, same: list[Version]) -> tuple[str, str]:
         """The volume that a file which is not whole waits for, and in words."""
-        missing = [label for _, label, _ in same if not self.copies.get(label)]
+        told = self.part_volumes.get(FileVersion(ino, same[0][0]), [])
+        labels = dict.fromkeys([*told, *(label for _, label, _ in same)])
+        missing = [label for label in labels if not self.copies.get(label)]
         if not missing:
             return UNKNOWN, "for the volume of another part, of which none of these discs tells"
         between = " and " if any(extent.total for _, _, extent in same) else " or "
