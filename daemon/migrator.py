@@ -296,7 +296,7 @@ class Migrator:
         label = record.label
         plan = StoredPlan(header=header, capacity_sectors=capacity, entries=chosen)
         await self.plans.save(label, plan)
-        stored = self.plans.load(label)
+        stored = await trio.to_thread.run_sync(self.plans.load, label)
         assert stored is not None
         now_s, own = self.core.clock.monotonic_s(), self.plans.own(label)
         active = await trio.to_thread.run_sync(activate, record, stored, now_s, own)

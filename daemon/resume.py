@@ -55,7 +55,7 @@ async def _activated(migrator: Migrator, record: VolumeRecord) -> ActiveVolume |
     """From its plan file; None where that is missing or damaged."""
     own, now_s = migrator.plans.own(record.label), migrator.core.clock.monotonic_s()
     try:
-        plan = migrator.plans.load(record.label)
+        plan = await trio.to_thread.run_sync(migrator.plans.load, record.label)
         if plan is None:
             return None
         return await trio.to_thread.run_sync(activate, record, plan, now_s, own)
