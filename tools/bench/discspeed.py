@@ -109,8 +109,8 @@ def recalls(root: Path) -> None:
         study_s = _seconds(lambda: box.hsm("recall", "-r", "--wait", str(study)))
         bytes_s = SMALL_FILES * SMALL_BYTES / timing.read_bytes_s
         print(
-            f"recall of a study of {SMALL_FILES} files: {bytes_s / (study_s - command_s):.3f} of the "
-            f"read speed; {bytes_s / study_s:.3f} with the command's own {command_s:.2f} s"
+            f"recall of a study of {SMALL_FILES} files: {bytes_s / (study_s - command_s):.3f} of "
+            f"the read speed; {bytes_s / study_s:.3f} with the command's own {command_s:.2f} s"
         )
     finally:
         box.stop()
