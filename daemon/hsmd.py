@@ -124,6 +124,8 @@ class Hsmd:
     floor: BurnFloor
     failures_told: int = 0
     rest_until_s: float = 0.0
+    draining: bool = False
+    """hsmd ends soon: nothing but reads is begun."""
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, Wanted):
@@ -194,7 +196,8 @@ class Hsmd:
         if self._robot_rests():
             return
         self._rescue()
-        self._check_discs()
+        if not self.draining:
+            self._check_discs()
         for action in plan(self._picture(), self.core.clock.monotonic_s()):
             self._start(action)
 
@@ -222,12 +225,15 @@ class Hsmd:
             *self.care.verify_demands(),
             *self.importer.demands(),
         )
+        stages = tuple(self.care.stage_demands())
+        if self.draining:
+            burns, verifies, stages = (), (), ()
         return Picture(
             drives=drives,
             reads=tuple(self.recaller.demands()),
             burns=burns,
             verifies=verifies,
-            stages=tuple(self.care.stage_demands()),
+            stages=stages,
             unloads=self.magazines.leaving_discs(),
             rules=self.core.rules,
             burn_debt_s=self.floor.update(self.core.clock.monotonic_s(), drives, burns, verifies),

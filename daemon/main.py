@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import grp
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +48,7 @@ from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.daemon.releaser import Releaser
 from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
+from hsmfs.daemon.stopping import until_stopped
 from hsmfs.daemon.supervise import supervise
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.runlock import only_one
@@ -223,9 +223,7 @@ async def _serve(hsmd: Hsmd) -> None:
         nursery.start_soon(servicemanager.keep_watchdog, trio.lowlevel.checkpoint)
         await _open_to_group(socket_path, core.config.run.group)
         servicemanager.notify("READY=1")
-        await _stop_signal()
-        log.info("stopping")
-        servicemanager.notify("STOPPING=1")
+        await until_stopped(hsmd)
         nursery.cancel_scope.cancel()
 
 
@@ -253,12 +251,6 @@ async def _open_to_group(path: Path, group: str) -> None:
             "run.group", repr(group), "a group of this system", f"groupadd --system {group}"
         ) from None
     path.chmod(GROUP_MODE)
-
-
-async def _stop_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            return
 
 
 if __name__ == "__main__":

@@ -114,6 +114,8 @@ class Burn(Section, frozen=True):
     """Share of drive time that burns and proofs get while recalls wait."""
     floor_wait_s: Seconds = 600.0
     """A burn or proof that waited for so long claims the floor."""
+    stop_wait_s: Seconds = 7200.0
+    """At SIGTERM burns under way are finished, for so long at most."""
     attempts_max: Positive = 3
     """Fresh discs tried for one copy of a volume before it is given up."""
     previous_manifests: Annotated[int, Meta(ge=0, le=1000)] = 16
