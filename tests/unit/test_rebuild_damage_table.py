@@ -9,6 +9,7 @@ damaged shows when it is recalled. With a whole copy beside it nothing of this i
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,11 +20,13 @@ from support import damage
 from support.damage import FAULTS, Digests, Region, Volume, bad_sectors
 from support.volumes import paths_of, stopped_system
 
+from hsmfs.changer.emulated import EmulatedLibrary
 from hsmfs.config import Config
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.rebuild.collect import Collected
+from hsmfs.tools.rebuild.reading import read_libraries
 from hsmfs.tools.rebuild.run import rebuild
 from hsmfs.tools.rebuild.tree import Outcome
 
@@ -107,6 +110,39 @@ def test_one_copy_gives_all_but_what_is_damaged(volume: Volume, fault: str, tmp_
         assert bool(collected.notes) == (is_in_manifest(region) or region.name in WITHOUT_SET), (
             region
         )
+
+
+@pytest.mark.parametrize("fault", ["flipped", "unreadable"])
+def test_a_library_gives_what_an_image_gives(volume: Volume, fault: str, tmp_path: Path) -> None:
+    """The drive is asked for all that a rebuild makes use of."""
+    image = tmp_path / "D.img"
+    for number, region in enumerate(volume.regions):
+        data = volume.damaged(region, fault)
+        image.write_bytes(data)
+        bad = region.sectors if fault == "unreadable" else range(0)
+        first, *of_image = rebuilt(tmp_path / f"{number}", [image], bad, len(data) * 9)
+        config = stopped_system(tmp_path / f"{number}l")
+        put_into_library(config, data, bad)
+        shelf = read_libraries(config, config.library, again=False)
+        *_, collected, outcome = rebuild(config, [], lambda what, path, why: None, shelf)
+        assert paths_of(config) == paths_of(first), region
+        assert catalog_of(config, data)[1] == catalog_of(first, data)[1], region
+        assert told(collected, outcome) == told(*of_image), region
+
+
+def put_into_library(config: Config, data: bytes, bad: range) -> None:
+    """Of one drive and one disc."""
+    path = Path(config.library[0].path)
+    library = EmulatedLibrary.create(path, drives=1, slots=1, magazine_slots=1, disc_bytes=1 << 23)
+    code = library.state.slots[0]
+    library.hands.load_foreign(code, data)
+    fault = {"device": code, "op": "read", "sense": [3, 0x11, 0]}
+    faults = [fault | {"lba_from": bad.start, "lba_to": bad.stop}] if bad else []
+    (path / "faults.json").write_text(json.dumps(faults))
+
+
+def told(collected: Collected, outcome: Outcome) -> tuple[object, ...]:
+    return outcome.files, outcome.lost, outcome.unproved, collected.sets, len(collected.notes)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
