@@ -237,7 +237,7 @@ class LibraryReader:
     def _read(self, at: DriveAt, disc: Disc) -> None:
         self._in_hand[at.name] = disc.barcode
         if not disc.drive:
-            self._robot.load(disc.barcode, at.element)
+            self._robot.load(disc.barcode, disc.place, at.element)
             self._loads[disc.barcode] += 1
         else:
             at.drive.load()  # it may lie there ejected
