@@ -38,7 +38,7 @@ bench-scale: setup
 	$(BIN)/python -m hsmfs.tools.bench.scale
 
 bench-rebuild: setup
-	$(BIN)/python -m hsmfs.tools.bench.rebuildscale
+	$(BIN)/python -m hsmfs.tools.bench.rebuildscale $(if $(LIBRARY),--library $(LIBRARY))
 
 test-foreign: setup
 	$(BIN)/python -m pytest -q tests/foreign tests/conformance/test_foreign_changer.py

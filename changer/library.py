@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -34,6 +35,7 @@ _KINDS: Final = {
     cdb.MAILSLOT_ELEMENT: "mailslot",
     cdb.DRIVE_ELEMENT: "drive",
 }
+_KIND_OF: Final = {name: kind for kind, name in _KINDS.items()}
 
 
 class Element(NamedTuple):
@@ -58,10 +60,26 @@ class Inventory(NamedTuple):
 
     def find(self, address: int) -> Element | None:
         """The element at an address."""
-        for element in (*self.slots, *self.drives, *self.mailslots, *self.transports):
-            if element.address == address:
-                return element
+        for elements in self:
+            at = _place(elements, address)
+            if at is not None:
+                return elements[at]
         return None
+
+    def with_element(self, element: Element) -> Inventory:
+        """The same with another state of an element that is known."""
+        changed = []
+        for elements in self:
+            at = _place(elements, element.address)
+            if at is not None:
+                elements = (*elements[:at], element, *elements[at + 1 :])
+            changed.append(elements)
+        return Inventory(*changed)
+
+
+def _place(elements: tuple[Element, ...], address: int) -> int | None:
+    at = bisect_left(elements, address, key=lambda element: element.address)
+    return at if at < len(elements) and elements[at].address == address else None
 
 
 class Changer:
@@ -102,9 +120,9 @@ class Changer:
             start = max(fresh) + 1
         return [found[address] for address in sorted(found)]
 
-    def _status(self, kind: int, start: int) -> bytes:
+    def _status(self, kind: int, start: int, count: int = ELEMENTS_MAX) -> bytes:
         size = min(STATUS_BYTES, transfer_bytes_max(self._transport))
-        command = cdb.read_element_status(kind, start, ELEMENTS_MAX, size)
+        command = cdb.read_element_status(kind, start, count, size)
         what = f"READ ELEMENT STATUS of {_KINDS[kind]}s"
         try:
             return run_raw(self._transport, command, b"", size, STATUS_TIMEOUT_S)
@@ -136,11 +154,33 @@ class Changer:
                 ) from None
 
     def move(self, source: int, destination: int) -> None:
-        """Move a disc; after an error both elements are read before anything else.
+        """Move a disc; after an error all elements are read before anything else.
 
         Raises LibraryError if the disc did not arrive; never repeats a move.
         """
         before = self.inventory()
+        self._inventory = None
+        self._move(before, source, destination)
+        self._inventory = self._after(before, source, destination)
+
+    def _after(self, before: Inventory, *addresses: int) -> Inventory | None:
+        """Both elements are asked for, not all of thousands; None where it is better to."""
+        found = before
+        for address in addresses:
+            known = before.find(address)
+            if known is None:
+                return None
+            try:
+                data = self._status(_KIND_OF[known.kind], address, 1)
+            except LibraryError:
+                return None
+            now = next(parse_elements(data), None)
+            if now is None or now.address != address:
+                return None
+            found = found.with_element(now)
+        return found
+
+    def _move(self, before: Inventory, source: int, destination: int) -> None:
         arm = int(before.transports[0].address) if before.transports else 0
         wanted = before.find(source)
         command = cdb.move_medium(arm, source, destination)
@@ -153,8 +193,6 @@ class Changer:
             self._judge(source, destination, wanted, why, refused=refused)
         except TransientError as error:
             self._judge(source, destination, wanted, str(error), refused=False)
-        finally:
-            self._inventory = None
 
     def _judge(
         self, source: int, destination: int, wanted: Element | None, why: str, *, refused: bool

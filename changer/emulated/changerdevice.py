@@ -194,8 +194,8 @@ class ChangerDevice(Device):
         for kind, first, items in groups:
             if wanted not in (codes.ALL_ELEMENTS, kind):
                 continue
-            chosen = [(first + i, code) for i, code in enumerate(items) if first + i >= start]
-            chosen = chosen[: count - len(addresses)]
+            begin = max(0, start - first)
+            chosen = list(enumerate(items[begin : begin + count - len(addresses)], first + begin))
             if not chosen:
                 continue
             addresses += [address for address, _ in chosen]

@@ -12,17 +12,19 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
 from hsmfs.daemon.namespaceset import SetLine
-from hsmfs.errors import HsmError, MediumError
+from hsmfs.errors import MediumError
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
+from hsmfs.tools.rebuild.hashedfiles import HashedFile, hashed, read_hashes
 from hsmfs.tools.rebuild.images import FoundVolume, opened
 from hsmfs.tools.rebuild.namespacefile import INODES_SKIPPED
+from hsmfs.tools.rebuild.recording import NotTaken
 from hsmfs.tools.rebuild.scratch import DIRECTORIES, OTHERS, Known, Scratch
-from hsmfs.types import ROOT_INODE, SECTOR_BYTES, FileVersion
-from hsmfs.volume.hashes import FileHashes
+from hsmfs.types import ROOT_INODE, FileVersion
 from hsmfs.volume.manifest import FileResult
 from hsmfs.volume.names import disc_path
 from hsmfs.volume.reader import VolumeReader, WalkEntry
@@ -68,9 +70,12 @@ class Unlisted:
     unknown: int = 0
     """Files that are no inode's: left out, for the sets know all that there are."""
     new: int = 0
+    _hashes: dict[Path, dict[int, HashedFile]] = field(default_factory=dict)
+    """Of the volume that is taken in."""
 
     def take(self, found: FoundVolume, listed: Collection[str], until: int) -> None:
         """A volume's; ``until`` is how far the newest set reaches that is not newer."""
+        self._hashes = {image: read_hashes(image) for image in found.images}
         tree = {e.path: e for e in _entries(found, listed) if not e.path.startswith(_OWN)}
         tree.pop(OWN_DIRECTORY.decode(), None)
         blocks: dict[int, str] = {}
@@ -124,12 +129,23 @@ class Unlisted:
     def _file(
         self, found: FoundVolume, entry: WalkEntry, line: SetLine | None, ino: int, version: int
     ) -> None:
-        for image in found.images:
+        images = sorted(found.images, key=lambda image: entry.block not in self._hashes[image])
+        for image in images:
             with self.noted(f"{image}: {entry.path}"), opened(image) as reader:
-                result = _hashed(reader, entry)
+                result = self._result(reader, image, entry)
                 self._known(found, "file", entry, line, ino, version)
                 self._extent(found, entry, result, FileVersion(ino, version))
                 return
+
+    def _result(self, reader: VolumeReader, image: Path, entry: WalkEntry) -> FileResult:
+        """As it was read in a library's drive, or of the image itself."""
+        known = self._hashes[image].get(entry.block)
+        if known is not None:
+            return known.found()
+        try:
+            return hashed(reader, entry)
+        except NotTaken as error:
+            raise MediumError("its bytes were not read from this disc") from error
 
     def _extent(
         self, found: FoundVolume, entry: WalkEntry, result: FileResult, file: FileVersion
@@ -177,14 +193,3 @@ def _path(directories: dict[int, tuple[int, bytes]], parent: int, name: bytes) -
 
 def _is_same(entry: WalkEntry, line: SetLine) -> bool:
     return entry.size == line.size and entry.mtime_ns // 1000 == line.mtime_ns // 1000
-
-
-def _hashed(reader: VolumeReader, entry: WalkEntry) -> FileResult:
-    hashes = FileHashes()
-    try:
-        for piece in reader.stream_file(entry.path):
-            hashes.update(piece)
-    except OSError as error:
-        raise HsmError(str(error)) from error
-    source = FileSource(path=b"", ino=0, size=entry.size)
-    return hashes.result(source, entry.sector * SECTOR_BYTES)
