@@ -44,13 +44,15 @@ def premigrated(victim: Victim) -> FileVersion:
     """One that copies hold."""
     with victim.running() as bench:
         file = bench.make(NAME, OLD)
-        bench.premigrate(file)
+        victim.counted(bench, file, len(OLD))
         return file
 
 
 def stub(victim: Victim) -> FileVersion:
+    file = premigrated(victim)
     with victim.running() as bench:
-        return bench.stub(NAME, OLD)
+        assert not now(bench.engine.release_data([file], HEAD))[0].refused
+    return file
 
 
 def state(victim: Victim, ino: int) -> Residency:

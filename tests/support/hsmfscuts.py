@@ -19,16 +19,19 @@ from fuse.conftest import System
 
 from hsmfs.cache.paths import SIDES, cache_path
 from hsmfs.configload import load
+from hsmfs.daemon.catalog import put_extents, put_record
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, ExtentRecord, VolumeRecord
 from hsmfs.fsck.findings import Summary
 from hsmfs.namespace import schema
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.records import InodeRecord
-from hsmfs.store.interface import Reader
+from hsmfs.store.interface import Reader, Writer
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools import fsckcommand
+from hsmfs.types import FileVersion
 from support.crashpoints import CrashFile
 from support.crashsite import sitecustomize
-from support.engines import ME, Bench, now
+from support.engines import Bench, now
 
 MAP_BYTES = 1 << 28
 COMMIT_S = 0.1
@@ -37,6 +40,8 @@ SYNC_S = 31.0
 """More than the time after which closed files are synced."""
 APPLY = "hsmfs.store.lmdbstore:LmdbStore.apply"
 """The commit of a batch."""
+VOLUME = "v1"
+"""The one of ``Bench.premigrate``."""
 Scene = Callable[[Bench], object]
 
 
@@ -44,6 +49,7 @@ class Victim:
     """A system at rest between cuts."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.system = System(root)
         self.crash = CrashFile(root / "crash")
         self.store = root / "namespace"
@@ -63,7 +69,7 @@ class Victim:
 
     def killed(self, scene: Scene, point: str, when: str, nth: int = 1) -> None:
         """A run that plays a scene ends by SIGKILL at this step of it."""
-        assert self.end_of(scene, point, when, nth) == -signal.SIGKILL
+        assert self._end_of(scene, point, when, nth) == -signal.SIGKILL
         self.crash.disarm()
 
     def killed_at_start(self, point: str, when: str) -> None:
@@ -72,7 +78,7 @@ class Victim:
         assert self._status(lambda bench: None) == -signal.SIGKILL
         self.crash.disarm()
 
-    def end_of(self, scene: Scene, point: str, when: str, nth: int) -> int:
+    def _end_of(self, scene: Scene, point: str, when: str, nth: int) -> int:
         def armed(bench: Bench) -> None:
             self.crash.arm(point, when, nth)
             scene(bench)
@@ -80,21 +86,33 @@ class Victim:
         return self._status(armed)
 
     def _status(self, scene: Scene) -> int:
-        child = os.fork()
-        if child == 0:
-            try:
-                self._play(scene)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(1)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        def play() -> None:
+            scene(Bench(self.tier, store=LmdbStore(self.store, MAP_BYTES)))
 
-    def _play(self, scene: Scene) -> None:
-        os.environ |= self.crash.environment
-        for name in sitecustomize.WRAPPED & sys.modules.keys():
-            sitecustomize.wrap(sys.modules[name])
-        scene(Bench(self.tier, store=LmdbStore(self.store, MAP_BYTES)))
+        return in_a_child(self.crash, play)
+
+    def counted(self, bench: Bench, file: FileVersion, size: int) -> None:
+        """Two verified discs hold it; hsmfs is told."""
+
+        def put(writer: Writer) -> None:
+            put_record(VolumeRecord(label=VOLUME, pool="main"))(writer)
+            for number in range(2):
+                disc = DiscRecord(
+                    barcode=f"D{number}",
+                    magazine="m",
+                    position=number,
+                    library="l",
+                    state=DiscState.VERIFIED,
+                    volume=VOLUME,
+                )
+                put_record(disc)(writer)
+            extent = ExtentRecord(offset=0, size=size, xxh3_128="", sha256="", chunks=[], path="p")
+            put_extents(VOLUME, [(file, extent)])(writer)
+
+        store = LmdbStore(self.root / "catalog", MAP_BYTES)
+        store.transact(put)
+        store.close()
+        bench.premigrate(file)
 
     # -- what is left -------------------------------------------------------------------
 
@@ -141,6 +159,26 @@ class Victim:
         return sorted(os.listdir(self.tier / name))
 
 
+def in_a_child(crash: CrashFile, work: Callable[[], object]) -> int:
+    """Do it in a child that can be killed at a step; its exit status."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.environ |= crash.environment
+            for name in sitecustomize.WRAPPED & sys.modules.keys():
+                sitecustomize.wrap(sys.modules[name])
+            work()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def check_fsck(system: System) -> None:
     """``hsm fsck`` has nothing to say of a system at rest."""
     config = load(system.config)
@@ -159,6 +197,3 @@ def write(bench: Bench, ino: int, data: bytes, offset: int = 0) -> int:
 def wait(bench: Bench, seconds: float = COMMIT_S) -> None:
     """Let time pass."""
     bench.executor.advance(seconds)
-
-
-__all__ = ["APPLY", "COMMIT_S", "ME", "SYNC_S", "Victim", "check_fsck", "now", "wait", "write"]
