@@ -298,16 +298,18 @@ class TreeBuilder:
     def _record(
         self, ino: int, line: SetLine | None, known: Known | None, owner: SetLine | None = None
     ) -> InodeRecord:
-        """Attributes from a set's line, else a manifest's; owner and mode always
-        from a set where there is one."""
-        facts: SetLine | Known | None = line or known or owner
+        """Attributes from a set's line or a manifest's, whichever is newer; owner and mode
+        from a set also where it tells of a newer version."""
+        facts: SetLine | Known | None = (known if is_newer(known, line) else line) or owner
         if facts is None:
             now = self.now_ns
             return InodeRecord(ino, 1, DIRECTORY_MODE, 0, 0, 1, 0, 0, now, now, now, now)
-        held = owner or facts
+        held: SetLine | Known = owner if owner and not is_newer(known, owner) else facts
         birth = line.btime_ns if line is not None else facts.ctime_ns
         rdev = line.rdev if line is not None else 0
         atime, mtime, ctime = facts.atime_ns, facts.mtime_ns, facts.ctime_ns
+        if known is not None and known.ctime_ns == ctime:
+            atime = max(atime, known.atime_ns)
         return InodeRecord(
             ino,
             1,
@@ -324,10 +326,16 @@ class TreeBuilder:
         )
 
 
+def is_newer(known: Known | None, line: SetLine | None) -> bool:
+    """Whether a manifest tells of a later time than a set: writes and reads are in no set
+    (docs/disc-format.md), but each change sets the ctime."""
+    return known is not None and (line is None or known.ctime_ns > line.ctime_ns)
+
+
 def _xattrs(line: SetLine | None, known: Known | None) -> dict[bytes, bytes]:
-    if line is not None:
-        return line.xattr_bytes()
-    return dict(known.xattrs) if known is not None else {}
+    if known is not None and is_newer(known, line):
+        return dict(known.xattrs)
+    return line.xattr_bytes() if line is not None else {}
 
 
 def _burned(versions: list[Version], version: int) -> bool:
