@@ -20,6 +20,7 @@ from hsmfs.changer.emulated.device import (
     IN_PROCESS,
     INVALID_COMMAND,
     INVALID_FIELD,
+    RECOVERED,
     CheckCondition,
     Device,
     mode_data,
@@ -100,8 +101,8 @@ class ChangerDevice(Device):
                 self._fault("initialize")
                 return b""
             case codes.PREVENT_ALLOW:
-                self._prevent_allow(cdb)
-                return b""
+                self._fault("prevent")
+                return self._prevent_allow(cdb)
             case codes.READ_ELEMENT_STATUS:
                 self._fault("status")
                 return self._element_status(cdb)
@@ -113,9 +114,7 @@ class ChangerDevice(Device):
         raise CheckCondition(INVALID_COMMAND)
 
     def _fault(self, op: str) -> None:
-        fault = self._faults.strike(("changer",), op)
-        if fault is not None:
-            raise CheckCondition(Sense(*fault.sense))
+        self._suffer(self._faults.strike(("changer",), op))
 
     # -- moves -----------------------------------------------------------------
 
@@ -159,10 +158,9 @@ class ChangerDevice(Device):
                     locks.enter_context(drive.lock)
             move = self._checked(cdb)
             fault = self._faults.strike(("changer", move.barcode), "move")
-            if fault is None or fault.done:
+            if fault is None or fault.done or fault.sense[0] in RECOVERED:
                 self._carry(move)
-            if fault is not None:
-                raise CheckCondition(Sense(*fault.sense))
+            self._suffer(fault)
 
     def _carry(self, move: _Move) -> None:
         self._state.change(lambda state: _apply(state, move))

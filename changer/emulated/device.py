@@ -10,6 +10,7 @@ import structlog
 
 from hsmfs.changer import cdb as codes
 from hsmfs.changer import sense as senses
+from hsmfs.changer.emulated.faults import Fault
 from hsmfs.changer.sense import Sense
 from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Reply
 
@@ -23,6 +24,8 @@ MEDIUM_CHANGED: Final = Sense(0x06, 0x28, 0x00)
 INVALID_COMMAND: Final = Sense(0x05, 0x20, 0x00)
 INVALID_FIELD: Final = Sense(0x05, 0x24, 0x00)
 INTERNAL_FAILURE: Final = Sense(0x04, 0x44, 0x00)
+RECOVERED: Final = (0x00, 0x01)
+"""Sense keys of commands that were done."""
 NO_SENSE: Final = Sense(0x00, 0x00, 0x00)
 VENDOR: Final = b"HSMFS   "
 REVISION: Final = b"0001"
@@ -63,6 +66,8 @@ class Device:
         self._nexuses = {IN_PROCESS: Nexus()}
         self._nexus = self._nexuses[IN_PROCESS]
         """Of the command that runs now."""
+        self._recovered: Sense | None = None
+        """What the command that runs now got over by itself; told with its data."""
 
     # -- initiators ----------------------------------------------------------------
 
@@ -109,6 +114,7 @@ class Device:
     ) -> Reply:
         """One command; what the host's disk refuses is a fault of the device."""
         self._nexus = self._nexuses.get(nexus) or self._nexuses[IN_PROCESS]
+        self._recovered = None
         try:
             data = self._answer(cdb, data_out)[:data_in_len]
         except CheckCondition as check:
@@ -116,7 +122,20 @@ class Device:
         except OSError as error:
             log.error("emulated device failed", device=self.serial, error=str(error))
             return self._check(INTERNAL_FAILURE, data_in_len)
+        if self._recovered is not None:
+            return self._check(self._recovered, data_in_len)._replace(
+                data=data, resid=data_in_len - len(data)
+            )
         return Reply(GOOD, b"", data, data_in_len - len(data))
+
+    def _suffer(self, fault: Fault | None) -> None:
+        """A fault strikes: the command fails, or is done and tells of a recovered error."""
+        if fault is None:
+            return
+        sense = Sense(*fault.sense)
+        if sense.key not in RECOVERED:
+            raise CheckCondition(sense)
+        self._recovered = sense
 
     def _check(self, sense: Sense, data_in_len: int) -> Reply:
         self._nexus.last = sense

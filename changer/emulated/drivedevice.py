@@ -123,7 +123,7 @@ class DriveDevice(Device):
         handler = {
             codes.TEST_UNIT_READY: self._test_unit_ready,
             codes.START_STOP_UNIT: self._start_stop,
-            codes.PREVENT_ALLOW: self._prevent_allow,
+            codes.PREVENT_ALLOW: self._prevent,
             codes.GET_CONFIGURATION: self._get_configuration,
             codes.READ_DISC_INFORMATION: self._disc_information,
             codes.READ_TRACK_INFORMATION: self._track_information,
@@ -159,9 +159,7 @@ class DriveDevice(Device):
         return (self.name, self.disc.barcode) if self.disc else (self.name,)
 
     def _fault(self, op: str, lba: int = 0, sectors: int = 0, size: int = 0) -> None:
-        fault = self._faults.strike(self._names(), op, lba, sectors, size)
-        if fault is not None:
-            raise CheckCondition(Sense(*fault.sense))
+        self._suffer(self._faults.strike(self._names(), op, lba, sectors, size))
 
     def _ready_disc(self) -> DiscFile:
         if self.disc is None or self.ejected:
@@ -188,6 +186,10 @@ class DriveDevice(Device):
                 self.ejected = False
                 self._spin_up()
         return b""
+
+    def _prevent(self, cdb: bytes) -> bytes:
+        self._fault("prevent")
+        return self._prevent_allow(cdb)
 
     def _profile(self) -> int:
         if self.disc is None or self.ejected:

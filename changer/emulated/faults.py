@@ -18,7 +18,17 @@ import structlog
 log = structlog.get_logger(__name__)
 FAULTS_FILE: Final = "faults.json"
 Op = Literal[
-    "any", "load", "eject", "read", "write", "sync", "close", "move", "status", "initialize"
+    "any",
+    "load",
+    "eject",
+    "read",
+    "write",
+    "sync",
+    "close",
+    "prevent",
+    "move",
+    "status",
+    "initialize",
 ]
 Key = Annotated[int, msgspec.Meta(ge=0, le=15)]
 Code = Annotated[int, msgspec.Meta(ge=0, le=255)]
