@@ -10,9 +10,11 @@ import structlog
 
 from hsmfs.changer import cdb as codes
 from hsmfs.changer import sense as senses
-from hsmfs.changer.emulated.faults import Fault
+from hsmfs.changer.emulated.faults import Fault, Faults
 from hsmfs.changer.sense import Sense
 from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Reply
+from hsmfs.clock import Clock
+from hsmfs.errors import TransientError
 
 log = structlog.get_logger(__name__)
 ATTENTIONS_KEPT_MAX: Final = 8
@@ -61,8 +63,10 @@ class Device:
     device_type = 0
     product = b"EMULATED        "
 
-    def __init__(self, serial: str) -> None:
+    def __init__(self, serial: str, faults: Faults, clock: Clock) -> None:
         self.serial = serial
+        self._faults = faults
+        self._clock = clock
         self._nexuses = {IN_PROCESS: Nexus()}
         self._nexus = self._nexuses[IN_PROCESS]
         """Of the command that runs now."""
@@ -112,7 +116,34 @@ class Device:
         data_in_len: int,
         nexus: str = IN_PROCESS,
     ) -> Reply:
-        """One command; what the host's disk refuses is a fault of the device."""
+        """One command; what the host's disk refuses is a fault of the device.
+
+        TransientError where its answer is lost, or the device's power goes.
+        """
+        fault = self._faults.on_the_way(self._names(), cdb)
+        if fault is None:
+            return self._execute(cdb, data_out, data_in_len, nexus)
+        if fault.effect == "slow":
+            self._clock.sleep(fault.delay_s)
+            return self._execute(cdb, data_out, data_in_len, nexus)
+        if fault.done:
+            self._execute(cdb, data_out, data_in_len, nexus)
+        if fault.effect == "power":
+            self.power_cycle()
+        raise TransientError(f"{self.serial}: no answer ({fault.effect}, emulated)")
+
+    def _names(self) -> tuple[str, ...]:
+        """By which faults know it."""
+        return ()
+
+    def power_cycle(self) -> None:
+        """Off and on again: what it kept for initiators is gone."""
+        self.allow_all()
+        self.attention(POWER_ON)
+
+    def _execute(
+        self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int, nexus: str
+    ) -> Reply:
         self._nexus = self._nexuses.get(nexus) or self._nexuses[IN_PROCESS]
         self._recovered = None
         try:

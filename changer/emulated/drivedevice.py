@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 NO_MEDIUM: Final = Sense(0x02, 0x3A, 0x00)
 BECOMING_READY: Final = Sense(0x02, 0x04, 0x01)
 OUT_OF_RANGE: Final = Sense(0x05, 0x21, 0x00)
+LOAD_FAILED: Final = Sense(0x04, 0x53, 0x00)
 NOT_NEXT: Final = Sense(0x05, 0x21, 0x02)
 WRITE_PROTECTED: Final = Sense(0x07, 0x27, 0x00)
 END_OF_AREA: Final = Sense(0x05, 0x63, 0x00)
@@ -64,15 +65,15 @@ class DriveDevice(Device):
         speed: Speed,
         timing: Timing,
     ) -> None:
-        super().__init__(f"EMUD{number:04d}")
+        super().__init__(f"EMUD{number:04d}", faults, clock)
         self.name = f"drive{number}"
         self.lock = threading.RLock()
         self.disc: DiscFile | None = None
         self.ejected = False
+        self.jammed = False
+        """Two discs lie in it."""
         self._discs = discs
         self._capacity = capacity_sectors
-        self._faults = faults
-        self._clock = clock
         self._realistic = speed == "realistic"
         self._timing = timing
         self._ready_at_s = 0.0
@@ -93,11 +94,11 @@ class DriveDevice(Device):
 
     # -- discs come and go (called by the library) ---------------------------------
 
-    def insert(self, barcode: str) -> None:
-        """The robot put a disc in; it needs time to become ready."""
+    def insert(self, barcode: str, *, jammed: bool = False) -> None:
+        """The robot put a disc in (or two at once); it needs time to become ready."""
         with self.lock:
-            self.disc = DiscFile(self._discs, barcode, self._capacity)
-            self.ejected = False
+            self.disc = DiscFile(self._discs, self._faults.really(barcode), self._capacity)
+            self.ejected, self.jammed = False, jammed
             self._spin_up()
 
     def _spin_up(self) -> None:
@@ -113,8 +114,16 @@ class DriveDevice(Device):
             if self.disc is not None:
                 self.disc.release()
             self.disc = None
-            self.ejected = False
+            self.ejected = self.jammed = False
             self.allow_all()
+
+    def power_cycle(self) -> None:
+        """What was in its buffer is not on the disc, which has to spin up again."""
+        super().power_cycle()
+        if self.disc is not None:
+            self.disc.lose_buffer(pages.BUFFER_BYTES // SECTOR_BYTES)
+            if not self.ejected:
+                self._spin_up()
 
     # -- commands --------------------------------------------------------------------
 
@@ -164,6 +173,8 @@ class DriveDevice(Device):
     def _ready_disc(self) -> DiscFile:
         if self.disc is None or self.ejected:
             raise CheckCondition(NO_MEDIUM)
+        if self.jammed:
+            raise CheckCondition(LOAD_FAILED)
         if self._realistic and self._clock.monotonic_s() < self._ready_at_s:
             raise CheckCondition(BECOMING_READY)
         return self.disc
