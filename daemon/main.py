@@ -18,7 +18,7 @@ from hypercorn.trio import serve
 from starlette.applications import Starlette
 
 from hsmfs import configload, logs
-from hsmfs.clock import SystemClock
+from hsmfs.clock import Clock, SystemClock
 from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
@@ -50,6 +50,7 @@ from hsmfs.daemon.releaser import Releaser
 from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.ward import Ward
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.runlock import only_one
 from hsmfs.store.lmdbstore import LmdbStore
@@ -98,7 +99,7 @@ async def _run(config: Config) -> None:
             open_equipment, config.library[0], metrics.registry
         )
         try:
-            await _serve(_build(config, store, namespace_store, metrics, equipment))
+            await _serve(build(config, store, namespace_store, metrics, equipment, SystemClock()))
         finally:
             equipment.close()
     finally:
@@ -130,14 +131,15 @@ def _policy(config: Config, magazines: int) -> Policy:
     return load_policy(text, config.policy.file, tiers, magazines, defaults)
 
 
-def _build(
+def build(
     config: Config,
     store: LmdbStore,
     namespace_store: LmdbStore,
     metrics: Metrics,
     equipment: Equipment,
+    clock: Clock,
 ) -> Hsmd:
-    clock = SystemClock()
+    """All parts, wired together."""
     catalog = read_catalog(config, store)
     library_config = config.library[0]
     changer = equipment.changer
@@ -158,6 +160,9 @@ def _build(
         on_connect=lambda: hsmd.on_connect(),
         on_reset=lambda: hsmd.recaller.reset(),
     )
+    alarms = Alarms(clock)
+    ward = Ward(config.health, librarian.units, catalog, alarms, clock, wake)
+    librarian.is_aside = ward.is_aside
     core = Core(
         config=config,
         clock=clock,
@@ -167,13 +172,14 @@ def _build(
         link=link,
         librarian=librarian,
         jobs=Jobs(),
-        alarms=Alarms(clock),
+        alarms=alarms,
         metrics=metrics,
         own_files=OwnFiles(
             Path(config.catalog.path) / "manifests",
             config.burn.previous_manifests,
             Path(config.namespace.path),
         ),
+        ward=ward,
         wake=wake,
     )
     recaller = Recaller(core)
@@ -197,7 +203,7 @@ def _build(
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
-    recaller.doubt = hsmd.care.doubt
+    recaller.doubt = ward.doubt = hsmd.care.doubt
     hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd

@@ -148,6 +148,11 @@ class Faults:
                     return fault
         return None
 
+    @property
+    def struck(self) -> bool:
+        """Whether any fault of these has struck; a wrong disc, whether it was met."""
+        return any(self._hits)
+
     def on_the_way(self, devices: Sequence[str], cdb: bytes) -> Fault | None:
         """What befalls a command as a whole, whatever it is: slow, lost or power."""
         self._commands += 1
@@ -161,10 +166,11 @@ class Faults:
         """The disc that lies where this barcode is believed to be."""
         with self._lock:
             self._reload()
-            for fault in self._faults:
+            for index, fault in enumerate(self._faults):
                 if self._commands < fault.after_commands:
                     continue
                 if fault.effect == "wrong" and barcode in (fault.device, fault.other):
+                    self._hits[index] += 1
                     return fault.other if barcode == fault.device else fault.device
         return barcode
 
