@@ -12,7 +12,7 @@ from hsmfs.changer.command import SenseError, error_of, run_raw
 from hsmfs.changer.identity import TYPE_DRIVE, DeviceId, identify
 from hsmfs.changer.sense import Action
 from hsmfs.changer.transport.interface import Transport, transfer_bytes_max
-from hsmfs.errors import DriveError, HsmError, LibraryError
+from hsmfs.errors import DriveError, HsmError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES
 
 ECC_SECTORS: Final = 32
@@ -28,6 +28,9 @@ READ_TIMEOUT_S: Final = 120.0
 WRITE_TIMEOUT_S: Final = 180.0
 SYNC_TIMEOUT_S: Final = 600.0
 CLOSE_TIMEOUT_S: Final = 1800.0
+ALLOW_TIMEOUT_S: Final = 15.0
+NO_MEDIUM: Final = (0x02, 0x3A)
+NOT_NEXT: Final = (0x05, 0x21, 0x02)
 _STATES: Final = {0: "blank", 1: "incomplete", 2: "complete", 3: "complete"}
 
 
@@ -73,9 +76,13 @@ class Drive:
                 return
             except SenseError as error:
                 if senses.look_up(error.sense).action is not Action.WAIT:
-                    raise senses.error_of(error.sense, "TEST UNIT READY") from None
-            if waited_s >= timeout_s:
-                raise DriveError(f"the disc did not become ready in {timeout_s:.0f} s")
+                    raise _drive_error(error.sense, "TEST UNIT READY") from None
+                if waited_s >= timeout_s:
+                    raise DriveError(
+                        f"the disc did not become ready in {timeout_s:.0f} s (sense {error.sense})"
+                    ) from None
+            except TransientError as error:
+                raise DriveError(f"TEST UNIT READY: {error}") from error
             self._sleep(READY_POLL_S)
             waited_s += READY_POLL_S
 
@@ -133,9 +140,19 @@ class Drive:
         while view:
             part = view[: self._cluster_sectors_max * SECTOR_BYTES]
             count = len(part) // SECTOR_BYTES
-            what = f"WRITE of sectors {lba} to {lba + count - 1}"
-            self._run(what, cdb.write_12(lba, count), part, 0, WRITE_TIMEOUT_S, again=False)
+            self._write(lba, count, part)
             view, lba = view[len(part) :], lba + count
+
+    def _write(self, lba: int, count: int, part: memoryview) -> None:
+        what, command = f"WRITE of sectors {lba} to {lba + count - 1}", cdb.write_12(lba, count)
+        try:
+            self._send(what, command, part, 0, WRITE_TIMEOUT_S, again=False, changed=True)
+        except SenseError as refused:
+            error = _drive_error(refused.sense, what)
+            if refused.sense != NOT_NEXT:
+                raise error from None
+            found = self.disc_info().next_writable
+            raise MediumError(f"{error}: the drive expects sector {found} next") from None
 
     def _run(
         self,
@@ -148,10 +165,28 @@ class Drive:
         again: bool = True,
         changed: bool = True,
     ) -> bytes:
-        """A command on the loaded disc; LibraryErrors are drive faults here.
+        """As ``_send``, but raises the error of the sense: the disc's, or else the drive's."""
+        try:
+            return self._send(what, command, data, length, timeout_s, again=again, changed=changed)
+        except SenseError as error:
+            raise _drive_error(error.sense, what) from None
+
+    def _send(
+        self,
+        what: str,
+        command: bytes,
+        data: bytes | memoryview,
+        length: int,
+        timeout_s: float,
+        *,
+        again: bool = True,
+        changed: bool = False,
+    ) -> bytes:
+        """A command to the drive; SenseError for what it refuses.
 
         A drive that is still at work (02/04/01, 07, 08) has done nothing with
-        the command, so it is sent anew when the drive had time, bounded.
+        the command, so it is sent anew when the drive had time, bounded. One
+        that does not answer, after all attempts of the transport, has failed.
         """
         waited_s = 0.0
         while True:
@@ -167,18 +202,19 @@ class Drive:
                 )
             except SenseError as error:
                 if senses.look_up(error.sense).action is not Action.WAIT:
-                    raise _drive_error(error.sense, what) from None
+                    raise
                 if waited_s >= timeout_s:
                     raise DriveError(
                         f"{what}: still not ready after {timeout_s:.0f} s (sense {error.sense})"
                     ) from None
+            except TransientError as error:
+                raise DriveError(f"{what}: {error}") from error
             self._sleep(READY_POLL_S)
             waited_s += READY_POLL_S
 
     def sync(self) -> None:
         """All written sectors on the disc."""
-        command = cdb.synchronize_cache()
-        self._run("SYNCHRONIZE CACHE", command, b"", 0, SYNC_TIMEOUT_S, changed=False)
+        self._run("SYNCHRONIZE CACHE", cdb.synchronize_cache(), b"", 0, SYNC_TIMEOUT_S)
 
     def close_session(self) -> None:
         """Close track and session: the disc is final after."""
@@ -187,22 +223,34 @@ class Drive:
             self._run("CLOSE TRACK/SESSION", command, b"", 0, CLOSE_TIMEOUT_S, again=False)
 
     def eject(self) -> None:
-        """Ready for the robot; DriveError if the drive does not let go."""
-        self._start_stop("eject", cdb.START_EJECT)
+        """Ready for the robot; DriveError if the drive does not let go.
+
+        Where removal is prevented it is allowed, once. A drive that sees no disc has
+        nothing to let go of: what the library sees decides.
+        """
+        what, command = "START STOP UNIT (eject)", cdb.start_stop(cdb.START_EJECT)
+        for attempt in (1, 2):
+            try:
+                self._send(what, command, b"", 0, READY_TIMEOUT_S)
+                return
+            except SenseError as error:
+                action = senses.look_up(error.sense).action
+                if error.sense[:2] == NO_MEDIUM:
+                    return
+                if action is not Action.ALLOW or attempt == 2:
+                    raise DriveError(str(senses.error_of(error.sense, what))) from None
+            self._run(
+                "PREVENT ALLOW MEDIUM REMOVAL", cdb.prevent_allow(False), b"", 0, ALLOW_TIMEOUT_S
+            )
 
     def load(self) -> None:
-        """Draw the disc in and spin it up."""
-        self._start_stop("load", cdb.START_LOAD)
-
-    def _start_stop(self, what: str, function: int) -> None:
-        try:
-            run_raw(self._transport, cdb.start_stop(function), timeout_s=READY_TIMEOUT_S)
-        except SenseError as error:
-            raise DriveError(
-                str(senses.error_of(error.sense, f"START STOP UNIT ({what})"))
-            ) from None
+        """Draw the disc in and spin it up; MediumError if it is the disc that cannot be."""
+        command = cdb.start_stop(cdb.START_LOAD)
+        self._run("START STOP UNIT (load)", command, b"", 0, READY_TIMEOUT_S, changed=False)
 
 
 def _drive_error(sense: senses.Sense, what: str) -> HsmError:
+    """What the table blames on the library or on the caller is the drive's fault here: it
+    refuses what it must know. So is what may not be sent again."""
     error = error_of(sense, what)
-    return DriveError(str(error)) if isinstance(error, LibraryError) else error
+    return error if isinstance(error, MediumError) else DriveError(str(error))

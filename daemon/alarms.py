@@ -31,6 +31,11 @@ class Alarms:
             self.active.pop(next(iter(self.active)))
         self.active[kind, text] = AlarmRecord(kind=kind, text=text, since_ns=self._clock.now_ns())
 
+    def clear_text(self, kind: str, start: str) -> None:
+        """The condition is over for what the texts that start like this tell of."""
+        for key in [key for key in self.active if key[0] == kind and key[1].startswith(start)]:
+            del self.active[key]
+
     def clear(self, kind: str) -> None:
         """The condition is over."""
         for key in [key for key in self.active if key[0] == kind]:

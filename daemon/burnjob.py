@@ -189,7 +189,7 @@ class BurnSession:
         if lane.error is not None:
             await self._settle_failed(lane, lane.error)
             raise lane.error
-        unit.credit()
+        unit.credit(proved=True)
         self.core.metrics.burn_seconds.observe(self.core.clock.monotonic_s() - started)
         self.core.metrics.burned_bytes.inc(self.active.bytes)
 

@@ -135,7 +135,10 @@ class Care:
 
     def _unproved(self, label: str) -> int:
         """Discs that are burned and wait for their proof."""
-        return sum(disc.state == DiscState.BURNED for disc in self.core.catalog.discs_of(label))
+        return sum(
+            disc.state == DiscState.BURNED and not self.core.librarian.is_shut_in(disc.barcode)
+            for disc in self.core.catalog.discs_of(label)
+        )
 
     def _may_begin(self, record: VolumeRecord) -> bool:
         doubtful = any(disc.barcode in self.doubted for disc in self._sources(record.label))
@@ -262,6 +265,7 @@ class Care:
         for label, stage in self.stages.items():
             under_way = sum(
                 disc.state in (DiscState.BURNING, DiscState.BURNED)
+                and not self.core.librarian.is_shut_in(disc.barcode)
                 for disc in self.core.catalog.discs_of(label)
             )
             lacking = stage.volume.copies - counted[label] - under_way
@@ -307,7 +311,9 @@ class Care:
         """Fresh copies, then what people asked for, then one disc of the regular reading."""
         catalog = self.core.catalog
         demands = [
-            VerifyDemand(disc.barcode, disc.burned_in, self._since_s)
+            VerifyDemand(
+                disc.barcode, self.core.ward.failed_in(disc) or disc.burned_in, self._since_s
+            )
             for disc in catalog.discs.values()
             if disc.state == DiscState.BURNED
             and disc.volume in catalog.volumes
@@ -356,7 +362,12 @@ class Care:
         barcode = job.disc.barcode
         self.core.reserved.discard(barcode)
         self.scrubs.discard(barcode)
-        self._blame(job, self.doubted.pop(barcode, ("", 0.0))[0])
+        doubted = self.doubted.pop(barcode, None)
+        self._blame(job, doubted[0] if doubted is not None else "")
+        if isinstance(job.error, MediumError) and job.disc.state == DiscState.DAMAGED:
+            first = doubted is None and barcode not in self.asked
+            if first:
+                self.doubt(job.disc, job.drive)
         asked = self.asked.pop(barcode, None)
         if asked is not None and job.error is not None:
             asked.job.fail(str(job.error))

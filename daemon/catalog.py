@@ -12,7 +12,8 @@ Keys (big endian) and values::
     Q kind(1) ino(8)             pool or b"": work asked for by hand ("m" or "r")
     S ino(8)                     SplitRecord: a file that is being burned in parts
     M name                       value: schema, next volume number, next task id, and the
-                                 number of the namespace's journal up to which deaths are known
+                                 number of the namespace's journal up to which deaths are known;
+                                 ``drives``: list of DriveRecord (out of service, or on trial)
 
 Volumes, discs, magazines and tasks are few and kept in memory; extents are
 read from the store. Every change is durable when its ``await`` returns.
@@ -30,6 +31,7 @@ import trio
 from hsmfs.daemon.catalogrecords import (
     DiscRecord,
     DiscState,
+    DriveRecord,
     ExtentRecord,
     HistoryRecord,
     MagazineRecord,
@@ -78,6 +80,8 @@ class Catalog:
         self.discs: dict[str, DiscRecord] = {}
         self.magazines: dict[str, MagazineRecord] = {}
         self.tasks: dict[int, TaskRecord] = {}
+        self.drives: dict[str, DriveRecord] = {}
+        """Out of service or on trial, by name."""
         self.splits: dict[int, SplitRecord] = {}
         """By inode."""
         self._next_volume = 1
@@ -107,6 +111,10 @@ class Catalog:
             for value in _values(reader.scan(b"S", b"T")):
                 split = msgspec.msgpack.decode(value, type=SplitRecord)
                 self.splits[split.ino] = split
+            drives = reader.get(b"Mdrives")
+            if drives is not None:
+                records = msgspec.msgpack.decode(drives, type=list[DriveRecord])
+                self.drives = {drive.name: drive for drive in records}
             self._next_volume = int(reader.get(b"Mnext_volume") or b"1")
             self._next_task = int(reader.get(b"Mnext_task") or b"1")
 
@@ -327,6 +335,12 @@ def record_item(record: AnyRecord) -> Item:
         case SplitRecord():
             key = b"S" + _U64.pack(record.ino)
     return key, _encode(record)
+
+
+def put_drives(drives: dict[str, DriveRecord]) -> Change:
+    """All drives that are out of service or on trial."""
+    value = _encode(list(drives.values()))
+    return lambda writer: writer.put(b"Mdrives", value)
 
 
 def put_record(record: AnyRecord) -> Change:

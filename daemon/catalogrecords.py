@@ -120,6 +120,11 @@ class DiscRecord(msgspec.Struct, kw_only=True):
     verified_in: str = ""
     verified_ns: int = 0
     note: str = ""
+    quarantined_until_ns: int = 0
+    """It is not used before; 0: it is in use."""
+    quarantine_why: str = ""
+    quarantines: int = 0
+    """How often it was set aside since it was last released by hand."""
 
     def become(self, state: DiscState) -> None:
         """Change state by the table; anything else is a bug."""
@@ -135,7 +140,8 @@ class HistoryRecord(msgspec.Struct, kw_only=True):
 
     what: str
     """burn, verify, scrub, copy (burned from another disc's image), source (its image was
-    read for one), quarantine, retire, import, forget (its import), hash."""
+    read for one), quarantine, health (set aside, or to blame), retire, import,
+    forget (its import), hash."""
     drive: str = ""
     volume: str = ""
     seconds: float = 0.0
@@ -185,6 +191,18 @@ class MagazineRecord(msgspec.Struct, kw_only=True):
     """Where it stands outside of the library, in words."""
     offsite: bool = False
     """Meant for another place: off-site copies are burned to its discs."""
+
+
+class DriveRecord(msgspec.Struct, kw_only=True):
+    """A drive that is out of service, or is tried again."""
+
+    name: str
+    until_ns: int = 0
+    why: str = ""
+    times: int = 0
+    """How often it was taken out since it last worked well."""
+    trial: bool = False
+    """It is back; the next fault takes it out at once."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):

@@ -58,14 +58,16 @@ class Equipment(NamedTuple):
             self.emulated.let_go()
 
 
-def open_equipment(config: Library, registry: CollectorRegistry) -> Equipment:
+def open_equipment(
+    config: Library, registry: CollectorRegistry, clock: Clock | None = None
+) -> Equipment:
     """Robot and drives of a library.
 
     LibraryError when the robot does not answer, CallerError when devices and
     configuration do not fit together. A drive that does not answer is left
     out of service; the others work.
     """
-    clock, metrics = SystemClock(), CommandMetrics(registry)
+    clock, metrics = clock or SystemClock(), CommandMetrics(registry)
     if config.kind == "emulated":
         library = open_library(Path(config.path), clock, config.speed)
         library.hold()
@@ -76,7 +78,7 @@ def open_equipment(config: Library, registry: CollectorRegistry) -> Equipment:
         return open_transport(parse_address(device, config.iscsi_user, secret))
 
     robot = Stack(CHANGER, transport(config.changer), clock, metrics)
-    changer = Changer(robot.top)
+    changer = Changer(robot.top, clock.sleep)
     try:
         changer.inquiry()
     except HsmError as error:
@@ -99,12 +101,14 @@ def open_equipment(config: Library, registry: CollectorRegistry) -> Equipment:
 def _emulated(library: EmulatedLibrary, clock: Clock, metrics: CommandMetrics) -> Equipment:
     """In this process: nothing to watch, its calls take the time they take."""
     robot = Stack(CHANGER, library.changer_transport(), clock, metrics, watched=False)
-    changer, stacks, units = Changer(robot.top), {CHANGER: robot}, list[DriveUnit]()
+    changer = Changer(robot.top, clock.sleep)
+    stacks, units = {CHANGER: robot}, list[DriveUnit]()
     for index, element in enumerate(changer.inventory(refresh=True).drives):
         name = f"drive{index}"
         device = library.drive_transport(index)
         stacks[name] = Stack(name, device, clock, metrics, watched=False)
-        units.append(DriveUnit(name, int(element.address), Drive(stacks[name].top), clock))
+        drive = Drive(stacks[name].top, clock.sleep)
+        units.append(DriveUnit(name, int(element.address), drive, clock))
     return Equipment(changer, units, EmulatedHands(library), stacks, library)
 
 
@@ -164,7 +168,7 @@ def _unit(
     name: str, element: int, one: _Found, metrics: CommandMetrics, clock: Clock
 ) -> tuple[DriveUnit, Stack]:
     stack = one.stack.renamed(name, metrics)
-    unit = DriveUnit(name, element, Drive(stack.top), clock)
+    unit = DriveUnit(name, element, Drive(stack.top, clock.sleep), clock)
     if one.problem:
         log.warning("a drive is out of service", drive=name, why=one.problem)
         unit.state, unit.note = DriveState.FAILED, one.problem

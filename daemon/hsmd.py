@@ -173,6 +173,7 @@ class Hsmd:
             start("releaser", self.releaser.run)
             start("magazines", self.magazines.run)
             start("care", self.care.run)
+            start("ward", core.ward.run)
             start("imports", self.importer.serve)
             start("offsite", self.offsite.run)
             start("reclaim", self.reclaim.run)
@@ -196,10 +197,22 @@ class Hsmd:
         if self._robot_rests():
             return
         self._rescue()
+        self._give_back()
         if not self.draining:
             self._check_discs()
         for action in plan(self._picture(), self.core.clock.monotonic_s()):
-            self._start(action)
+            if self._is_possible(action):
+                self._start(action)
+
+    def _is_possible(self, action: Action) -> bool:
+        """A burn goes to the drive in which its blank disc lies, whatever the plan says; what
+        the plan wanted of that drive waits for the next plan."""
+        if isinstance(action, Yield | Burn):
+            return True
+        unit = next(unit for unit in self.core.librarian.units if unit.name == action.drive)
+        if unit.busy:
+            self.core.wake()
+        return not unit.busy
 
     def _robot_rests(self) -> bool:
         """After failed moves the library gets time, longer each time, up to a bound."""
@@ -302,7 +315,11 @@ class Hsmd:
     def _verify_demands(self) -> list[VerifyDemand]:
         verifying = self._verifying
         return [
-            VerifyDemand(disc.barcode, disc.burned_in, self.migrator.active[disc.volume].since_s)
+            VerifyDemand(
+                disc.barcode,
+                self.core.ward.failed_in(disc) or disc.burned_in,
+                self.migrator.active[disc.volume].since_s,
+            )
             for disc in self.core.catalog.discs.values()
             if disc.state == DiscState.BURNED
             and disc.volume in self.migrator.active
@@ -357,7 +374,7 @@ class Hsmd:
     ) -> list[tuple[DriveUnit, DiscRecord]]:
         """A drive for each disc: one that lies in an idle drive (after a restart) stays there,
         for the robot takes none out of a drive that has not let go of it."""
-        pairs, left = [], list(units)
+        pairs, left = [], [unit for unit in units if not unit.busy]
         for disc in discs:
             holder = self.core.librarian.unit_with(disc.barcode)
             if holder is not None and (holder.busy or not holder.alive):
@@ -378,7 +395,9 @@ class Hsmd:
     # -- discs that need a look --------------------------------------------------------
 
     def _check_discs(self) -> None:
-        idle = [unit for unit in self.core.librarian.alive_units() if not unit.busy]
+        now_s = self.core.clock.monotonic_s()
+        alive = self.core.librarian.alive_units()
+        idle = [unit for unit in alive if not unit.busy and unit.rest_until_s <= now_s]
         wanted = [
             self.core.catalog.discs[code]
             for code in sorted(self.cut)
@@ -396,13 +415,21 @@ class Hsmd:
             idle.remove(unit)
             unit.assign(_CheckJob(self.core, disc), DriveState.LOADING)
 
+    def _give_back(self) -> None:
+        """After a fault a disc goes home, so that another drive can try it."""
+        for unit in self.core.librarian.alive_units():
+            if unit.gives_back and not unit.busy:
+                unit.gives_back = False
+                if unit.disc:
+                    unit.assign(_UnloadJob(self.core), DriveState.LOADING)
+
     def _rescue(self) -> None:
         """A failed drive gives its disc back, if the robot can get it."""
         for unit in self.core.librarian.units:
             if not unit.alive:
-                self.core.alarms.raise_(
-                    "drive-failed", f"drive {unit.name} is out of service: {unit.note}"
-                )
+                if unit.state == DriveState.FAILED:
+                    text = f"drive {unit.name} is out of service: {unit.note}"
+                    self.core.alarms.raise_("drive-failed", text)
                 if unit.disc and not unit.busy and not unit.rescued:
                     unit.rescued = True
                     unit.assign_rescue(_UnloadJob(self.core))

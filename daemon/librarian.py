@@ -49,6 +49,8 @@ class Librarian:
         self.problem = ""
         self.failures_in_row = 0
         """Moves that failed since the last one that went well."""
+        self.is_aside: Callable[[DiscRecord], bool] = lambda disc: False
+        """Whether a disc is in quarantine."""
         self._catalog = catalog
         self._wake = wake
         self._slots: list[int] = []
@@ -186,6 +188,8 @@ class Librarian:
         magazine = self._catalog.magazines.get(disc.magazine)
         if disc.magazine and (magazine is None or magazine.exporting):
             return False
+        if disc.quarantined_until_ns and self.is_aside(disc):
+            return False
         unit = self.unit_with(disc.barcode)
         if unit is not None:
             return unit.alive
@@ -193,6 +197,11 @@ class Librarian:
 
     def unit_with(self, barcode: str) -> DriveUnit | None:
         return next((unit for unit in self.units if unit.disc == barcode), None)
+
+    def is_shut_in(self, barcode: str) -> bool:
+        """In a drive that is out of service, from which the robot could not get it."""
+        unit = self.unit_with(barcode)
+        return unit is not None and not unit.alive and unit.rescued and not unit.busy
 
     def alive_units(self) -> list[DriveUnit]:
         return [unit for unit in self.units if unit.alive]
@@ -267,7 +276,7 @@ class Librarian:
                 unit.ejected = False
             await unit.call(unit.drive.ready, self.config.load_timeout_s)
         except (DriveError, MediumError) as error:
-            unit.charge(error, for_good=isinstance(error, DriveError))
+            unit.charge(error, for_good=True)
             raise
 
     async def _count_load(self, barcode: str) -> None:
@@ -284,7 +293,7 @@ class Librarian:
             await unit.call(unit.drive.eject)
             unit.ejected = True
         except DriveError as error:
-            unit.charge(error, for_good=True)
+            unit.charge(error, for_good=True, sure=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
         home = self._free_slot(barcode)
         await self._move(unit.element, home, rescue=not unit.alive)

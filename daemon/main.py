@@ -17,7 +17,7 @@ from hypercorn.trio import serve
 from starlette.applications import Starlette
 
 from hsmfs import configload, logs, servicemanager
-from hsmfs.clock import SystemClock
+from hsmfs.clock import Clock, SystemClock
 from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
@@ -50,6 +50,7 @@ from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
 from hsmfs.daemon.stopping import until_stopped
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.ward import Ward
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.runlock import only_one
 from hsmfs.store.lmdbstore import LmdbStore
@@ -100,7 +101,7 @@ async def _run(config: Config) -> None:
             open_equipment, config.library[0], metrics.registry
         )
         try:
-            await _serve(_build(config, store, namespace_store, metrics, equipment))
+            await _serve(build(config, store, namespace_store, metrics, equipment, SystemClock()))
         finally:
             equipment.close()
     finally:
@@ -132,14 +133,15 @@ def _policy(config: Config, magazines: int) -> Policy:
     return load_policy(text, config.policy.file, tiers, magazines, defaults)
 
 
-def _build(
+def build(
     config: Config,
     store: LmdbStore,
     namespace_store: LmdbStore,
     metrics: Metrics,
     equipment: Equipment,
+    clock: Clock,
 ) -> Hsmd:
-    clock = SystemClock()
+    """All parts, wired together."""
     catalog = read_catalog(config, store)
     library_config = config.library[0]
     changer = equipment.changer
@@ -160,6 +162,9 @@ def _build(
         on_connect=lambda: hsmd.on_connect(),
         on_reset=lambda: hsmd.recaller.reset(),
     )
+    alarms = Alarms(clock)
+    ward = Ward(config.health, librarian.units, catalog, alarms, clock, wake)
+    librarian.is_aside = ward.is_aside
     core = Core(
         config=config,
         clock=clock,
@@ -169,13 +174,14 @@ def _build(
         link=link,
         librarian=librarian,
         jobs=Jobs(),
-        alarms=Alarms(clock),
+        alarms=alarms,
         metrics=metrics,
         own_files=OwnFiles(
             Path(config.catalog.path) / "manifests",
             config.burn.previous_manifests,
             Path(config.namespace.path),
         ),
+        ward=ward,
         wake=wake,
     )
     recaller = Recaller(core)
@@ -199,7 +205,7 @@ def _build(
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
-    recaller.doubt = hsmd.care.doubt
+    recaller.doubt = ward.doubt = hsmd.care.doubt
     hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd

@@ -26,6 +26,7 @@ from hsmfs.daemon.activevolume import (
 from hsmfs.daemon.catalog import Change, put_record
 from hsmfs.daemon.catalogrecords import DiscState, SplitRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discchoice import is_lost_to
 from hsmfs.daemon.discrecovery import with_recovery
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, pack, parents_of, sources_of
@@ -390,8 +391,13 @@ class Migrator:
     # -- after a burn --------------------------------------------------------------------
 
     def counted(self, label: str) -> int:
-        """Discs of a volume that need no further burn."""
-        return sum(1 for disc in self.core.catalog.discs_of(label) if disc.state in COUNTED)
+        """Discs of a volume that need no further burn; one that was not proved and is shut in
+        a dead drive may never be."""
+        return sum(
+            1
+            for disc in self.core.catalog.discs_of(label)
+            if disc.state in COUNTED and not is_lost_to(self.core, disc)
+        )
 
     def copies_left(self, active: ActiveVolume) -> int:
         return active.record.copies - self.counted(active.record.label) - active.burning

@@ -103,7 +103,7 @@ class ReadJob:
                 await self._identify(unit)
             await self._serve(unit)
         except MediumError as error:
-            await self.recaller.disc_failed(self.label, self.disc, error)
+            await self.recaller.disc_failed(self.label, self.disc, unit.name, error)
         except (DriveError, LibraryError) as error:
             self._charge(unit, error)
         except TransientError as error:

@@ -215,8 +215,9 @@ class Recaller:
         magazine = self.core.catalog.magazines.get(disc.magazine)
         return magazine is not None and magazine.exporting
 
-    async def disc_failed(self, label: str, disc: DiscRecord, error: HsmError) -> None:
-        """The disc as a whole is of no use: all its requests go elsewhere."""
+    async def disc_failed(self, label: str, disc: DiscRecord, drive: str, error: HsmError) -> None:
+        """The disc as a whole is of no use: all its requests go elsewhere, and another drive
+        tells whose fault it is."""
         self.core.metrics.errors.labels(error.kind.value).inc()
         self.core.alarms.raise_("disc-unreadable", str(error))
         disc.read_errors += 1
@@ -224,6 +225,7 @@ class Recaller:
         if disc.state == DiscState.VERIFIED:
             disc.become(DiscState.DAMAGED)
         await self.core.catalog.save(disc)
+        self.doubt(disc, drive)
         for request in list(self.queues[label]):
             request.bad.add(disc.barcode)
             request.failure = str(error)

@@ -146,6 +146,23 @@ class Care(Section, frozen=True):
     """Directory with room for the image of a disc or two; empty: beside the catalog's store."""
 
 
+class Health(Section, frozen=True):
+    """When drives and discs are out of use for a time."""
+
+    drive_errors_max: Positive = 3
+    """Faults in a row that take a drive out of service; twice as many of one disc alone."""
+    drive_bugs_max: Positive = 3
+    """Jobs of a drive that may end in a way nobody thought of."""
+    drive_rest_s: Seconds = 5.0
+    """After a fault the other drives go first for so long, twice as long after each in a row."""
+    drive_quarantine_s: Seconds = 3600.0
+    """Then it is tried again; a fault then takes it out for twice as long."""
+    disc_quarantine_s: Seconds = 3600.0
+    """Of a blank disc that failed in two drives, or twice."""
+    quarantine_max_s: Seconds = 604_800.0
+    """The longest time, a week."""
+
+
 class Catalog(Section, frozen=True):
     """Where hsmd keeps volumes, discs and copies."""
 
@@ -220,6 +237,7 @@ class Config(Section, frozen=True):
     recall: Recall = Recall()
     burn: Burn = Burn()
     care: Care = Care()
+    health: Health = Health()
     quota: list[Quota] = []
     log: Log = Log()
 

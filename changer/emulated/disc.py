@@ -45,6 +45,7 @@ class DiscFile:
         self._fd = -1
         self.closed = self._marker.exists()
         self.written_sectors = self._recorded()
+        self._synced_sectors = self.written_sectors
 
     def _recorded(self) -> int:
         """Whole sectors in the image; a cut one was never acknowledged."""
@@ -92,6 +93,15 @@ class DiscFile:
         if self._fd >= 0:
             os.fsync(self._fd)
             fsync_directory(self._image.parent)
+        self._synced_sectors = self.written_sectors
+
+    def lose_buffer(self, sectors: int) -> None:
+        """Power went: so much of what was not flushed yet was never recorded."""
+        if self.closed or self._fd < 0:
+            return
+        left = max(self._synced_sectors, self.written_sectors - sectors)
+        os.ftruncate(self._fd, left * SECTOR_BYTES)
+        self.written_sectors = left
 
     def close_session(self) -> None:
         """From now on nothing can be written."""

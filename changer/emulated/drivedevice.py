@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 NO_MEDIUM: Final = Sense(0x02, 0x3A, 0x00)
 BECOMING_READY: Final = Sense(0x02, 0x04, 0x01)
 OUT_OF_RANGE: Final = Sense(0x05, 0x21, 0x00)
+LOAD_FAILED: Final = Sense(0x04, 0x53, 0x00)
 NOT_NEXT: Final = Sense(0x05, 0x21, 0x02)
 WRITE_PROTECTED: Final = Sense(0x07, 0x27, 0x00)
 END_OF_AREA: Final = Sense(0x05, 0x63, 0x00)
@@ -65,15 +66,15 @@ class DriveDevice(Device):
         speed: Speed,
         timing: Timing,
     ) -> None:
-        super().__init__(f"EMUD{number:04d}")
+        super().__init__(f"EMUD{number:04d}", faults, clock)
         self.name = f"drive{number}"
         self.lock = threading.RLock()
         self.disc: DiscFile | None = None
         self.ejected = False
+        self.jammed = False
+        """Two discs lie in it."""
         self._discs = discs
         self._capacity = capacity_sectors
-        self._faults = faults
-        self._clock = clock
         self._realistic = speed == "realistic"
         self._timing = timing
         self._ready_at_s = 0.0
@@ -94,11 +95,11 @@ class DriveDevice(Device):
 
     # -- discs come and go (called by the library) ---------------------------------
 
-    def insert(self, barcode: str) -> None:
-        """The robot put a disc in; it needs time to become ready."""
+    def insert(self, barcode: str, *, jammed: bool = False) -> None:
+        """The robot put a disc in (or two at once); it needs time to become ready."""
         with self.lock:
-            self.disc = DiscFile(self._discs, barcode, self._capacity)
-            self.ejected = False
+            self.disc = DiscFile(self._discs, self._faults.really(barcode), self._capacity)
+            self.ejected, self.jammed = False, jammed
             self._spin_up()
 
     def _spin_up(self) -> None:
@@ -114,8 +115,16 @@ class DriveDevice(Device):
             if self.disc is not None:
                 self.disc.release()
             self.disc = None
-            self.ejected = False
+            self.ejected = self.jammed = False
             self.allow_all()
+
+    def power_cycle(self) -> None:
+        """What was in its buffer is not on the disc, which has to spin up again."""
+        super().power_cycle()
+        if self.disc is not None:
+            self.disc.lose_buffer(pages.BUFFER_BYTES // SECTOR_BYTES)
+            if not self.ejected:
+                self._spin_up()
 
     # -- commands --------------------------------------------------------------------
 
@@ -124,7 +133,7 @@ class DriveDevice(Device):
         handler = {
             codes.TEST_UNIT_READY: self._test_unit_ready,
             codes.START_STOP_UNIT: self._start_stop,
-            codes.PREVENT_ALLOW: self._prevent_allow,
+            codes.PREVENT_ALLOW: self._prevent,
             codes.GET_CONFIGURATION: self._get_configuration,
             codes.READ_DISC_INFORMATION: self._disc_information,
             codes.READ_TRACK_INFORMATION: self._track_information,
@@ -160,13 +169,13 @@ class DriveDevice(Device):
         return (self.name, self.disc.barcode) if self.disc else (self.name,)
 
     def _fault(self, op: str, lba: int = 0, sectors: int = 0, size: int = 0) -> None:
-        fault = self._faults.strike(self._names(), op, lba, sectors, size)
-        if fault is not None:
-            raise CheckCondition(Sense(*fault.sense))
+        self._suffer(self._faults.strike(self._names(), op, lba, sectors, size))
 
     def _ready_disc(self) -> DiscFile:
         if self.disc is None or self.ejected:
             raise CheckCondition(NO_MEDIUM)
+        if self.jammed:
+            raise CheckCondition(LOAD_FAILED)
         if self._realistic and self._clock.monotonic_s() < self._ready_at_s:
             raise CheckCondition(BECOMING_READY)
         return self.disc
@@ -189,6 +198,10 @@ class DriveDevice(Device):
                 self.ejected = False
                 self._spin_up()
         return b""
+
+    def _prevent(self, cdb: bytes) -> bytes:
+        self._fault("prevent")
+        return self._prevent_allow(cdb)
 
     def _profile(self) -> int:
         if self.disc is None or self.ejected:

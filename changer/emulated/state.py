@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -65,6 +65,13 @@ class Tray(msgspec.Struct, kw_only=True):
     """Where it stood."""
 
 
+class Second(NamedTuple):
+    """A disc that the robot took along with another one, and the slot it stood in."""
+
+    barcode: str
+    slot: int
+
+
 class LibraryState(msgspec.Struct, kw_only=True):
     """Everything but the discs' contents."""
 
@@ -78,6 +85,8 @@ class LibraryState(msgspec.Struct, kw_only=True):
     mailslots: list[str]
     sources: dict[str, int] = {}
     """Element a disc in a drive came from."""
+    seconds: dict[str, Second] = {}
+    """Discs that lie in a drive together with the disc of this barcode."""
     trays: list[Tray] = []
     next_tray: int = 1
     timing: Timing = msgspec.field(default_factory=Timing)
