@@ -33,6 +33,7 @@ from hsmfs.daemon.catalogrecords import (
     ExtentRecord,
     HistoryRecord,
     MagazineRecord,
+    MagazineState,
     SplitRecord,
     TaskRecord,
     VolumeRecord,
@@ -158,11 +159,14 @@ class Catalog:
         following = b"%d" % self._next_volume
         return f"{site[:16]}-{number:06d}", lambda writer: writer.put(b"Mnext_volume", following)
 
-    async def add_task(self, kind: str, text: str, magazine: str, now_ns: int) -> TaskRecord:
+    async def add_task(
+        self, kind: str, text: str, magazine: str, now_ns: int, place: str = "", why: str = ""
+    ) -> TaskRecord:
         """A new operator task."""
         task = TaskRecord(
-            id=self._next_task, kind=kind, text=text, magazine=magazine, since_ns=now_ns
-        )
+            id=self._next_task, kind=kind, text=text, magazine=magazine, since_ns=now_ns,
+            place=place, why=why,
+        )  # fmt: skip
         self._next_task += 1
         self.tasks[task.id] = task
         following = b"%d" % self._next_task
@@ -245,8 +249,18 @@ class Catalog:
 
     def verified_discs(self, label: str) -> list[DiscRecord]:
         """The proved discs of a volume; only these count as copies. Of a disc of others nothing
-        but what was read before can be proved: it counts as it is."""
-        return [disc for disc in self.discs_of(label) if disc.state in COUNTED]
+        but what was read before can be proved: it counts as it is. One whose magazine is missing
+        does not count until it is found."""
+        return [
+            disc
+            for disc in self.discs_of(label)
+            if disc.state in COUNTED and not self.is_missing(disc)
+        ]
+
+    def is_missing(self, disc: DiscRecord) -> bool:
+        """Whether nobody knows where its magazine is."""
+        magazine = self.magazines.get(disc.magazine)
+        return magazine is not None and magazine.state == MagazineState.MISSING
 
     def discs_of(self, label: str) -> list[DiscRecord]:
         return [disc for disc in self.discs.values() if disc.volume == label]

@@ -39,7 +39,9 @@ def _in_use(core: Core, record: VolumeRecord) -> list[DiscRecord]:
     return [
         disc
         for disc in core.catalog.discs_of(record.label)
-        if disc.state in IN_USE and disc.barcode not in record.refresh
+        if disc.state in IN_USE
+        and disc.barcode not in record.refresh
+        and not core.catalog.is_missing(disc)
     ]
 
 

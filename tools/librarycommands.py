@@ -26,7 +26,7 @@ def add(app: typer.Typer) -> None:
     """Put this module's commands into the application."""
     from hsmfs.tools import importcommands
 
-    magazine = _noun("Trays of discs that a person moves.", "magazines", _magazine_table)
+    magazine = _noun("Trays of discs that a person moves.", "magazines", magazinecommands.show_list)
     magazine.command("export")(export_magazine)
     magazine.command("import")(import_magazine)
     magazine.command("parity")(parity_magazine)
@@ -128,30 +128,6 @@ def _disc_table(rows: list[Row]) -> None:
         right=("used", "capacity", "loads", "read errors"),
         empty="no discs",
     )
-
-
-def _magazine_table(rows: list[Row]) -> None:
-    print_table(
-        ("name", "where", "slots", "discs", "volumes", "volumes only here"),
-        (
-            (m["name"], _where(m), _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
-            for m in rows
-        ),
-        right=("discs", "volumes only here"),
-        empty="no magazines",
-    )
-
-
-def _where(magazine: Row) -> str:
-    """Where a magazine is, and whether it is meant to leave."""
-    if magazine["state"] == "library" and magazine.get("offsite"):
-        return "library, for off-site"
-    location = magazine.get("location")
-    return f"{magazine['state']}: {location}" if location else str(magazine["state"])
-
-
-def _span(slots: list[int]) -> str:
-    return f"{min(slots)}-{max(slots)}" if slots else "-"
 
 
 def _volume_table(rows: list[Row]) -> None:

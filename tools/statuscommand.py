@@ -108,6 +108,10 @@ def tasks(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = N
         ),
         empty="nothing to do",
     )
+    for task in found["tasks"]:
+        for key, word in (("place", "where"), ("why", "why"), ("problem", "PROBLEM")):
+            if task.get(key):
+                say(f"task {task['id']}: {word}: {task[key]}")
 
 
 def done(

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hsmfs.daemon.api.libraryroutes import LibraryRoutes
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.picture import INFINITE
@@ -109,8 +110,10 @@ class Api:
             ("/v1/policy/check", self._policy_check),
             ("/v1/{kind}", self._files_job),
         ]
-        routes = [Route(path, _answer(handler), methods=["GET"]) for path, handler in get]
-        routes += [Route(path, _answer(handler), methods=["POST"]) for path, handler in post]
+        more = LibraryRoutes(self.commands, self.report)
+        gets, posts = [*more.get(), *get], [*more.post(), *post]
+        routes = [Route(path, _answer(handler), methods=["GET"]) for path, handler in gets]
+        routes += [Route(path, _answer(handler), methods=["POST"]) for path, handler in posts]
         routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         return Starlette(routes=routes)
 

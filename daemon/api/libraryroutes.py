@@ -1,0 +1,65 @@
+"""Routes about magazines and the library that are not lists of things."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+
+from hsmfs.daemon import magazinereport
+from hsmfs.daemon.commands import Commands
+from hsmfs.daemon.report import Report
+from hsmfs.errors import CallerError
+
+Handler = Callable[[Request], Awaitable[Any]]
+Routes = list[tuple[str, Handler]]
+
+
+class LibraryRoutes:
+    """Handlers; the application wraps them."""
+
+    def __init__(self, commands: Commands, report: Report) -> None:
+        self._hsmd = commands.hsmd
+        self._commands = commands
+        self._report = report
+
+    def get(self) -> Routes:
+        return [
+            ("/v1/magazines/{name}", self._magazine),
+        ]
+
+    def post(self) -> Routes:
+        return [
+            ("/v1/magazines/{name}/missing", self._missing),
+            ("/v1/magazines/{name}/found", self._found),
+        ]
+
+    async def _magazine(self, request: Request) -> Any:
+        return magazinereport.magazine(self._report.core, request.path_params["name"])
+
+    async def _missing(self, request: Request) -> Any:
+        name, body = request.path_params["name"], await _body(request)
+        await self._hsmd.magazines.missing(name, _words(body, "why") or "")
+        return magazinereport.magazine(self._report.core, name)
+
+    async def _found(self, request: Request) -> Any:
+        name, body = request.path_params["name"], await _body(request)
+        await self._hsmd.magazines.found(name, _words(body, "location"))
+        return magazinereport.magazine(self._report.core, name)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """CallerError for anything but an object."""
+    found = json.loads(await request.body() or b"{}")
+    if not isinstance(found, dict):
+        raise CallerError(f"body: found {type(found).__name__}, expected an object")
+    return found
+
+
+def _words(body: dict[str, Any], key: str) -> str | None:
+    value = body.get(key)
+    if value is not None and not isinstance(value, str):
+        raise CallerError(f"{key}: found {value!r}, expected a text")
+    return value
