@@ -168,6 +168,10 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     """Of a volume that others wrote."""
     dead_bytes: int = 0
     """Of deleted and changed files, as of ``dead_ns``."""
+    read_ns: int = 0
+    """When a disc of it served readers last; 0: never, or before that was kept."""
+    read_heat: float = 0.0
+    """How often that was, as of ``read_ns`` (``volumeheat.faded``)."""
     dead_ns: int = 0
     """When they were counted; 0: not yet, or files of it went since."""
     note: str = ""

@@ -21,6 +21,7 @@ from hsmfs.daemon.catalog import put_extents
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineState
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.coverage import copies_of
+from hsmfs.daemon.exportfacts import note_read
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import ReadDemand
@@ -247,6 +248,13 @@ class Recaller:
         for job in request.jobs:
             job.bytes_done += span.stop - span.start
         await self.core.link.landed(request.file, span)
+
+    async def was_read(self, label: str) -> None:
+        """A disc of it served readers: what is read stays in the library."""
+        record = self.core.catalog.volumes.get(label)
+        if record is not None:
+            note_read(record, self.core.clock.now_ns())
+            await self.core.catalog.save(record)
 
     async def keep_hashes(self, request: Request) -> None:
         """Of data of others that was read for the first time."""

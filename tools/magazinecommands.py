@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hsmfs.tools.apiclient import segment
-from hsmfs.tools.output import moment_words, print_json, print_table, say, since_words
+from hsmfs.tools.output import moment_words, print_json, print_table, say, since_words, size_words
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
 Row = dict[str, Any]
@@ -21,6 +21,7 @@ def add(app: typer.Typer) -> None:
     app.command("onsite")(onsite)
     app.command("place")(place)
     app.command("show")(show)
+    app.command("plan-export")(plan_export)
     app.command("missing")(missing)
     app.command("found")(found)
 
@@ -85,6 +86,40 @@ def _show(found: Row, json: bool) -> None:
         ((moment_words(h["time"]), h["state"], h["location"], h["text"]) for h in found["history"]),
         empty="nothing is known to have happened to it",
     )
+
+
+def plan_export(
+    ctx: typer.Context,
+    count: Annotated[int, typer.Option("--count", min=1, help="So many magazines.")] = 1,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Which magazines to take out: the coldest, each volume keeping a copy. Changes nothing."""
+    with open_system(ctx, config).api() as api:
+        plan = api.get("/v1/magazines/plan-export", count=str(count))
+    if json:
+        print_json(plan)
+        return
+    right = ("bytes", "volumes", "heat", "blank")
+    print_table(
+        ("take out", "to", *right, "last read", "its volumes stay in"),
+        ((*_plan_row(m), m["kept_in"]) for m in plan["take"]),
+        right=right,
+        empty="no magazine can leave",
+    )
+    print_table(
+        ("stays", "to", *right, "last read", "why"),
+        ((*_plan_row(m), m["why"]) for m in plan["stay"]),
+        right=right,
+        empty="no other magazine is in the library",
+    )
+    for magazine in plan["take"]:
+        say(f"hsm magazine export {magazine['name']}")
+
+
+def _plan_row(m: Row) -> tuple[Any, ...]:
+    volumes, read = len(m["volumes"]), moment_words(m["last_read"])
+    return m["name"], m["to"], size_words(m["bytes"]), volumes, m["heat"], m["blank"], read
 
 
 def missing(

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from hsmfs.daemon import magazinereport
 from hsmfs.daemon.commands import Commands
+from hsmfs.daemon.exportfacts import export_plan
 from hsmfs.daemon.report import Report
 from hsmfs.errors import CallerError
 
@@ -27,6 +28,7 @@ class LibraryRoutes:
 
     def get(self) -> Routes:
         return [
+            ("/v1/magazines/plan-export", self._plan_export),
             ("/v1/magazines/{name}", self._magazine),
         ]
 
@@ -38,6 +40,12 @@ class LibraryRoutes:
 
     async def _magazine(self, request: Request) -> Any:
         return magazinereport.magazine(self._report.core, request.path_params["name"])
+
+    async def _plan_export(self, request: Request) -> Any:
+        text = request.query_params.get("count", "1")
+        if not text.isdecimal():
+            raise CallerError(f"count: found {text!r}, expected a number")
+        return export_plan(self._report.core, self._hsmd.recaller.queues.keys(), int(text))
 
     async def _missing(self, request: Request) -> Any:
         name, body = request.path_params["name"], await _body(request)
