@@ -12,6 +12,7 @@ from hsmfs.errors import HsmError
 from hsmfs.tools import magazinecommands, poolcommands
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
+from hsmfs.tools.labelcommand import disc_labels
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
 from hsmfs.tools.progress import exit_of, follow
 from hsmfs.tools.scancommand import scan, trace
@@ -53,6 +54,7 @@ def add(app: typer.Typer) -> None:
     disc.command("identify")(identify_disc)
     importcommands.add(disc)
     disc.command("quarantine")(quarantine_disc)
+    disc.command("labels")(disc_labels)
     app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")
     app.add_typer(volume, name="volume")

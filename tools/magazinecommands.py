@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hsmfs.tools.apiclient import segment
+from hsmfs.tools.labelcommand import magazine_labels
 from hsmfs.tools.output import moment_words, print_json, print_table, say, since_words, size_words
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
@@ -22,6 +23,7 @@ def add(app: typer.Typer) -> None:
     app.command("place")(place)
     app.command("show")(show)
     app.command("plan-export")(plan_export)
+    app.command("labels")(magazine_labels)
     app.command("missing")(missing)
     app.command("found")(found)
 
