@@ -290,6 +290,14 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     """What was done instead, as element status shows it."""
 
 
+class BurnDayRecord(msgspec.Struct, kw_only=True):
+    """Discs that one pool used up in one day."""
+
+    discs: int = 0
+    """Burned, those that failed too."""
+    failed: int = 0
+
+
 class ExtentRecord(msgspec.Struct, kw_only=True, array_like=True):
     """Where one file version, or one part of it, lies on every disc of one volume.
 

@@ -16,6 +16,7 @@ import trio
 
 from hsmfs.daemon.activevolume import ActiveVolume
 from hsmfs.daemon.autoreclaim import AutoReclaim
+from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.burnjob import BurnSession
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
@@ -118,6 +119,7 @@ class Hsmd:
     importer: Importer
     offsite: Offsite
     reclaim: AutoReclaim
+    stock: BlankStock
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
@@ -174,6 +176,7 @@ class Hsmd:
             start("imports", self.importer.serve)
             start("offsite", self.offsite.run)
             start("reclaim", self.reclaim.run)
+            start("stock", self.stock.run)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:

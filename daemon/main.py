@@ -24,6 +24,7 @@ from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
 from hsmfs.daemon.autoreclaim import AutoReclaim
+from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogproof import open_catalog, read_catalog, want_volumes
 from hsmfs.daemon.catalogrecords import DiscState
@@ -188,6 +189,7 @@ def _build(
         recaller=recaller,
         releaser=releaser,
         reclaim=AutoReclaim(core, DeadShares(core), reclaimer, care.parity),
+        stock=BlankStock(core, care.parity.blanks_kept),
         magazines=magazines_keeper,
         care=care,
         importer=Importer(core, Path(config.catalog.path) / "imports"),
@@ -210,6 +212,7 @@ async def _serve(hsmd: Hsmd) -> None:
         commands = Commands(hsmd, runner, nursery)
         report = Report(hsmd, commands)
         core.metrics.add_gauges(lambda: report.gauges())
+        core.metrics.add_gauges(lambda: hsmd.stock.gauges())
         nursery.start_soon(hsmd.run)
         nursery.start_soon(supervise, "policy", runner.run, core.alarms)
         api = Api(commands, report)

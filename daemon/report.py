@@ -47,6 +47,7 @@ class Report:
             },
             "drives": self.drives(),
             "discs": self.hsmd.magazines.counts(),
+            "blanks": self.hsmd.stock.report(),
             "volumes": dict(Counter(v.state.value for v in self.core.catalog.volumes.values())),
             "queues": self._queues(),
             "tasks": len(self.hsmd.magazines.open_tasks()),

@@ -70,8 +70,10 @@ def _noun(text: str, plural: str, show: Callable[[list[Row]], None]) -> typer.Ty
             found = api.get(f"/v1/{plural}")
         if json:
             print_json(found)
-        else:
-            show(found[plural])
+            return
+        show(found[plural])
+        if found.get("blanks"):
+            say(magazinecommands.blanks_words(found["blanks"]))
 
     app.command("ls", help=f"List all {plural}.")(ls)
     app.callback()(_keep_as_group)

@@ -51,6 +51,21 @@ def show_list(rows: list[Row]) -> None:
     )
 
 
+def blanks_words(blanks: Row) -> str:
+    """The stock of blank discs in a line."""
+    kept = blanks["library"] - blanks["usable"]
+    parts = [f"{blanks['library']} in the library" + (f" ({kept} kept for parity)" if kept else "")]
+    if blanks["outside"]:
+        parts.append(f"{blanks['outside']} outside")
+    parts += [f"{pool or 'no pool'} {rate:.2g} a day" for pool, rate in blanks["per_day"].items()]
+    if blanks["days_left"] is None:
+        parts.append(f"none burned in {blanks['rate_days']:g} days")
+    else:
+        day = moment_words(blanks["ends"])[:10]
+        parts.append(f"they end in about {blanks['days_left']:.0f} days ({day})")
+    return f"blank discs: {', '.join(parts)}"
+
+
 def _where(magazine: Row) -> str:
     """Where a magazine is, and whether it is meant to leave."""
     state = str(magazine["state"])

@@ -168,7 +168,8 @@ class Api:
         return await self.report.volume(request.path_params["label"])
 
     async def _magazines(self, _request: Request) -> Any:
-        return {"magazines": self.report.magazines()}
+        blanks = self.commands.hsmd.stock.report()
+        return {"magazines": self.report.magazines(), "blanks": blanks}
 
     async def _pools(self, _request: Request) -> Any:
         return {"pools": pools(self.report.core)}
