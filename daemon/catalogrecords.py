@@ -135,7 +135,8 @@ class HistoryRecord(msgspec.Struct, kw_only=True):
 
     what: str
     """burn, verify, scrub, copy (burned from another disc's image), source (its image was
-    read for one), quarantine, retire, import, forget (its import), hash, moved (by a person)."""
+    read for one), quarantine, retire, import, forget (its import), hash, moved (by a person),
+    audit."""
     drive: str = ""
     volume: str = ""
     seconds: float = 0.0

@@ -227,6 +227,14 @@ class Commands:
         self.hsmd.care.volume(label)
         return self._start("refresh", self.hsmd.care.refresh, label)
 
+    def audit(self, *, discs: bool, repair: bool, rescan: bool) -> Job:
+        """Belief against the library."""
+
+        async def run(job: Job) -> None:
+            await self.hsmd.auditor.audit(job, discs=discs, repair=repair, rescan=rescan)
+
+        return self._start("audit", run)
+
     def run_policy(self) -> Job:
         return self._start("policy", self._run_policy)
 

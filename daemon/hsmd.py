@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from hsmfs.daemon.activevolume import ActiveVolume
+from hsmfs.daemon.audit import Auditor
 from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.burnjob import BurnSession
@@ -120,6 +121,7 @@ class Hsmd:
     offsite: Offsite
     reclaim: AutoReclaim
     stock: BlankStock
+    auditor: Auditor
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
@@ -224,6 +226,7 @@ class Hsmd:
             *self._verify_demands(),
             *self.care.verify_demands(),
             *self.importer.demands(),
+            *self.auditor.demands(),
         )
         return Picture(
             drives=drives,
@@ -324,6 +327,8 @@ class Hsmd:
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
             case Verify(drive, barcode) if barcode in self.importer.wanted:
                 units[drive].assign(self.importer.start(barcode), DriveState.READING)
+            case Verify(drive, barcode) if self.auditor.wants(barcode):
+                units[drive].assign(self.auditor.start(barcode), DriveState.READING, Work.SCRUB)
             case Verify(drive, barcode):
                 proof = self.care.start_verify(barcode)
                 work = Work.SCRUB if barcode in self.care.scrubs else Work.VERIFY

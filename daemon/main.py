@@ -23,6 +23,7 @@ from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
+from hsmfs.daemon.audit import Auditor
 from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.care import Care
@@ -189,6 +190,7 @@ def _build(
         recaller=recaller,
         releaser=releaser,
         reclaim=AutoReclaim(core, DeadShares(core), reclaimer, care.parity),
+        auditor=Auditor(core),
         stock=BlankStock(core, care.parity.blanks_kept),
         magazines=magazines_keeper,
         care=care,

@@ -11,6 +11,7 @@ import typer
 from hsmfs.errors import HsmError
 from hsmfs.tools import magazinecommands, poolcommands
 from hsmfs.tools.apiclient import segment
+from hsmfs.tools.auditcommand import audit
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.labelcommand import disc_labels
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
@@ -89,6 +90,7 @@ def _library_app() -> typer.Typer:
     app.callback()(_keep_as_group)
     app.command("ls")(list_library)
     app.command("scan")(scan)
+    app.command("audit")(audit)
     return app
 
 

@@ -34,6 +34,7 @@ class LibraryRoutes:
 
     def post(self) -> Routes:
         return [
+            ("/v1/library/audit", self._audit),
             ("/v1/magazines/{name}/missing", self._missing),
             ("/v1/magazines/{name}/found", self._found),
         ]
@@ -46,6 +47,11 @@ class LibraryRoutes:
         if not text.isdecimal():
             raise CallerError(f"count: found {text!r}, expected a number")
         return export_plan(self._report.core, self._hsmd.recaller.queues.keys(), int(text))
+
+    async def _audit(self, request: Request) -> Any:
+        body = await _body(request)
+        flags = {key: bool(body.get(key)) for key in ("discs", "repair", "rescan")}
+        return {"job": self._commands.audit(**flags).id}
 
     async def _missing(self, request: Request) -> Any:
         name, body = request.path_params["name"], await _body(request)

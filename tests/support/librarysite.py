@@ -23,7 +23,7 @@ from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.robottask import Robot
 from hsmfs.store.memory import MemoryStore
-from support.libraries import DRIVE, SLOT, new_library
+from support.libraries import DRIVE, new_library
 
 NAME = "robot"
 
@@ -121,8 +121,3 @@ class LibrarySite:
 
     def open_tasks(self) -> list[TaskRecord]:
         return self.magazines.open_tasks()
-
-
-def slot(number: int) -> int:
-    """Element address of a slot, counted from 0."""
-    return SLOT + number
