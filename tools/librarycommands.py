@@ -16,6 +16,7 @@ from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.labelcommand import disc_labels
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
 from hsmfs.tools.progress import exit_of, follow
+from hsmfs.tools.qualifycommand import qualify
 from hsmfs.tools.scancommand import scan, trace
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
@@ -91,6 +92,7 @@ def _library_app() -> typer.Typer:
     app.command("ls")(list_library)
     app.command("scan")(scan)
     app.command("audit")(audit)
+    app.command("qualify")(qualify)
     return app
 
 

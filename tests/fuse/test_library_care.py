@@ -80,3 +80,24 @@ def test_labels_of_what_is_there(box: Sandbox, tmp_path: Path) -> None:
     assert all(f">{code}<" in text for code in ("M01", "M02", "HSM00001", "HSM00024"))
     shown = box.hsm("magazine", "show", "M02")
     assert (shown["state"], len(shown["contents"]), len(shown["history"])) == ("blank", 12, 1)
+
+
+def test_a_library_is_qualified_before_and_between_its_work(box: Sandbox) -> None:
+    made = write_files(box.mnt / "study", 3, 200_000)
+    box.migrate_and_release()
+    burned = next(disc["barcode"] for disc in box.discs() if disc["state"] == "verified")
+    words = ("library", "qualify", "--drive", "drive1", "--scratch")
+    running = box.hsm(*words, "HSM00020", check=False)
+    assert running.returncode == 1 and "hsmd runs already" in running.stderr
+    box.hsm("sandbox", "stop", str(box.root))
+    refused = box.hsm(*words, burned, check=False)
+    assert f"disc {burned} is verified in the catalog, volume" in refused.stderr
+    report = box.hsm(*words, "HSM00020", "--bytes", "4000000")
+    assert report["passed"] and {step["result"] for step in report["steps"]} == {"pass"}
+    again = box.hsm(*words, "HSM00020", check=False)
+    assert "disc HSM00020 is foreign in the catalog" in again.stderr
+    unknown = box.hsm("library", "qualify", "--drive", "x", "--scratch", "HSM00021", check=False)
+    assert "expected one of drive0, drive1" in unknown.stderr
+    box.start()
+    assert _states(box)["HSM00020"] == "foreign"
+    assert not differing(made)
