@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,6 +68,8 @@ class Bench:
     site: str
     test_bytes: int = TEST_BYTES
     load_timeout_s: float = READY_S
+    homes: Mapping[str, int] = field(default_factory=dict)
+    """Slots of discs, where the catalog knows them."""
 
 
 Told = Callable[[StepResult], None]
@@ -113,9 +115,10 @@ class Qualification:
         yield "drive", "the drive says who it is", (), self._drive_identity
         yield "elements", "the element map is whole and says the same twice", ("robot",), self._map
         yield "mapping", "the drive is at its element", ("drive", "elements"), self._mapping
+        yield "empty", "the drive is empty, or was emptied", ("mapping",), self._emptied
         yield "door", "the door can be locked and unlocked", ("robot",), self._door
         yield "refusal", "a move from an empty slot is refused", ("elements",), self._refusal
-        yield "load", "the robot brings the disc into the drive", ("mapping",), self._load
+        yield "load", "the robot brings the disc into the drive", ("empty",), self._load
         yield "ready", "the disc becomes ready", ("load",), self._ready
         yield "blank", "the disc is blank and can be burned", ("ready",), self._blank
         yield "burn", "a test volume is burned", ("blank",), self._write
@@ -123,9 +126,9 @@ class Qualification:
         yield "reload", "ejected and drawn in again, it is complete", ("close",), self._reload
         yield "verify", "what is read back is what was written", ("reload",), self._verify
         yield "final", "a closed disc takes no more", ("verify",), self._final
-        yield "eject", "the drive lets go of the disc", ("mapping",), self._eject
-        yield "unload", "the robot brings the disc home", ("mapping",), self._unload
-        yield "restored", "all elements are as before", ("mapping",), self._restored
+        yield "eject", "the drive lets go of the disc", ("empty",), self._eject
+        yield "unload", "the robot brings the disc home", ("empty",), self._unload
+        yield "restored", "all elements are as before", ("empty",), self._restored
 
     def _one(
         self, name: str, what: str, needs: tuple[str, ...], work: Callable[[], dict[str, Any]]
@@ -202,7 +205,7 @@ class Qualification:
         raise CallerError(f"disc {self.bench.scratch} is in no slot; put it in and try again")
 
     def _mapping(self) -> dict[str, Any]:
-        """By the serial that the library tells, where it does; and the drive must be empty."""
+        """By the serial that the library tells, where it does."""
         element = self._find(self.bench.element)
         serial = self.bench.drive.identity().serial
         if element.drive_serial and element.drive_serial != serial:
@@ -210,12 +213,25 @@ class Qualification:
                 f"drive element {element.address} has serial {element.drive_serial!r}, the drive "
                 f"says {serial!r}"
             )
-        if element.full:
-            raise CallerError(
-                f"drive element {element.address} holds disc {element.barcode or 'without barcode'}"
-                "; bring it home first"
-            )
         return {"element": self.bench.element, "serial_told": bool(element.drive_serial)}
+
+    def _emptied(self) -> dict[str, Any]:
+        """What hsmd left in the drive goes home."""
+        element = self._find(self.bench.element)
+        if not element.full:
+            return {}
+        code, told = str(element.barcode or ""), element.source
+        home = self.bench.homes.get(code, int(told) if told is not None else -1)
+        place = self.bench.changer.inventory().find(home)
+        if place is None or place.full:
+            raise CallerError(
+                f"drive element {element.address} holds disc {code or 'without barcode'}, and "
+                "its slot is not known or not empty; bring it home first"
+            )
+        self.bench.drive.eject()
+        self.bench.changer.move(self.bench.element, home)
+        self._start = self.bench.changer.inventory(refresh=True)
+        return {"brought_home": f"{code or 'a disc without barcode'} to {home}"}
 
     def _find(self, address: int) -> Element:
         found = self.bench.changer.inventory(refresh=True).find(address)

@@ -55,7 +55,8 @@ def qualify(
         equipment = open_equipment(chosen, CollectorRegistry())
         try:
             unit = _unit(equipment, chosen, drive)
-            done = _run(settings, chosen, equipment, unit, scratch, size, json)
+            homes = _homes(catalog)
+            done = _run(settings, chosen, equipment, unit, scratch, size, homes, json)
         finally:
             equipment.close()
         if catalog is not None and done.is_used:
@@ -71,6 +72,7 @@ def _run(
     unit: DriveUnit,
     scratch: str,
     size: int,
+    homes: dict[str, int],
     json: bool,
 ) -> Qualification:
     bench = Bench(
@@ -83,6 +85,7 @@ def _run(
         site=settings.site.id,
         test_bytes=size,
         load_timeout_s=library.load_timeout_s,
+        homes=homes,
     )
     done = Qualification(bench, (lambda _step: None) if json else _tell)
     try:
@@ -161,6 +164,18 @@ def _catalog(settings: Config) -> Iterator[Catalog | None]:
         yield read_catalog(settings, store)
     finally:
         store.close()
+
+
+def _homes(catalog: Catalog | None) -> dict[str, int]:
+    """Slot of each disc whose magazine is in the library."""
+    if catalog is None:
+        return {}
+    magazines = {name: one for name, one in catalog.magazines.items() if one.present}
+    return {
+        disc.barcode: magazines[disc.magazine].first_slot + disc.position
+        for disc in catalog.discs.values()
+        if disc.magazine in magazines
+    }
 
 
 def _check_scratch(catalog: Catalog, scratch: str) -> None:

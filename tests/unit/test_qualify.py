@@ -21,7 +21,7 @@ from hsmfs.clock import Clock, ManualClock, SystemClock
 from hsmfs.daemon.qualify import Bench, Qualification
 
 DISC = "HSM00002"
-BEFORE = ["robot", "drive", "elements", "mapping", "door", "refusal", "load", "ready"]
+BEFORE = ["robot", "drive", "elements", "mapping", "empty", "door", "refusal", "load", "ready"]
 BURN = ["blank", "burn", "close", "reload", "verify", "final"]
 AFTER = ["eject", "unload", "restored"]
 MIB = 1 << 20
@@ -140,7 +140,11 @@ def test_a_lying_library_is_found(tmp_path: Path) -> None:
         state.slots[0], state.drive_discs[0] = "", "HSM00001"
 
     library.change(load)
-    assert "holds disc HSM00001; bring it home first" in qualified(library).results[3].text
+    text = qualified(library).results[4].text
+    assert "holds disc HSM00001, and its slot is not known or not empty" in text
+    library.change(lambda state: state.sources.__setitem__("HSM00001", SLOT))
+    done = qualified(library)
+    assert done.passed and done.results[4].facts["brought_home"] == "HSM00001 to 1024"
 
 
 @pytest.fixture
