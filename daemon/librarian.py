@@ -60,6 +60,8 @@ class Librarian:
         self.problem = ""
         self.failures_in_row = 0
         """Moves that failed since the last one that went well."""
+        self.mailslots: list[int] = []
+        """Element addresses."""
         self.oddities = Oddities()
         """What element status shows that cannot be right."""
         self._catalog = catalog
@@ -95,6 +97,7 @@ class Librarian:
 
     async def _believe(self, inventory: Inventory) -> None:
         self._slots = [int(slot.address) for slot in inventory.slots]
+        self.mailslots = [int(slot.address) for slot in inventory.mailslots]
         self._believe_places(inventory)
         for unit in self.units:
             self._believe_drive(unit, inventory)
@@ -366,6 +369,15 @@ class Librarian:
         except (DriveError, MediumError) as error:
             unit.charge(error, for_good=isinstance(error, DriveError))
             raise
+
+    async def carry(self, barcode: str, destination: int) -> None:
+        """A disc that is in no drive to another slot or mailslot; LibraryError if it does not
+        arrive."""
+        source = self.place.get(barcode)
+        if source is None or self.unit_with(barcode) is not None:
+            raise LibraryError(f"disc {barcode} is in no slot of library {self.config.name}")
+        await self._move(source, destination)
+        self.place[barcode] = destination
 
     async def _count_load(self, barcode: str) -> None:
         disc = self._catalog.discs[barcode]

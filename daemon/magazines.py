@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
 import structlog
@@ -13,7 +14,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.librarian import LEFT_UNASKED
 from hsmfs.daemon.recaller import Recaller
-from hsmfs.daemon.taskcheck import BLANKS, TAKE_OUT, problem_of
+from hsmfs.daemon.taskcheck import BLANKS, FILL, TAKE_OUT, problem_of
 from hsmfs.errors import CallerError, HsmError
 
 log = structlog.get_logger(__name__)
@@ -65,10 +66,12 @@ class Magazines:
 
     # -- out -------------------------------------------------------------------
 
-    async def export(self, name: str, job: Job) -> None:
-        """Bring its discs home, unlock, have it taken out, see it gone."""
+    @asynccontextmanager
+    async def leaving(self, name: str, job: Job) -> AsyncIterator[MagazineRecord]:
+        """Its discs are brought home and used no more, and the library is unlocked. After a
+        restart meanwhile it still counts as to be taken out."""
         magazine = self.get(name)
-        if not magazine.present:
+        if not magazine.is_seen:
             raise CallerError(f"magazine {name} is not in the library: it is {magazine.state}")
         job.add(1, 0)
         magazine.exporting = True
@@ -77,18 +80,46 @@ class Magazines:
         try:
             await self._discs_home(name)
             await self.core.librarian.robot.allow_removal()
+            yield magazine
+        except trio.Cancelled:
+            raise  # hsmd ends; the person may be on the way
+        except BaseException:
+            await self._stays(magazine)
+            raise
+        await self._stays(magazine)
+        job.note = ""
+        job.done(0)
+
+    async def _stays(self, magazine: MagazineRecord) -> None:
+        """Nobody is asked to take it out any more."""
+        magazine.exporting = False
+        await self.core.catalog.save(magazine)
+        for task in self.open_tasks():
+            if task.kind == TAKE_OUT and task.magazine == magazine.name:
+                await self.finish(task)
+        self.core.wake()
+
+    async def stay(self, name: str) -> MagazineRecord:
+        """It is not to be taken out after all."""
+        magazine = self.get(name)
+        if not magazine.exporting:
+            raise CallerError(f"magazine {name} is not to be taken out")
+        await self._stays(magazine)
+        return magazine
+
+    async def export(self, name: str, job: Job) -> None:
+        """Bring its discs home, unlock, have it taken out, see it gone."""
+        async with self.leaving(name, job) as magazine:
             text = f"Take magazine {name} out of library {magazine.library}."
             where = f"{self.slots_in_words(magazine)}; it goes to the {magazine.outside}"
             why = "hsm magazine export was said"
-            task = await self.add_task(TAKE_OUT, text, name, where, why)
+            task = self.open_task(TAKE_OUT, name)
+            if task is None:
+                task = await self.add_task(TAKE_OUT, text, name, where, why)
             if self._hands is not None:
                 await self._hands.take_out(magazine, self._index(magazine))
             await self._until(lambda: not magazine.is_seen, task, job)
             await self.finish(task)
-        finally:
-            magazine.exporting = False
-            await self.core.catalog.save(magazine)
-        job.done(0)
 
     def _index(self, magazine: MagazineRecord) -> int:
         return self.core.librarian.span_index(magazine.first_slot)
@@ -143,6 +174,8 @@ class Magazines:
                 if seen():
                     job.note = ""
                     return
+                if task.done_ns:
+                    raise CallerError(f"magazine {task.magazine} stays: hsm magazine stay was said")
                 job.note = task.problem or f"{task.text} {task.place}"
                 await trio.sleep(WATCH_S)
             return
@@ -275,7 +308,8 @@ class Magazines:
             magazine = self.core.catalog.magazines.get(task.magazine)
             brought = task.kind in ("bring", "find") and magazine is not None and magazine.present
             is_known = magazine is None or magazine.state != MagazineState.MISSING
-            if brought or (task.kind == "find" and is_known):
+            gone = task.kind == TAKE_OUT and magazine is not None and not magazine.is_seen
+            if brought or gone or (task.kind == "find" and is_known):
                 await self.finish(task)
             else:
                 await self._look_at(task)
@@ -296,7 +330,12 @@ class Magazines:
 
     async def _look_at(self, task: TaskRecord) -> None:
         """Whether something else was done in its place."""
-        problem = problem_of(task, self.core.catalog.magazines.values(), self._all_tasks())
+        if task.kind != FILL:  # those are judged by the mailslots
+            magazines = self.core.catalog.magazines.values()
+            await self.tell(task, problem_of(task, magazines, self._all_tasks()))
+
+    async def tell(self, task: TaskRecord, problem: str) -> None:
+        """What was done instead of a task; empty: nothing any more."""
         if problem != task.problem:
             task.problem = problem
             await self.core.catalog.save(task)
@@ -335,7 +374,12 @@ class Magazines:
     def _discs_gone(self) -> list[str]:
         """Discs of magazines that are inside which no element has held for a while."""
         librarian, now_s = self.core.librarian, self.core.clock.monotonic_s()
-        nowhere = [disc for disc in self.core.catalog.discs.values() if librarian.is_nowhere(disc)]
+        coming = {task.magazine for task in self.open_tasks() if task.kind == FILL}
+        nowhere = [
+            disc
+            for disc in self.core.catalog.discs.values()
+            if librarian.is_nowhere(disc) and disc.magazine not in coming
+        ]
         self._gone_since_s = {
             disc.barcode: self._gone_since_s.get(disc.barcode, now_s) for disc in nowhere
         }

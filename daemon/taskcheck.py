@@ -16,6 +16,7 @@ from hsmfs.daemon.librarian import LEFT_UNASKED
 BRING: Final = ("bring", "find")
 TAKE_OUT: Final = "take-out"
 BLANKS: Final = "blanks"
+FILL: Final = "fill-mailslots"
 _OUTSIDE: Final = (MagazineState.SHELF, MagazineState.OFFSITE, MagazineState.MISSING)
 
 

@@ -148,26 +148,33 @@ def _volume_table(rows: list[Row]) -> None:
     )
 
 
+MailslotsOption = Annotated[
+    bool, typer.Option("--mailslots", help="Disc by disc, where magazines do not come out.")
+]
+
+
 def export_magazine(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="As `hsm magazine ls` shows it.")],
+    mailslots: MailslotsOption = False,
     wait: WaitOption = True,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Give a magazine out of the library, to the shelf."""
-    _move(ctx, name, "export", wait, json, config)
+    _move(ctx, name, "export", wait, json, config, {"mailslots": mailslots})
 
 
 def import_magazine(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="As `hsm magazine ls` shows it.")],
+    mailslots: MailslotsOption = False,
     wait: WaitOption = True,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Take a magazine from the shelf back into the library."""
-    _move(ctx, name, "import", wait, json, config)
+    _move(ctx, name, "import", wait, json, config, {"mailslots": mailslots})
 
 
 def parity_magazine(
@@ -202,10 +209,16 @@ def rebuild_volume(
 
 
 def _move(
-    ctx: typer.Context, name: str, verb: str, wait: bool, json: bool, config: Path | None
+    ctx: typer.Context,
+    name: str,
+    verb: str,
+    wait: bool,
+    json: bool,
+    config: Path | None,
+    body: Row | None = None,
 ) -> None:
     with open_system(ctx, config).api() as api:
-        number = int(api.post(f"/v1/magazines/{segment(name)}/{verb}")["job"])
+        number = int(api.post(f"/v1/magazines/{segment(name)}/{verb}", body or {})["job"])
         job = follow(api, number, verb) if wait else api.get(f"/v1/jobs/{number}")
     show_job(job, json)
     raise typer.Exit(exit_of(job))

@@ -26,6 +26,7 @@ def add(app: typer.Typer) -> None:
     app.command("labels")(magazine_labels)
     app.command("missing")(missing)
     app.command("found")(found)
+    app.command("stay")(stay)
 
 
 def show_list(rows: list[Row]) -> None:
@@ -189,6 +190,15 @@ def place(
 ) -> None:
     """Say where a magazine stands that is not in the library."""
     _mark(ctx, name, {"location": where}, json, config)
+
+
+def stay(
+    ctx: typer.Context, name: NameArgument, json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    """It is not to be taken out after all: ends its export."""
+    with open_system(ctx, config).api() as api:
+        answer = api.post(f"/v1/magazines/{segment(name)}/stay")
+    _show(answer, json)
 
 
 def _mark(

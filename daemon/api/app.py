@@ -185,10 +185,14 @@ class Api:
         return self.report.task(task)
 
     async def _export(self, request: Request) -> Any:
-        return _started(self.commands.export(request.path_params["name"]))
+        mailslots = bool(json.loads(await request.body() or b"{}").get("mailslots"))
+        name = request.path_params["name"]
+        return _started(self.commands.export(name, mailslots=mailslots))
 
     async def _import(self, request: Request) -> Any:
-        return _started(self.commands.bring_in(request.path_params["name"]))
+        mailslots = bool(json.loads(await request.body() or b"{}").get("mailslots"))
+        name = request.path_params["name"]
+        return _started(self.commands.bring_in(name, mailslots=mailslots))
 
     async def _parity(self, request: Request) -> Any:
         return _started(self.commands.parity(request.path_params["name"]))

@@ -37,6 +37,7 @@ class LibraryRoutes:
             ("/v1/library/audit", self._audit),
             ("/v1/magazines/{name}/missing", self._missing),
             ("/v1/magazines/{name}/found", self._found),
+            ("/v1/magazines/{name}/stay", self._stay),
         ]
 
     async def _magazine(self, request: Request) -> Any:
@@ -56,6 +57,11 @@ class LibraryRoutes:
     async def _missing(self, request: Request) -> Any:
         name, body = request.path_params["name"], await _body(request)
         await self._hsmd.magazines.missing(name, _words(body, "why") or "")
+        return magazinereport.magazine(self._report.core, name)
+
+    async def _stay(self, request: Request) -> Any:
+        name = request.path_params["name"]
+        await self._hsmd.magazines.stay(name)
         return magazinereport.magazine(self._report.core, name)
 
     async def _found(self, request: Request) -> Any:

@@ -14,8 +14,9 @@ from support.librarysite import NAME, LibrarySite
 
 from hsmfs.daemon.catalogrecords import MAGAZINE_TRANSITIONS, MagazineRecord, MagazineState
 from hsmfs.daemon.jobs import Job
-from hsmfs.daemon.librarian import LEFT_UNASKED
+from hsmfs.daemon.librarian import LEFT_UNASKED, TAKEN_OUT
 from hsmfs.daemon.magazinereport import magazine as magazine_report
+from hsmfs.daemon.mailslots import Mailslots
 from hsmfs.errors import CallerError
 
 S = MagazineState
@@ -312,3 +313,110 @@ def test_a_disc_laid_into_an_empty_place_leaves_its_magazine_where_it_is(site: L
     assert (disc.magazine, disc.position) == ("M02", 2)
     ((_, entry),) = site.catalog.history(code)
     assert (entry.what, entry.text) == ("moved", "from M01 2 to M02 2")
+
+
+# -- mailslots ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def boxed(tmp_path: Path) -> LibrarySite:
+    """A library with two mailslots."""
+    made = LibrarySite(tmp_path, mailslots=2)
+    made.look_once()
+    return made
+
+
+def test_a_magazine_goes_out_and_comes_back_through_mailslots(boxed: LibrarySite) -> None:
+    site, table = boxed, list[str]()
+    way = Mailslots(site.core, site.magazines)
+    discs = site.barcodes("M02")
+    seen: list[tuple[MagazineState | None, str]] = []
+
+    def take() -> None:
+        (task,) = site.open_tasks()
+        seen.append((site.state("M02"), task.text))
+
+        def change(state: Any) -> None:
+            table.extend(code for code in state.mailslots if code)
+            state.mailslots = ["", ""]
+
+        site.library.change(change)
+
+    job = with_person(site, lambda job: way.export("M02", job), take, take)
+    assert job.state == "done", job.errors
+    assert sorted(table) == discs and site.state("M02") == S.SHELF
+    assert [(state, text[:15]) for state, text in seen] == [
+        (S.BLANK, "Take 2 discs of"),
+        (S.MAILSLOT, "Take 1 discs of"),
+    ]
+    assert not site.alarm_texts("magazine-gone") and not site.alarm_texts("disc-gone")
+    problems = []
+
+    def put(*codes: str) -> Any:
+        def change(state: Any) -> None:
+            state.mailslots = [*codes, ""][:2]
+
+        return lambda: site.library.change(change)
+
+    def check() -> None:
+        (task,) = site.open_tasks()
+        problems.append(task.problem)
+
+    steps = (put(discs[2], "ALIEN1"), check, put(discs[0], discs[1]))
+    job = with_person(site, lambda job: way.bring_in("M02", job), *steps)
+    assert job.state == "done", job.errors
+    assert problems == ["mailslot 769: disc ALIEN1 is not known, expected M02; take it out"]
+    assert site.library.state.slots[3:6] == discs
+    assert site.state("M02") == S.BLANK and not site.open_tasks()
+
+
+def test_what_mailslots_cannot_do_is_told(site: LibrarySite, tmp_path: Path) -> None:
+    def words(job: Job) -> Any:
+        return Mailslots(site.core, site.magazines).export("M01", job)
+
+    text = refused(site, lambda: words(site.core.jobs.new("export")))
+    assert "library robot has no mailslots" in text
+
+
+def test_an_export_can_be_called_off(site: LibrarySite) -> None:
+    job = site.core.jobs.new("export")
+    told = []
+
+    async def person() -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def export() -> None:
+                try:
+                    await site.magazines.export("M01", job)
+                except CallerError as error:
+                    told.append(str(error))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(export)
+            await trio.sleep(5)
+            await site.magazines.stay("M01")
+            await trio.sleep(60)
+
+    site.run(person)
+    assert told == ["magazine M01 stays: hsm magazine stay was said"]
+    assert site.state("M01") == S.BLANK and not site.open_tasks()
+    assert site.librarian.present(site.catalog.discs[site.barcodes("M01")[0]])
+    assert (
+        refused(site, lambda: site.magazines.stay("M01")) == "magazine M01 is not to be taken out"
+    )
+
+
+def test_an_export_that_a_restart_cut_ends_when_the_magazine_is_gone(site: LibrarySite) -> None:
+    async def cut() -> None:
+        with trio.move_on_after(5):
+            await site.magazines.export("M01", site.core.jobs.new("export"))
+
+    site.run(cut)
+    site.start()
+    site.look_once()
+    (task,) = site.open_tasks()
+    assert site.catalog.magazines["M01"].exporting and task.kind == "take-out"
+    site.take_out(0)
+    site.look_once()
+    assert not site.open_tasks() and not site.alarm_texts("magazine-gone")
+    assert site.catalog.magazines["M01"].history[-1].text == TAKEN_OUT
