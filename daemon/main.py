@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import grp
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve
 from starlette.applications import Starlette
 
-from hsmfs import configload, logs
+from hsmfs import configload, logs, servicemanager
 from hsmfs.clock import SystemClock
 from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
@@ -59,6 +59,8 @@ from hsmfs.store.lmdbstore import LmdbStore
 log = structlog.get_logger(__name__)
 NAMESPACE_WAIT_S: Final = 60.0
 SOCKET_MODE: Final = 0o600
+GROUP_MODE: Final = 0o660
+SOCKET_POLL_S: Final = 0.05
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -223,9 +225,12 @@ async def _serve(hsmd: Hsmd) -> None:
         nursery.start_soon(_serve_http, api.app(), f"unix:{socket_path}")
         if core.config.run.metrics_hsmd_bind:
             nursery.start_soon(_serve_http, api.metrics_app(), core.config.run.metrics_hsmd_bind)
-        _notify_ready()
+        nursery.start_soon(servicemanager.keep_watchdog, trio.lowlevel.checkpoint)
+        await _open_to_group(socket_path, core.config.run.group)
+        servicemanager.notify("READY=1")
         await _stop_signal()
         log.info("stopping")
+        servicemanager.notify("STOPPING=1")
         nursery.cancel_scope.cancel()
 
 
@@ -240,21 +245,25 @@ async def _serve_http(app: Starlette, bind: str) -> None:
     await serve(app, server, mode="asgi")  # type: ignore[arg-type]
 
 
+async def _open_to_group(path: Path, group: str) -> None:
+    """Let its members use the API, once the socket is there."""
+    if not group:
+        return
+    while not path.is_socket():
+        await trio.sleep(SOCKET_POLL_S)
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    except KeyError:
+        raise ConfigError(
+            "run.group", repr(group), "a group of this system", f"groupadd --system {group}"
+        ) from None
+    path.chmod(GROUP_MODE)
+
+
 async def _stop_signal() -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             return
-
-
-def _notify_ready() -> None:
-    """Tell systemd, where it asks (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.sendto(b"READY=1", address)
 
 
 if __name__ == "__main__":

@@ -197,6 +197,8 @@ class Run(Section, frozen=True):
     metrics_hsmfs_bind: str = ""
     """Optional host:port for hsmfs's /metrics; empty: unix socket only."""
     metrics_hsmd_bind: str = ""
+    group: str = ""
+    """Its members may use hsmd's socket, and so ``hsm``; empty: root alone."""
 
 
 class Log(Section, frozen=True):

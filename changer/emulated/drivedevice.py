@@ -26,6 +26,7 @@ from hsmfs.changer.emulated.device import (
 )
 from hsmfs.changer.emulated.disc import DiscFile
 from hsmfs.changer.emulated.faults import Faults
+from hsmfs.changer.emulated.pace import Pace
 from hsmfs.changer.emulated.state import Timing
 from hsmfs.changer.sense import Sense
 from hsmfs.changer.transport.interface import Reply
@@ -78,7 +79,7 @@ class DriveDevice(Device):
         self._ready_at_s = 0.0
         self._write_parameters = pages.default_write_parameters()
         self._event = 0
-        self._position = 0
+        self._pace = Pace(timing, clock)
 
     def execute(
         self,
@@ -103,7 +104,7 @@ class DriveDevice(Device):
     def _spin_up(self) -> None:
         self.attention(MEDIUM_CHANGED)
         self._event = pages.NEW_MEDIUM
-        self._position = 0
+        self._pace.settle()
         if self._realistic:
             self._ready_at_s = self._clock.monotonic_s() + self._timing.load_s
 
@@ -314,20 +315,14 @@ class DriveDevice(Device):
 
     # -- data --------------------------------------------------------------------------
 
-    def _take_time(self, lba: int, sectors: int, bytes_s: float) -> None:
-        if not self._realistic:
-            return
-        seek_s = 0.0 if lba == self._position else self._timing.seek_s
-        self._position = lba + sectors
-        self._clock.sleep(seek_s + sectors * SECTOR_BYTES / bytes_s)
-
     def _read(self, cdb: bytes) -> bytes:
         disc = self._ready_disc()
         lba, sectors = codes.address_and_count(cdb)
         if lba + sectors > disc.written_sectors:
             raise CheckCondition(OUT_OF_RANGE)
         self._fault("read", lba, sectors, sectors * SECTOR_BYTES)
-        self._take_time(lba, sectors, self._timing.read_bytes_s)
+        if self._realistic:
+            self._pace.read(lba, sectors)
         return disc.read(lba, sectors)
 
     def _write(self, cdb: bytes, data: bytes | memoryview) -> None:
@@ -342,7 +337,8 @@ class DriveDevice(Device):
         if lba + sectors > disc.capacity_sectors:
             raise CheckCondition(END_OF_AREA)
         self._fault("write", lba, sectors, len(data))
-        self._take_time(lba, sectors, self._timing.write_bytes_s)
+        if self._realistic:
+            self._pace.write(lba, sectors)
         try:
             disc.write(lba, data)
         except OSError as error:
@@ -352,12 +348,16 @@ class DriveDevice(Device):
     def _synchronize(self, _cdb: bytes) -> bytes:
         disc = self._ready_disc()
         self._fault("sync")
+        if self._realistic:
+            self._pace.flush()
         disc.sync()
         return b""
 
     def _close(self, cdb: bytes) -> bytes:
         disc = self._ready_disc()
         self._fault("close")
+        if self._realistic:
+            self._pace.flush()
         function = cdb[2] & 0x07
         if function not in (codes.CLOSE_TRACK, *SESSION_ENDS) or not disc.written_sectors:
             raise CheckCondition(INVALID_FIELD)
