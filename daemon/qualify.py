@@ -94,6 +94,7 @@ class Qualification:
         self._start: Inventory | None = None
         self._info: DiscInfo | None = None
         self._burn: Burn | None = None
+        self._burn_since_s = 0.0
         self._writer: VolumeWriter | None = None
         self._digest = ""
 
@@ -312,7 +313,7 @@ class Qualification:
     def _write(self) -> dict[str, Any]:
         writer = self._writer = self._planned()
         self._burn = Burn(self.bench.drive, writer.layout.total_sectors)
-        start_s = self.bench.clock.monotonic_s()
+        start_s = self._burn_since_s = self.bench.clock.monotonic_s()
         for piece in writer.stream(_source):
             self.is_used = True
             self._burn.write(piece)
@@ -337,9 +338,10 @@ class Qualification:
         return facts | ({"mb_per_s": round(size / 1e6 / seconds, 1)} if seconds > 0 else {})
 
     def _close(self) -> dict[str, Any]:
+        """The speed of burning and closing together: what the drive's buffer held is in it."""
         assert self._burn is not None
         self._burn.finish()
-        return {}
+        return self._speed(self._burn.written_bytes, self._burn_since_s)
 
     def _reload(self) -> dict[str, Any]:
         self.bench.drive.eject()

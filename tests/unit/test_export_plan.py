@@ -30,12 +30,13 @@ def sites(draw: st.DrawFn) -> tuple[list[Holding], dict[str, list[Copy]]]:
         copies[volume] += [Copy(f"X{n}", place) for n, place in enumerate(outside)]
         for name in inside:
             held[name].append(volume)
+    parity = draw(st.sets(st.sampled_from(volumes), max_size=2)) if volumes else set()
     holdings = [
         Holding(
             name,
             draw(st.sampled_from(["shelf", "off-site"])),
             tuple(held[name]),
-            frozenset(held[name][: draw(st.integers(0, 1))]),
+            frozenset(parity.intersection(held[name])),
             blanks=draw(st.integers(0, 3)),
             discs=3,
             heat=draw(st.sampled_from([0.0, 0.5, 2.0])),

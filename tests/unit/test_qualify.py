@@ -11,7 +11,7 @@ from support.libraries import DRIVE, SLOT, content, new_library, put_faults
 from support.tgtd import CHANGER_LUN, FIRST_DRIVE, FIRST_SLOT, TARGET, jukebox, needs_libiscsi
 
 from hsmfs.changer.drive import Drive
-from hsmfs.changer.emulated import EmulatedLibrary
+from hsmfs.changer.emulated import EmulatedLibrary, open_library
 from hsmfs.changer.emulated.iscsi.target import NAME, IscsiTarget
 from hsmfs.changer.library import Changer
 from hsmfs.changer.transport.interface import Transport
@@ -73,13 +73,16 @@ def test_the_emulated_library_passes(tmp_path: Path) -> None:
 
 def test_times_and_speeds_are_those_of_the_library(tmp_path: Path) -> None:
     clock = ManualClock()
-    library = small(tmp_path, clock=clock, speed="realistic")
+    made = small(tmp_path)
+    made.change(lambda state: setattr(state.timing, "buffer_bytes", 0))
+    library = open_library(made.path, clock, "realistic")
     done = Qualification(bench(library.changer_transport(), library.drive_transport(0), clock))
     steps = {step.name: step for step in done.run()}
     assert done.passed
     assert steps["load"].seconds == pytest.approx(5, abs=0.1)
     assert steps["ready"].seconds == pytest.approx(6, abs=0.2)
     assert steps["burn"].facts["mb_per_s"] == pytest.approx(27, rel=0.1)
+    assert steps["close"].facts["mb_per_s"] == pytest.approx(27, rel=0.1)
     assert steps["verify"].facts["mb_per_s"] == pytest.approx(36, rel=0.1)
 
 
