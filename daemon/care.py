@@ -131,6 +131,7 @@ class Care:
             if disc.state == DiscState.VERIFIED
             and disc.volume in volumes
             and disc.barcode not in volumes[disc.volume].refresh
+            and not self.core.catalog.is_missing(disc)
         )
 
     def _unproved(self, label: str) -> int:

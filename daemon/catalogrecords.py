@@ -141,7 +141,7 @@ class HistoryRecord(msgspec.Struct, kw_only=True):
     what: str
     """burn, verify, scrub, copy (burned from another disc's image), source (its image was
     read for one), quarantine, health (set aside, or to blame), retire, import,
-    forget (its import), hash."""
+    forget (its import), hash, moved (by a person), audit."""
     drive: str = ""
     volume: str = ""
     seconds: float = 0.0
@@ -174,9 +174,54 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     """Of a volume that others wrote."""
     dead_bytes: int = 0
     """Of deleted and changed files, as of ``dead_ns``."""
+    read_ns: int = 0
+    """When a disc of it served readers last; 0: never, or before that was kept."""
+    read_heat: float = 0.0
+    """How often that was, as of ``read_ns`` (``volumeheat.faded``)."""
     dead_ns: int = 0
     """When they were counted; 0: not yet, or files of it went since."""
     note: str = ""
+
+
+class MagazineState(StrEnum):
+    """Where a magazine is in its life."""
+
+    BLANK = "blank"
+    """In the library, and nothing is recorded on any of its discs."""
+    LIBRARY = "library"
+    MAILSLOT = "mailslot"
+    """The robot laid its discs there for a person, or a person for the robot."""
+    SHELF = "shelf"
+    OFFSITE = "off-site"
+    MISSING = "missing"
+    """Nobody knows where: its discs are no copies until it is found."""
+
+
+_INSIDE: frozenset[MagazineState] = frozenset({MagazineState.BLANK, MagazineState.LIBRARY})
+_SEEN: frozenset[MagazineState] = _INSIDE | {MagazineState.MAILSLOT}
+_OUTSIDE: frozenset[MagazineState] = frozenset({MagazineState.SHELF, MagazineState.OFFSITE})
+MAGAZINE_TRANSITIONS: dict[MagazineState, frozenset[MagazineState]] = {
+    MagazineState.BLANK: _SEEN | _OUTSIDE,
+    MagazineState.LIBRARY: _SEEN | _OUTSIDE,
+    MagazineState.MAILSLOT: _SEEN | _OUTSIDE,
+    MagazineState.SHELF: _SEEN | _OUTSIDE | {MagazineState.MISSING},
+    MagazineState.OFFSITE: _SEEN | _OUTSIDE | {MagazineState.MISSING},
+    MagazineState.MISSING: _SEEN | _OUTSIDE,
+}
+"""Only one that is outside can be missing: what element status shows is there. From the library
+back to blank goes one whose only burn ended before its first sector."""
+EVENTS_MAX = 100
+"""Kept of one magazine; the oldest go."""
+
+
+class MagazineEvent(msgspec.Struct, kw_only=True):
+    """Something that happened to a magazine."""
+
+    time_ns: int
+    state: MagazineState
+    """From then on."""
+    location: str = ""
+    text: str = ""
 
 
 class MagazineRecord(msgspec.Struct, kw_only=True):
@@ -185,12 +230,56 @@ class MagazineRecord(msgspec.Struct, kw_only=True):
     first_slot: int
     """Element address of the first slot it stands in, or stood in last."""
     present: bool = True
+    """Whether it stands in slots; follows ``state``."""
     exporting: bool = False
     tray: str = ""
     location: str = ""
     """Where it stands outside of the library, in words."""
     offsite: bool = False
     """Meant for another place: off-site copies are burned to its discs."""
+    state: MagazineState | None = None
+    """None only in records of older versions, until they are read."""
+    history: list[MagazineEvent] = []
+
+    def __post_init__(self) -> None:
+        if self.state is None:
+            self.state = MagazineState.LIBRARY if self.present else self.outside
+        self.present = self.state in _INSIDE
+
+    @property
+    def outside(self) -> MagazineState:
+        """What it is while it is not in the library."""
+        return MagazineState.OFFSITE if self.offsite else MagazineState.SHELF
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether element status shows it."""
+        return self.state in _SEEN
+
+    @property
+    def since_ns(self) -> int:
+        """When it came into its present state; 0: before that was kept."""
+        return self.history[-1].time_ns if self.history else 0
+
+    def become(
+        self, state: MagazineState, now_ns: int, text: str = "", location: str | None = None
+    ) -> bool:
+        """Change state by the table, and where it stands; whether anything changed.
+
+        A change that is not in the table is a bug. In the library there is no other place.
+        """
+        place = self.location if location is None else location
+        if state in _SEEN or (location is None and self.state in _SEEN):
+            place = ""
+        if state == self.state and place == self.location:
+            return False
+        assert self.state is not None
+        if state != self.state and state not in MAGAZINE_TRANSITIONS[self.state]:
+            raise AssertionError(f"magazine {self.name}: {self.state} may not become {state}")
+        self.state, self.location, self.present = state, place, state in _INSIDE
+        event = MagazineEvent(time_ns=now_ns, state=state, location=place, text=text)
+        self.history = [*self.history, event][-EVENTS_MAX:]
+        return True
 
 
 class DriveRecord(msgspec.Struct, kw_only=True):
@@ -212,6 +301,19 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     magazine: str
     since_ns: int
     done_ns: int = 0
+    place: str = ""
+    """Where it is to be done, in words."""
+    why: str = ""
+    problem: str = ""
+    """What was done instead, as element status shows it."""
+
+
+class BurnDayRecord(msgspec.Struct, kw_only=True):
+    """Discs that one pool used up in one day."""
+
+    discs: int = 0
+    """Burned, those that failed too."""
+    failed: int = 0
 
 
 class ExtentRecord(msgspec.Struct, kw_only=True, array_like=True):

@@ -47,6 +47,7 @@ def _in_use(core: Core, record: VolumeRecord) -> list[DiscRecord]:
         if disc.state in IN_USE
         and disc.barcode not in record.refresh
         and not is_lost_to(core, disc)
+        and not core.catalog.is_missing(disc)
     ]
 
 

@@ -15,7 +15,9 @@ import structlog
 import trio
 
 from hsmfs.daemon.activevolume import ActiveVolume
+from hsmfs.daemon.audit import Auditor
 from hsmfs.daemon.autoreclaim import AutoReclaim
+from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.burnjob import BurnSession
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
@@ -118,6 +120,8 @@ class Hsmd:
     importer: Importer
     offsite: Offsite
     reclaim: AutoReclaim
+    stock: BlankStock
+    auditor: Auditor
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
@@ -177,6 +181,7 @@ class Hsmd:
             start("imports", self.importer.serve)
             start("offsite", self.offsite.run)
             start("reclaim", self.reclaim.run)
+            start("stock", self.stock.run)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:
@@ -237,6 +242,7 @@ class Hsmd:
             *self._verify_demands(),
             *self.care.verify_demands(),
             *self.importer.demands(),
+            *self.auditor.demands(),
         )
         stages = tuple(self.care.stage_demands())
         if self.draining:
@@ -344,6 +350,8 @@ class Hsmd:
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
             case Verify(drive, barcode) if barcode in self.importer.wanted:
                 units[drive].assign(self.importer.start(barcode), DriveState.READING)
+            case Verify(drive, barcode) if self.auditor.wants(barcode):
+                units[drive].assign(self.auditor.start(barcode), DriveState.READING, Work.SCRUB)
             case Verify(drive, barcode):
                 proof = self.care.start_verify(barcode)
                 work = Work.SCRUB if barcode in self.care.scrubs else Work.VERIFY

@@ -16,16 +16,26 @@ import trio
 
 from hsmfs.changer.library import Element, Inventory
 from hsmfs.changer.transport.stack import Stack
+from hsmfs.clock import Clock, SystemClock
 from hsmfs.config import Library
-from hsmfs.daemon.catalog import Catalog
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord
+from hsmfs.daemon.catalog import Catalog, Change, put_history, put_record
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    HistoryRecord,
+    MagazineRecord,
+    MagazineState,
+)
 from hsmfs.daemon.drivetask import DriveUnit
+from hsmfs.daemon.elementcheck import Oddities, oddities
 from hsmfs.daemon.robottask import Robot
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError
 
 log = structlog.get_logger(__name__)
 REFRESH_S: Final = 2.0
 """How often element status is read, to see what a person did."""
+TAKEN_OUT: Final = "taken out as it was asked for"
+LEFT_UNASKED: Final = "left the library; nobody had asked for it"
 
 
 class Librarian:
@@ -38,6 +48,7 @@ class Librarian:
         units: Sequence[DriveUnit],
         catalog: Catalog,
         wake: Callable[[], None],
+        clock: Clock | None = None,
     ) -> None:
         self.config = config
         self.robot = robot
@@ -51,8 +62,15 @@ class Librarian:
         """Moves that failed since the last one that went well."""
         self.is_aside: Callable[[DiscRecord], bool] = lambda disc: False
         """Whether a disc is in quarantine."""
+        self.mailslots: list[int] = []
+        """Element addresses."""
+        self.oddities = Oddities()
+        """What element status shows that cannot be right."""
         self._catalog = catalog
         self._wake = wake
+        self._clock = clock or SystemClock()
+        self._moved: list[Change] = []
+        """History of discs that a person put elsewhere."""
         self._slots: list[int] = []
         self._lock = trio.Lock()
 
@@ -81,16 +99,24 @@ class Librarian:
 
     async def _believe(self, inventory: Inventory) -> None:
         self._slots = [int(slot.address) for slot in inventory.slots]
+        self.mailslots = [int(slot.address) for slot in inventory.mailslots]
+        self._believe_places(inventory)
+        for unit in self.units:
+            self._believe_drive(unit, inventory)
+        self._moved = []
+        changed = self._believe_magazines(inventory)
+        if changed:
+            records = [put_record(record) for record in changed]
+            await self._catalog.transact(*records, *self._moved)
+
+    def _believe_places(self, inventory: Inventory) -> None:
+        """Of two discs with one barcode none is known: neither is used."""
+        self.oddities = oddities(inventory)
         self.place = {
             str(element.barcode): int(element.address)
             for element in (*inventory.slots, *inventory.drives, *inventory.mailslots)
-            if element.full and element.barcode
+            if element.full and element.barcode and element.barcode not in self.oddities.doubles
         }
-        for unit in self.units:
-            self._believe_drive(unit, inventory)
-        changed = self._believe_magazines(inventory)
-        if changed:
-            await self._catalog.save(*changed)
 
     def _believe_drive(self, unit: DriveUnit, inventory: Inventory) -> None:
         """A busy drive's own job knows better than a status read meanwhile."""
@@ -102,30 +128,49 @@ class Librarian:
         changed: list[DiscRecord | MagazineRecord] = []
         seen: set[str] = set()
         size = self.config.magazine_slots
-        for start in range(0, len(self._slots), size):
-            span = inventory.slots[start : start + size]
+        starts = range(0, len(self._slots), size)
+        spans = [inventory.slots[start : start + size] for start in starts]
+        for span in sorted(spans, key=self._known_discs, reverse=True):
             changed += self._believe_span(span, seen)
         for element in inventory.drives:
             if element.full and element.barcode and str(element.barcode) not in self._catalog.discs:
                 # Not seen in a slot yet (a first start, a rebuild): its magazine is not known.
                 changed += self._believe_disc(str(element.barcode), "", 0)
+        in_mailslots = self._magazines_in(inventory.mailslots)
+        written = {
+            disc.magazine for disc in self._catalog.discs.values() if disc.state != DiscState.BLANK
+        }
         for magazine in self._catalog.magazines.values():
-            if magazine.library == self.config.name and magazine.name not in seen:
-                changed += self._leave(magazine)
+            if magazine.name in seen:
+                changed += self._stand(magazine, magazine.name in written)
+            elif magazine.library == self.config.name:
+                changed += self._leave(magazine, magazine.name in in_mailslots)
         return changed
+
+    def _magazines_in(self, elements: Sequence[Element]) -> set[str]:
+        discs = (self._catalog.discs.get(str(one.barcode)) for one in elements if one.full)
+        return {disc.magazine for disc in discs if disc is not None}
+
+    def _known_discs(self, span: Sequence[Element]) -> int:
+        """A magazine is where most of its discs are, not where one of them was laid."""
+        return sum(slot.full and str(slot.barcode) in self._catalog.discs for slot in span)
 
     def _believe_span(
         self, span: Sequence[Element], seen: set[str]
     ) -> list[DiscRecord | MagazineRecord]:
         first = int(span[0].address)
-        found = {i: str(slot.barcode) for i, slot in enumerate(span) if slot.full and slot.barcode}
-        magazine = self._magazine_of(first, found)
+        found = {
+            i: str(slot.barcode)
+            for i, slot in enumerate(span)
+            if slot.full and slot.barcode and slot.barcode not in self.oddities.doubles
+        }
+        magazine = self._magazine_of(first, found, seen)
         if magazine is None:
             return []
         seen.add(magazine.name)
         changed: list[DiscRecord | MagazineRecord] = []
-        if not magazine.present or magazine.first_slot != first:
-            magazine.present, magazine.exporting, magazine.first_slot = True, False, first
+        if magazine.first_slot != first or magazine.library != self.config.name:
+            magazine.first_slot, magazine.library = first, self.config.name
             changed.append(magazine)
         for position, barcode in found.items():
             changed += self._believe_disc(barcode, magazine.name, position)
@@ -141,16 +186,24 @@ class Librarian:
             return [disc]
         if (disc.magazine, disc.position) == (magazine, position):
             return []
+        if disc.magazine:
+            text = f"from {disc.magazine} {disc.position} to {magazine} {position}"
+            entry = HistoryRecord(what="moved", volume=disc.volume, text=text)
+            self._moved.append(put_history(barcode, self._clock.now_ns(), entry))
         disc.magazine, disc.position = magazine, position
         return [disc]
 
-    def _magazine_of(self, first: int, found: dict[int, str]) -> MagazineRecord | None:
-        """The magazine that stands at these slots: by its discs, else by place."""
+    def _magazine_of(
+        self, first: int, found: dict[int, str], seen: set[str]
+    ) -> MagazineRecord | None:
+        """The magazine that stands at these slots: by its discs, else by place. None where
+        nothing but discs of a magazine lie that stands elsewhere."""
         discs = self._catalog.discs
         known = (discs[code].magazine for code in found.values() if code in discs)
         votes = Counter(name for name in known if name in self._catalog.magazines)
+        rest = [name for name, _ in votes.most_common() if name not in seen]
         if votes:
-            return self._catalog.magazines[votes.most_common(1)[0][0]]
+            return self._catalog.magazines[rest[0]] if rest else None
         standing = [
             magazine
             for magazine in self._catalog.magazines.values()
@@ -168,18 +221,37 @@ class Librarian:
 
     def _new_magazine(self, first: int) -> MagazineRecord:
         number = len(self._catalog.magazines) + 1
+        while f"M{number:02d}" in self._catalog.magazines:
+            number += 1
         magazine = MagazineRecord(
             name=f"M{number:02d}", library=self.config.name, first_slot=first, present=False
         )
         self._catalog.magazines[magazine.name] = magazine
         return magazine
 
-    def _leave(self, magazine: MagazineRecord) -> list[DiscRecord | MagazineRecord]:
+    def _stand(self, magazine: MagazineRecord, is_written: bool) -> list[MagazineRecord]:
+        """It is in slots, whatever was believed before."""
+        state = MagazineState.LIBRARY if is_written else MagazineState.BLANK
+        first = magazine.first_slot
+        text = "" if magazine.present else f"seen in slots from {first} on"
+        if magazine.state == MagazineState.MISSING:
+            text = f"found: {text}"
         if not magazine.present:
+            magazine.exporting = False
+        return [magazine] if magazine.become(state, self._clock.now_ns(), text) else []
+
+    def _leave(self, magazine: MagazineRecord, in_mailslot: bool) -> list[MagazineRecord]:
+        """It is in no slots now."""
+        now_ns = self._clock.now_ns()
+        if in_mailslot:
+            text = "its discs are in mailslots"
+            return [magazine] if magazine.become(MagazineState.MAILSLOT, now_ns, text) else []
+        if not magazine.present and magazine.state != MagazineState.MAILSLOT:
             return []
-        magazine.present, magazine.exporting = False, False
+        text = TAKEN_OUT if magazine.exporting else LEFT_UNASKED
+        magazine.exporting = False
         log.info("magazine left the library", magazine=magazine.name)
-        return [magazine]
+        return [magazine] if magazine.become(magazine.outside, now_ns, text) else []
 
     # -- questions ---------------------------------------------------------------
 
@@ -194,6 +266,19 @@ class Librarian:
         if unit is not None:
             return unit.alive
         return disc.barcode in self.place
+
+    def is_nowhere(self, disc: DiscRecord) -> bool:
+        """Its magazine is inside, and no element shows it."""
+        magazine = self._catalog.magazines.get(disc.magazine)
+        return (
+            magazine is not None
+            and magazine.present
+            and magazine.library == self.config.name
+            and disc.state != DiscState.RETIRED
+            and disc.barcode not in self.place
+            and disc.barcode not in self.oddities.doubles
+            and self.unit_with(disc.barcode) is None
+        )
 
     def unit_with(self, barcode: str) -> DriveUnit | None:
         return next((unit for unit in self.units if unit.disc == barcode), None)
@@ -219,6 +304,21 @@ class Librarian:
     def span_index(self, first_slot: int) -> int:
         """Which span of magazine slots starts at this element address."""
         return self._slots.index(first_slot) // self.config.magazine_slots
+
+    def free_spans(self) -> list[tuple[int, int]]:
+        """First and last slot of each place for a magazine that is empty."""
+        homes = {
+            self.home(unit.disc)
+            for unit in self.units
+            if unit.disc in self._catalog.discs and self._has_home(unit.disc)
+        }
+        taken = set(self.place.values()) | self.oddities.elements | homes
+        size = self.config.magazine_slots
+        spans = (self._slots[at : at + size] for at in range(0, len(self._slots), size))
+        return [(span[0], span[-1]) for span in spans if not taken.intersection(span)]
+
+    def _has_home(self, barcode: str) -> bool:
+        return self._catalog.discs[barcode].magazine in self._catalog.magazines
 
     def in_words(self, disc: DiscRecord) -> str:
         """Where a disc is, for people."""
@@ -279,6 +379,15 @@ class Librarian:
             unit.charge(error, for_good=True)
             raise
 
+    async def carry(self, barcode: str, destination: int) -> None:
+        """A disc that is in no drive to another slot or mailslot; LibraryError if it does not
+        arrive."""
+        source = self.place.get(barcode)
+        if source is None or self.unit_with(barcode) is not None:
+            raise LibraryError(f"disc {barcode} is in no slot of library {self.config.name}")
+        await self._move(source, destination)
+        self.place[barcode] = destination
+
     async def _count_load(self, barcode: str) -> None:
         disc = self._catalog.discs[barcode]
         disc.loads += 1
@@ -305,7 +414,7 @@ class Librarian:
         """Its own slot; if another disc stands there, any empty one of the library."""
         disc = self._catalog.discs.get(barcode)
         is_placed = disc is not None and disc.magazine in self._catalog.magazines
-        taken = set(self.place.values())
+        taken = set(self.place.values()) | self.oddities.elements
         free = [self.home(barcode), *self._slots] if is_placed else self._slots
         try:
             return next(address for address in free if address not in taken)
@@ -333,11 +442,7 @@ class Librarian:
         except HsmError as error:
             log.warning("no element status after a failed move", error=str(error))
             return
-        self.place = {
-            str(element.barcode): int(element.address)
-            for element in (*inventory.slots, *inventory.drives, *inventory.mailslots)
-            if element.full and element.barcode
-        }
+        self._believe_places(inventory)
         for unit in self.units:
             for element in inventory.drives:
                 if int(element.address) == unit.element:

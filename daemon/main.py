@@ -22,7 +22,9 @@ from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
+from hsmfs.daemon.audit import Auditor
 from hsmfs.daemon.autoreclaim import AutoReclaim
+from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogproof import open_catalog, read_catalog, want_volumes
 from hsmfs.daemon.catalogrecords import DiscState
@@ -196,6 +198,8 @@ def build(
         recaller=recaller,
         releaser=releaser,
         reclaim=AutoReclaim(core, DeadShares(core), reclaimer, care.parity),
+        auditor=Auditor(core),
+        stock=BlankStock(core, care.parity.blanks_kept),
         magazines=magazines_keeper,
         care=care,
         importer=Importer(core, Path(config.catalog.path) / "imports"),
@@ -218,6 +222,7 @@ async def _serve(hsmd: Hsmd) -> None:
         commands = Commands(hsmd, runner, nursery)
         report = Report(hsmd, commands)
         core.metrics.add_gauges(lambda: report.gauges())
+        core.metrics.add_gauges(lambda: hsmd.stock.gauges())
         nursery.start_soon(hsmd.run)
         nursery.start_soon(supervise, "policy", runner.run, core.alarms)
         api = Api(commands, report)

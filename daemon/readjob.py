@@ -102,6 +102,7 @@ class ReadJob:
             if fresh or not self._known(unit):
                 await self._identify(unit)
             await self._serve(unit)
+            await self.recaller.was_read(self.label)
         except MediumError as error:
             await self.recaller.disc_failed(self.label, self.disc, unit.name, error)
         except (DriveError, LibraryError) as error:

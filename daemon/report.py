@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from prometheus_client.core import GaugeMetricFamily
 
-from hsmfs.daemon.catalogrecords import DiscRecord, MagazineRecord, TaskRecord, VolumeRecord
+from hsmfs.daemon import magazinereport
+from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord, VolumeRecord
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.coverage import size_of
 from hsmfs.daemon.discchoice import is_offsite
@@ -46,6 +47,7 @@ class Report:
             },
             "drives": self.drives(),
             "discs": self.hsmd.magazines.counts(),
+            "blanks": self.hsmd.stock.report(),
             "volumes": dict(Counter(v.state.value for v in self.core.catalog.volumes.values())),
             "queues": self._queues(),
             "tasks": len(self.hsmd.magazines.open_tasks()),
@@ -166,31 +168,7 @@ class Report:
         ]
 
     def magazines(self) -> list[dict[str, Any]]:
-        found = []
-        for magazine in sorted(self.core.catalog.magazines.values(), key=lambda m: m.name):
-            discs = [d for d in self.core.catalog.discs.values() if d.magazine == magazine.name]
-            volumes = sorted({disc.volume for disc in discs if disc.volume})
-            found.append(
-                {
-                    "name": magazine.name,
-                    "state": "library" if magazine.present else outside_of(magazine),
-                    "offsite": magazine.offsite,
-                    "location": "" if magazine.present else magazine.location,
-                    "library": magazine.library,
-                    "slots": [magazine.first_slot + disc.position for disc in discs]
-                    if magazine.present
-                    else [],
-                    "discs": len(discs),
-                    "volumes": volumes,
-                    "blank": sum(disc.state.value == "blank" for disc in discs),
-                    "last_copies": sum(self._only_here(v, magazine.name) for v in volumes),
-                }
-            )
-        return found
-
-    def _only_here(self, label: str, magazine: str) -> bool:
-        discs = self.core.catalog.verified_discs(label)
-        return not any(d.magazine != magazine and self.core.librarian.present(d) for d in discs)
+        return magazinereport.magazines(self.core)
 
     def volumes(self) -> list[dict[str, Any]]:
         return [self._volume(label) for label in sorted(self.core.catalog.volumes)]
@@ -271,6 +249,9 @@ class Report:
             "kind": task.kind,
             "text": task.text,
             "magazine": task.magazine,
+            "place": task.place,
+            "why": task.why,
+            "problem": task.problem,
             "since": task.since_ns / 1e9,
             "waiting": readers + by_hand,
             "state": "done" if task.done_ns else "open",
@@ -390,11 +371,6 @@ def _foreign(record: VolumeRecord) -> dict[str, Any] | None:
         "directory": os.fsdecode(known.directory),
         "stage": known.stage.value,
     }
-
-
-def outside_of(magazine: MagazineRecord) -> str:
-    """Where a magazine is that is not in the library."""
-    return "off-site" if magazine.offsite else "shelf"
 
 
 def _more(view: NamespaceView, item: Found) -> tuple[int, list[str], int]:

@@ -67,6 +67,10 @@ class Robot:
         result: Inventory = await self._ask(lambda: self._changer.inventory(refresh=refresh))
         return result
 
+    async def initialize(self) -> None:
+        """Let the robot look into all elements; nothing is moved meanwhile."""
+        await self._ask(self._changer.initialize)
+
     async def allow_removal(self) -> None:
         """Unlock the library for a person."""
         await self._ask(lambda: self._changer.prevent_removal(False))

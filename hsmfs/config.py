@@ -140,6 +140,10 @@ class Care(Section, frozen=True):
     offsite_days: Annotated[float, Meta(ge=0)] = 30.0
     """A magazine for off-site copies should leave when its oldest volume is so old, also when
     it is not full; 0: only when it is full."""
+    blanks_days_min: Annotated[float, Meta(ge=0)] = 14.0
+    """An alarm is raised when blank discs end sooner than that, at the rate of late; 0: never."""
+    blanks_rate_days: Annotated[float, Meta(gt=0, le=400)] = 30.0
+    """That rate is of the burns of so many days."""
     reclaim_blanks_min: NotNegative = 4
     """So many blank discs stay in the library when volumes are reclaimed by themselves."""
     stage: str = ""

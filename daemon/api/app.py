@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hsmfs.daemon.api.libraryroutes import LibraryRoutes
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.picture import INFINITE
@@ -109,8 +110,10 @@ class Api:
             ("/v1/policy/check", self._policy_check),
             ("/v1/{kind}", self._files_job),
         ]
-        routes = [Route(path, _answer(handler), methods=["GET"]) for path, handler in get]
-        routes += [Route(path, _answer(handler), methods=["POST"]) for path, handler in post]
+        more = LibraryRoutes(self.commands, self.report)
+        gets, posts = [*more.get(), *get], [*more.post(), *post]
+        routes = [Route(path, _answer(handler), methods=["GET"]) for path, handler in gets]
+        routes += [Route(path, _answer(handler), methods=["POST"]) for path, handler in posts]
         routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         return Starlette(routes=routes)
 
@@ -165,7 +168,8 @@ class Api:
         return await self.report.volume(request.path_params["label"])
 
     async def _magazines(self, _request: Request) -> Any:
-        return {"magazines": self.report.magazines()}
+        blanks = self.commands.hsmd.stock.report()
+        return {"magazines": self.report.magazines(), "blanks": blanks}
 
     async def _pools(self, _request: Request) -> Any:
         return {"pools": pools(self.report.core)}
@@ -181,10 +185,14 @@ class Api:
         return self.report.task(task)
 
     async def _export(self, request: Request) -> Any:
-        return _started(self.commands.export(request.path_params["name"]))
+        mailslots = bool(json.loads(await request.body() or b"{}").get("mailslots"))
+        name = request.path_params["name"]
+        return _started(self.commands.export(name, mailslots=mailslots))
 
     async def _import(self, request: Request) -> Any:
-        return _started(self.commands.bring_in(request.path_params["name"]))
+        mailslots = bool(json.loads(await request.body() or b"{}").get("mailslots"))
+        name = request.path_params["name"]
+        return _started(self.commands.bring_in(name, mailslots=mailslots))
 
     async def _parity(self, request: Request) -> Any:
         return _started(self.commands.parity(request.path_params["name"]))
