@@ -25,6 +25,7 @@ from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.manual.people import People
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.packing import founds
@@ -122,6 +123,8 @@ class Hsmd:
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
     floor: BurnFloor
+    people: People | None = None
+    """Who load the drives, where there is no robot."""
     failures_told: int = 0
     rest_until_s: float = 0.0
 
@@ -174,6 +177,8 @@ class Hsmd:
             start("imports", self.importer.serve)
             start("offsite", self.offsite.run)
             start("reclaim", self.reclaim.run)
+            if self.people is not None:
+                start("people", self.people.run)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:
@@ -194,8 +199,10 @@ class Hsmd:
         if self._robot_rests():
             return
         self._rescue()
-        self._check_discs()
-        for action in plan(self._picture(), self.core.clock.monotonic_s()):
+        if self.people is None:
+            self._check_discs()
+        decide = plan if self.people is None else self.people.plan
+        for action in decide(self._picture(), self.core.clock.monotonic_s()):
             self._start(action)
 
     def _robot_rests(self) -> bool:

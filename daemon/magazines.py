@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import structlog
@@ -38,6 +39,8 @@ class Magazines:
         self.core = core
         self.recaller = recaller
         self._hands = hands
+        self.confirm: Callable[[TaskRecord], Awaitable[None]] | None = None
+        """Looks whether a task at a drive of a manual library was done."""
 
     def get(self, name: str) -> MagazineRecord:
         """CallerError for an unknown name."""
@@ -155,7 +158,13 @@ class Magazines:
         task = self.core.catalog.tasks.get(number)
         if task is None:
             raise CallerError(f"task {number} is not known; see hsm tasks")
+        if task.drive and self.confirm is not None:
+            await self.confirm(task)
+            return task
         await self.core.librarian.refresh()
+        if task.kind == "bring" and self.core.librarian.by_hand and self._hands is not None:
+            await self._hands.put_in(self.get(task.magazine))
+            await self.core.catalog.save(self.get(task.magazine))
         if task.kind == "bring" and not self.get(task.magazine).present:
             raise CallerError(
                 f"task {number}: library {self.core.librarian.config.name} does not show "

@@ -182,7 +182,9 @@ class Library(Section, frozen=True):
     iscsi_secret_file: str = ""
     """File with the CHAP secret of ``iscsi_user``, for all iSCSI devices of the library."""
     magazine_slots: Positive = 12
-    boxes: Annotated[list[Name], Meta(min_length=1)] = ["A", "B"]
+    boxes: Annotated[list[Name], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["A", "B"]
+    )
     """Of a manual library: where discs are kept, apart from each other."""
     disc_bytes: Annotated[int, Meta(ge=4_000_000)] = 25_025_314_816
     """Of a manual library's blank discs."""

@@ -223,7 +223,7 @@ class _Loader:
                 self._devices(pointer, library)
 
     def _manual(self, pointer: Pointer, library: Library, parity: int) -> None:
-        """Either devices or emulated drives; boxes, each once; nothing that needs full magazines."""
+        """Either devices or emulated drives; each box once; nothing that needs full magazines."""
         if bool(library.path) == bool(library.drive):
             found = "both" if library.path else "neither"
             expected = "either [[library.drive]] or 'path' (of emulated drives)"

@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 
 from hsmfs.changer.emulated import EmulatedLibrary, open_library
+from hsmfs.changer.emulated.desk import create_desk
 from hsmfs.changer.emulated.iscsi.login import Chap
 from hsmfs.changer.emulated.iscsi.target import NAME, IscsiTarget
 from hsmfs.changer.emulated.library import Speed
 from hsmfs.clock import SystemClock
 from hsmfs.errors import CallerError
+from hsmfs.tools import deskcommands
 from hsmfs.tools.output import say
 from hsmfs.tools.system import ConfigOption, open_system
 
@@ -27,6 +29,7 @@ def add(app: typer.Typer) -> None:
     emulator = typer.Typer(help="An emulated library for other programs.", no_args_is_help=True)
     emulator.command("create")(create)
     emulator.command("serve")(serve)
+    deskcommands.add(emulator)
     app.add_typer(emulator, name="emulator")
 
 
@@ -37,8 +40,15 @@ def create(
     magazine_slots: Annotated[int, typer.Option(min=1)] = 12,
     mailslots: Annotated[int, typer.Option(min=0)] = 0,
     disc_bytes: Annotated[int, typer.Option(min=1)] = 25_025_314_816,
+    manual: Annotated[
+        bool, typer.Option("--manual", help="Drives for a person to load, and discs beside them.")
+    ] = False,
 ) -> None:
     """Make a library full of blank discs (sparse files) in DIR."""
+    if manual:
+        create_desk(directory, drives, slots, disc_bytes)
+        say(f"{drives} drives without a robot and {slots} discs in {directory}")
+        return
     EmulatedLibrary.create(directory, drives, slots, magazine_slots, disc_bytes, mailslots)
     say(f"library of {drives} drives and {slots} discs in {directory}")
 

@@ -23,6 +23,7 @@ from hsmfs.tools.processes import Program, Running, wait_until
 
 FOLDERS: Final = ("mnt", "cache", "state/namespace", "state/catalog", "run", "log")
 MAGAZINE_SLOTS_MAX: Final = 12
+DISC_BYTES: Final = 200_000_000
 RESERVE_BYTES: Final = 64 * 1024 * 1024
 MOUNT_TIMEOUT_S: Final = 60.0
 DAEMON_TIMEOUT_S: Final = 120.0
@@ -60,14 +61,23 @@ offline_wait_s = 86400.0
 file = "{dir}/policy.hsm"
 
 [[library]]
-name = "emulated"
-kind = "emulated"
-path = "{dir}/library"
-magazine_slots = {magazine_slots}
+{library}path = "{dir}/library"
 speed = "{speed}"
 
 [run]
 path = "{dir}/run"
+"""
+
+ROBOT_TEXT: Final = """\
+name = "emulated"
+kind = "emulated"
+magazine_slots = {magazine_slots}
+"""
+MANUAL_TEXT: Final = """\
+name = "desk"
+kind = "manual"
+boxes = [{boxes}]
+disc_bytes = {disc_bytes}
 """
 
 POLICY_TEXT: Final = """\
@@ -89,6 +99,8 @@ class Options:
     slots: int | None = None
     disc_bytes: int | None = None
     pool_copies: int | None = None
+    library: str | None = None
+    """``emulated``, or ``manual``: drives for a person to load."""
 
     def given(self, *names: str) -> list[str]:
         return [name for name in names if getattr(self, name) is not None]
@@ -200,22 +212,26 @@ class Sandbox:
 
     def _make_library(self, options: Options) -> None:
         path = self.dir / "library"
-        if (path / "library.json").exists():
-            kept = options.given("drives", "slots", "disc_bytes")
+        if (path / "library.json").exists() or (path / "desk.json").exists():
+            kept = options.given("drives", "slots", "disc_bytes", "library")
             if kept:
                 names = ", ".join("--" + name.replace("_", "-") for name in kept)
                 self.notes.append(f"the library is kept as it was made, without {names}")
             return
         # Only a new sandbox needs the emulator; every other command starts without it.
         from hsmfs.changer.emulated import EmulatedLibrary
+        from hsmfs.changer.emulated.desk import create_desk
 
         slots = options.slots or 24
+        if options.library == "manual":
+            create_desk(path, options.drives or 1, slots, options.disc_bytes or DISC_BYTES)
+            return
         EmulatedLibrary.create(
             path,
             drives=options.drives or 2,
             slots=slots,
             magazine_slots=magazine_slots(slots, options.pool_copies or 2),
-            disc_bytes=options.disc_bytes or 200_000_000,
+            disc_bytes=options.disc_bytes or DISC_BYTES,
         )
 
     def _make_config(self, options: Options) -> None:
@@ -232,7 +248,7 @@ class Sandbox:
             reserve_bytes=RESERVE_BYTES,
             session=options.session or "native",
             allow_other="true" if os.geteuid() == 0 else "false",
-            magazine_slots=magazine_slots(options.slots or 24, options.pool_copies or 2),
+            library=_library_text(options),
             speed=options.speed or "instant",
         )
         _write(self.config_path, text)
@@ -328,6 +344,14 @@ class Sandbox:
 def magazine_slots(slots: int, copies: int = 2) -> int:
     """At least two magazines, and one for each copy, so that copies can be spread."""
     return max(1, min(MAGAZINE_SLOTS_MAX, slots // max(2, copies)))
+
+
+def _library_text(options: Options) -> str:
+    copies = options.pool_copies or 2
+    if options.library != "manual":
+        return ROBOT_TEXT.format(magazine_slots=magazine_slots(options.slots or 24, copies))
+    boxes = ", ".join(f'"{chr(ord("A") + number)}"' for number in range(max(2, copies)))
+    return MANUAL_TEXT.format(boxes=boxes, disc_bytes=options.disc_bytes or DISC_BYTES)
 
 
 def _policy_text(copies: int) -> str:

@@ -169,7 +169,9 @@ class Person:
 
         return self._file.change(change)
 
-    def buy(self, disc_bytes: int, name: str, image: Path | None = None, closed: bool = True) -> None:
+    def buy(
+        self, disc_bytes: int, name: str, image: Path | None = None, closed: bool = True
+    ) -> None:
         """One more disc: blank, or with what somebody else burned."""
         if not name.isalnum() or not name.isascii():
             raise CallerError(f"disc name {name!r}: expected letters and digits")
