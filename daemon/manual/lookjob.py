@@ -9,7 +9,7 @@ import structlog
 
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.manual.recognition import Content, Recognised, recognise
-from hsmfs.daemon.manual.seat import Seat, Taken
+from hsmfs.daemon.manual.seat import Seat
 from hsmfs.errors import DriveError, MediumError
 
 if TYPE_CHECKING:
@@ -48,11 +48,9 @@ class OpenJob:
 
     librarian: ManualLibrarian
     seat: Seat
-    taken: Taken | None
 
     async def run(self, unit: DriveUnit) -> None:
-        """DriveError where the tray does not open."""
-        self.seat.taken = self.taken or self.seat.taken
+        """A drive that does not open is charged."""
         try:
             await unit.call(unit.drive.prevent_removal, False)
             self.seat.is_locked = False

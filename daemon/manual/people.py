@@ -130,15 +130,32 @@ class People:
 
     async def _settle(self, seat: Seat) -> None:
         """The tray as it must be for what is asked, and the task that says so."""
-        unit, ask = seat.unit, self.asks.get(seat.unit.name)
-        if unit.alive and not unit.busy and seat.is_planned and ask is not None:
-            if seat.present and not self._satisfies(seat, ask):
-                self._note_found(seat)
-                unit.assign(OpenJob(self.librarian, seat, self._taken(seat)), DriveState.LOADING)
-            elif not seat.present and not seat.is_open and seat.opened_for != ask:
-                seat.opened_for = ask
-                unit.assign(OpenJob(self.librarian, seat, None), DriveState.LOADING)
-        await self._tell(seat, ask)
+        ask = self.asks.get(seat.unit.name)
+        if self._must_come_out(seat, ask):
+            self._note_found(seat)
+            seat.taken = self._taken(seat)
+        await self._tell(seat, ask)  # before the tray opens: people act at once
+        ask = self.asks.get(seat.unit.name)
+        if self._must_come_out(seat, ask) or self._must_open(seat, ask):
+            seat.opened_for = ask
+            seat.unit.assign(OpenJob(self.librarian, seat), DriveState.LOADING)
+
+    def _is_free(self, seat: Seat) -> bool:
+        return seat.unit.alive and not seat.unit.busy and seat.is_planned
+
+    def _must_come_out(self, seat: Seat, ask: Ask | None) -> bool:
+        """What is in is not what is asked for."""
+        return (
+            self._is_free(seat)
+            and seat.present
+            and ask is not None
+            and not self._satisfies(seat, ask)
+        )
+
+    def _must_open(self, seat: Seat, ask: Ask | None) -> bool:
+        """Once for each ask: a person who closes it empty has a button."""
+        closed = not seat.present and not seat.is_open
+        return self._is_free(seat) and closed and ask is not None and seat.opened_for != ask
 
     def _satisfies(self, seat: Seat, ask: Ask) -> bool:
         if ask.blank_sectors:

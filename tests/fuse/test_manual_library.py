@@ -22,30 +22,34 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
         box.stop()
 
 
+JUNK = b"\x17" * 2048 * 64
+
+
 def test_a_person_does_the_whole_job_by_the_tasks_alone(sandbox: Sandbox) -> None:
     """Two copies in two boxes, released, read back; wrong discs are put in on the way."""
     made = write_files(sandbox.mnt / "study", 12, 400_000)
-    foreign = sandbox.root / "foreign.img"
-    foreign.write_bytes(b"\x17" * 2048 * 64)
-    for words in (
-        ("buy", "holiday", "--image", str(foreign)),
-        ("buy", "half", "--image", str(foreign), "--unfinished"),
-        ("buy", "tiny", "--disc-bytes", "1000000"),
-    ):
-        assert sandbox.hsm_plain("emulator", *words).returncode == 0
+    image = sandbox.root / "image"
+    image.write_bytes(JUNK)
     with Person(sandbox) as person:
-        person.mistakes = ["holiday", "half", "tiny"]
+        person.hands.buy(200_000, "tiny")
+        person.hands.buy(20_000_000, "holiday", image)
+        person.hands.buy(20_000_000, "unfinished", image, closed=False)
+        person.mistakes = ["holiday", "unfinished", "tiny"]
         sandbox.migrate_and_release()
         assert {file["state"] for file in sandbox.files()} == {"migrated"}
         verified = [disc for disc in sandbox.discs() if disc["state"] == "verified"]
         assert sorted(disc["magazine"] for disc in verified) == ["A", "B"]
-        sandbox.until(lambda: not sandbox.hsm("tasks")["tasks"])
-        person.mistakes = [person.find(lambda d: not d["written"]), "holiday"]
+        sandbox.until(lambda: not person.tasks())
+        person.mistakes = ["disc005", "holiday"]
         assert not differing(made)
-    said = [task["found"] for task in person.done if task["found"]]
-    for words in ("did not write", "not finished", "a blank disc of 1.0 MB", "a blank disc of 2"):
-        assert any(words in found for found in said), (words, said)
-    assert len(list((sandbox.root / "library" / "discs").glob("*.img"))) == 4
-    assert (sandbox.root / "library" / "discs" / "holiday.img").read_bytes() == b"\x17" * 2048 * 64
-    written = {d["written"]: d["box"] for d in person.shelf()["discs"] if d["written"]}
+        said = [task["found"] for task in person.done if task["found"]]
+        for words in ("did not write", "not finished", "blank disc of 0.2", "blank disc of 20"):
+            assert any(words in found for found in said), (words, said)
+        (reading,) = {task["id"] for task in person.done if task["put"].startswith("D")}
+        assert any(task["waiting"] for task in person.done if task["id"] == reading)
+        discs = person.hands.look().discs
+    written = {disc.written: disc.box for disc in discs.values() if disc.written}
     assert written == {disc["barcode"]: disc["magazine"] for disc in verified}
+    images = {path.stem: path for path in (sandbox.root / "library" / "discs").glob("*.img")}
+    assert images.keys() == {"disc001", "disc002", "holiday", "unfinished"}
+    assert images["holiday"].read_bytes() == images["unfinished"].read_bytes() == JUNK

@@ -39,14 +39,6 @@ class Sandbox:
         except json.JSONDecodeError:
             return done
 
-    def hsm_plain(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run hsm as people do; the finished process."""
-        environment = dict(os.environ, HSM_CONFIG=str(self.root / "hsmfs.toml"))
-        return subprocess.run(
-            [str(BIN / "hsm"), *words],
-            capture_output=True, text=True, env=environment, timeout=WAIT_S, check=False,
-        )  # fmt: skip
-
     def start(self, *options: str) -> None:
         self.hsm("sandbox", "start", str(self.root), *options)
 
