@@ -289,6 +289,11 @@ class Hsmd:
         return text
 
     def _blanks_text(self, record: VolumeRecord, left: int, found: int) -> str:
+        if self.core.librarian.by_hand:
+            return (
+                f"Library {self.core.librarian.config.name}: {left} different boxes wanted for "
+                f"copies of volume {record.label}, {found} are at hand. Add boxes, or bring one."
+            )
         away = copies_left(self.core, record)[1]
         leaving = f" ({away} of them in one for off-site, see hsm magazine offsite)" if away else ""
         return (

@@ -132,10 +132,17 @@ class Magazines:
 
     # -- tasks -----------------------------------------------------------------------------
 
-    async def add_task(self, kind: str, text: str, magazine: str) -> TaskRecord:
-        """Something a person should do."""
+    async def add_task(
+        self,
+        kind: str,
+        text: str,
+        magazine: str,
+        fill: Callable[[TaskRecord], object] = lambda task: None,
+    ) -> TaskRecord:
+        """Something a person should do; ``fill`` says more before anybody sees it."""
         log.warning("operator task", kind=kind, text=text)
-        return await self.core.catalog.add_task(kind, text, magazine, self.core.clock.now_ns())
+        now_ns = self.core.clock.now_ns()
+        return await self.core.catalog.add_task(kind, text, magazine, now_ns, fill)
 
     def open_tasks(self) -> list[TaskRecord]:
         return [task for task in self.core.catalog.tasks.values() if not task.done_ns]

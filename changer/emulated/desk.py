@@ -19,6 +19,7 @@ from hsmfs.changer.emulated.deskstate import (
     DeskTray,
     write_desk,
 )
+from hsmfs.changer.emulated.device import Device
 from hsmfs.changer.emulated.disc import CLOSED_FOLDER, image_path, marker_path
 from hsmfs.changer.emulated.drivedevice import Speed
 from hsmfs.changer.emulated.faults import Faults
@@ -77,6 +78,11 @@ class Desk:
             TrayDrive(number, path / "discs", self._file, self.faults, clock, speed)
             for number in range(len(self._file.read().trays))
         ]
+
+    @property
+    def devices(self) -> list[Device]:
+        """All drives."""
+        return list(self.drives)
 
     def drive_transport(self, number: int) -> EmulatedTransport:
         """To one drive."""

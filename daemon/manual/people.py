@@ -221,9 +221,7 @@ class People:
 
     async def _new_task(self, errand: Errand) -> None:
         box = errand.put_box or (errand.taken.box if errand.taken is not None else "")
-        task = await self.magazines.add_task(errand.kind, errand.text(), box)
-        errand.fill(task)
-        await self.core.catalog.save(task)
+        await self.magazines.add_task(errand.kind, errand.text(), box, errand.fill)
 
     # -- a person says something ----------------------------------------------------------
 
