@@ -61,21 +61,20 @@ offline_wait_s = 86400.0
 file = "{dir}/policy.hsm"
 
 [[library]]
-{library}path = "{dir}/library"
+name = "emulated"
+kind = "emulated"
+path = "{dir}/library"
+magazine_slots = {magazine_slots}
 speed = "{speed}"
 
 [run]
 path = "{dir}/run"
 """
 
-ROBOT_TEXT: Final = """\
-name = "emulated"
-kind = "emulated"
-magazine_slots = {magazine_slots}
-"""
 MANUAL_TEXT: Final = """\
 name = "desk"
 kind = "manual"
+path = "{dir}/library"
 boxes = [{boxes}]
 disc_bytes = {disc_bytes}
 """
@@ -248,10 +247,21 @@ class Sandbox:
             reserve_bytes=RESERVE_BYTES,
             session=options.session or "native",
             allow_other="true" if os.geteuid() == 0 else "false",
-            library=_library_text(options),
+            magazine_slots=magazine_slots(options.slots or 24, options.pool_copies or 2),
             speed=options.speed or "instant",
         )
+        if options.library == "manual":
+            text = re.sub(r'(?s)name = "emulated".*?(?=speed =)', self._manual_text(options), text)
         _write(self.config_path, text)
+
+    def _manual_text(self, options: Options) -> str:
+        """A box for each copy, and at least two."""
+        names = (chr(ord("A") + number) for number in range(max(2, options.pool_copies or 2)))
+        return MANUAL_TEXT.format(
+            dir=self.dir,
+            boxes=", ".join(f'"{name}"' for name in names),
+            disc_bytes=options.disc_bytes or DISC_BYTES,
+        )
 
     def _change_config(self, options: Options) -> None:
         """Session and speed may change between starts; running programs keep theirs."""
@@ -344,14 +354,6 @@ class Sandbox:
 def magazine_slots(slots: int, copies: int = 2) -> int:
     """At least two magazines, and one for each copy, so that copies can be spread."""
     return max(1, min(MAGAZINE_SLOTS_MAX, slots // max(2, copies)))
-
-
-def _library_text(options: Options) -> str:
-    copies = options.pool_copies or 2
-    if options.library != "manual":
-        return ROBOT_TEXT.format(magazine_slots=magazine_slots(options.slots or 24, copies))
-    boxes = ", ".join(f'"{chr(ord("A") + number)}"' for number in range(max(2, copies)))
-    return MANUAL_TEXT.format(boxes=boxes, disc_bytes=options.disc_bytes or DISC_BYTES)
 
 
 def _policy_text(copies: int) -> str:

@@ -207,11 +207,13 @@ def _settled(asks: dict[str, Ask], picture: Picture, desk: Desk, free: set[str])
     for drive, old in desk.before.items():
         new = asks.get(drive)
         stays = new is None or new.rank >= old.rank
-        if drive in free | desk.loading and stays and _still_wanted(old, picture):
+        here = 0 < old.blank_sectors <= desk.blanks.get(drive, 0)
+        wanted = not here and _still_wanted(old, picture)
+        if drive in free | desk.loading and stays and wanted:
             settled[drive] = old
-    wanted = {one.volume: one.copies_left for one in picture.burns}
+    copies = {one.volume: one.copies_left for one in picture.burns}
     for drive, ask in asks.items():
-        if drive in free and drive not in settled and _adds(ask, settled, wanted):
+        if drive in free and drive not in settled and _adds(ask, settled, copies):
             settled[drive] = ask
     for drive in sorted((free & desk.leaving) - settled.keys()):
         settled[drive] = Ask(drive)
