@@ -180,6 +180,8 @@ class ManualLibrarian(Librarian):
         if disc.state not in IN_USE:
             return f"disc {disc.barcode}, which is {disc.state} ({disc.note or 'not in use'})"
         seat.unit.disc = disc.barcode
+        seat.unit.loads += 1
+        await self._count_load(disc.barcode)
         box = self._catalog.magazines.get(disc.magazine)
         if box is not None and not box.present and not box.exporting:
             box.present = True  # its discs are here
