@@ -1,11 +1,11 @@
-# make setup | demo | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | bench-sim |
+# make setup | demo | demo-manual | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | bench-sim |
 # bench-discs | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long test-foreign lint fuzz bench bench-scale bench-rebuild bench-sim \
+.PHONY: setup demo demo-manual test test-long test-foreign lint fuzz bench bench-scale bench-rebuild bench-sim \
 	bench-discs docs deb clean
 
 setup: $(STAMP)
@@ -18,6 +18,9 @@ $(STAMP): setup.cfg pyproject.toml .ci/system-packages
 
 demo: setup
 	$(BIN)/python -m hsmfs.tools.demo
+
+demo-manual: setup
+	$(BIN)/python -m hsmfs.tools.manualdemo
 
 test: setup
 	$(BIN)/python -m pytest -q -m "not long"

@@ -104,6 +104,11 @@ def get_configuration(length: int) -> bytes:
     return struct.pack(">BBH3xHB", GET_CONFIGURATION, 2, 0, length, 0)
 
 
+def get_event_status(classes: int, length: int) -> bytes:
+    """Polled: an answer at once."""
+    return struct.pack(">BB2xB2xHB", GET_EVENT_STATUS, 1, classes, length, 0)
+
+
 def read_disc_information(length: int) -> bytes:
     return struct.pack(">BB5xHB", READ_DISC_INFORMATION, 0, length, 0)
 

@@ -29,8 +29,13 @@ WRITE_TIMEOUT_S: Final = 180.0
 SYNC_TIMEOUT_S: Final = 600.0
 CLOSE_TIMEOUT_S: Final = 1800.0
 ALLOW_TIMEOUT_S: Final = 15.0
+EVENT_BYTES: Final = 8
+EVENT_MEDIA: Final = 4
+EVENT_NEW_MEDIUM: Final = 2
 NO_MEDIUM: Final = (0x02, 0x3A)
 NOT_NEXT: Final = (0x05, 0x21, 0x02)
+TRAY_OPEN: Final = 0x02
+ILLEGAL_REQUEST: Final = 0x05
 _STATES: Final = {0: "blank", 1: "incomplete", 2: "complete", 3: "complete"}
 
 
@@ -42,6 +47,17 @@ class DiscInfo(NamedTuple):
     capacity_sectors: int
     next_writable: int
     profile: int
+
+
+class Tray(NamedTuple):
+    """What a drive tells of its tray without looking at the disc."""
+
+    present: bool
+    """A disc is inside; one that lies on an open tray is not seen."""
+    is_open: bool
+    """As far as the drive tells."""
+    is_new: bool
+    """A disc came since it was asked last; told once, and not by all drives."""
 
 
 class Drive:
@@ -85,6 +101,40 @@ class Drive:
                 raise DriveError(f"TEST UNIT READY: {error}") from error
             self._sleep(READY_POLL_S)
             waited_s += READY_POLL_S
+
+    def tray(self) -> Tray:
+        """GET EVENT STATUS NOTIFICATION of the media class (MMC-6 6.6); where a drive has
+        none, by TEST UNIT READY."""
+        command = cdb.get_event_status(1 << EVENT_MEDIA, EVENT_BYTES)
+        try:
+            data = run_raw(self._transport, command, b"", EVENT_BYTES)
+        except SenseError:
+            data = b""
+        if len(data) < EVENT_BYTES or data[2] & 0x80 or data[2] & 0x07 != EVENT_MEDIA:
+            return self._tray_by_readiness()
+        present, is_open = bool(data[5] & 0x02), bool(data[5] & 0x01)
+        return Tray(present, is_open, data[4] & 0x0F == EVENT_NEW_MEDIUM)
+
+    def _tray_by_readiness(self) -> Tray:
+        try:
+            run_raw(self._transport, cdb.test_unit_ready(), timeout_s=15.0)
+            return Tray(True, False, False)
+        except SenseError as error:
+            key, code, qualifier = error.sense
+            if (key, code) == NO_MEDIUM:
+                return Tray(False, qualifier == TRAY_OPEN, False)
+            if senses.look_up(error.sense).action is Action.WAIT:
+                return Tray(True, False, False)
+            raise _drive_error(error.sense, "TEST UNIT READY") from None
+
+    def prevent_removal(self, prevent: bool) -> None:
+        """Lock or unlock the tray; drives that cannot are left alone."""
+        try:
+            run_raw(self._transport, cdb.prevent_allow(prevent))
+        except SenseError as error:
+            if error.sense.key != ILLEGAL_REQUEST:
+                what = "PREVENT ALLOW MEDIUM REMOVAL"
+                raise _drive_error(error.sense, what) from None
 
     def disc_info(self) -> DiscInfo:
         """State and size of the loaded disc."""

@@ -155,7 +155,9 @@ class BurnSession:
         try:
             await self.core.librarian.load(unit, disc.barcode)
             if await is_blank(self.core, unit, disc, self.active.layout.total_sectors):
-                burn = await unit.call(Burn, unit.drive, self.active.layout.total_sectors)
+                total = self.active.layout.total_sectors
+                mark = self.core.librarian.mark_of(disc, self.active.record, total)
+                burn = await unit.call(Burn, unit.drive, total, mark)
                 disc.volume = self.active.record.label
                 disc.become(DiscState.BURNING)
                 await self.core.catalog.save(disc)

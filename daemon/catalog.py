@@ -178,13 +178,21 @@ class Catalog:
         return f"{site[:16]}-{number:06d}", lambda writer: writer.put(b"Mnext_volume", following)
 
     async def add_task(
-        self, kind: str, text: str, magazine: str, now_ns: int, place: str = "", why: str = ""
+        self,
+        kind: str,
+        text: str,
+        magazine: str,
+        now_ns: int,
+        place: str = "",
+        why: str = "",
+        fill: Callable[[TaskRecord], object] = lambda task: None,
     ) -> TaskRecord:
-        """A new operator task."""
+        """A new operator task; ``fill`` completes it before anybody sees it."""
         task = TaskRecord(
             id=self._next_task, kind=kind, text=text, magazine=magazine, since_ns=now_ns,
             place=place, why=why,
         )  # fmt: skip
+        fill(task)
         self._next_task += 1
         self.tasks[task.id] = task
         following = b"%d" % self._next_task

@@ -119,6 +119,8 @@ class DiscRecord(msgspec.Struct, kw_only=True):
     burned_in: str = ""
     verified_in: str = ""
     verified_ns: int = 0
+    is_marked: bool = False
+    """Of a manual library: a person was told to write its number on it, and took it out."""
     note: str = ""
     quarantined_until_ns: int = 0
     """It is not used before; 0: it is in use."""
@@ -306,6 +308,23 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     why: str = ""
     problem: str = ""
     """What was done instead, as element status shows it."""
+    drive: str = ""
+    """The fields from here on are of tasks at a drive of a manual library."""
+    take: str = ""
+    """Disc to be taken out: its number, or what it is in words."""
+    write: str = ""
+    """To be written on it, with a pen."""
+    box: str = ""
+    """Where it is to be put."""
+    put: str = ""
+    """Number of the disc to be put in; ``blank`` for a blank one."""
+    put_box: str = ""
+    blank_bytes: int = 0
+    """What the blank disc must hold at least."""
+    volume: str = ""
+    """What it is for."""
+    found: str = ""
+    """What was put in, and is not what is wanted."""
 
 
 class BurnDayRecord(msgspec.Struct, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from hsmfs.changer.drive import Drive
 from hsmfs.changer.emulated import EmulatedLibrary, open_library
+from hsmfs.changer.emulated.desk import Desk
 from hsmfs.changer.library import Changer, Element
 from hsmfs.changer.transport.address import open_transport, parse_address
 from hsmfs.changer.transport.interface import Transport
@@ -22,6 +23,7 @@ from hsmfs.config import Library, LibraryDrive
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.emulatedhands import EmulatedHands
 from hsmfs.daemon.magazines import Hands
+from hsmfs.daemon.manual.boxes import BoxHands, NoChanger
 from hsmfs.errors import CallerError, ConfigError, HsmError, LibraryError
 
 log = structlog.get_logger(__name__)
@@ -42,13 +44,13 @@ class _Found:
 class Equipment(NamedTuple):
     """What hsmd works with."""
 
-    changer: Changer
+    changer: Changer | NoChanger
     units: list[DriveUnit]
     hands: Hands | None
     """Who carries magazines by itself; None: a person."""
     stacks: dict[str, Stack]
     """By name: ``changer`` and the drives; for ``hsm drive trace``."""
-    emulated: EmulatedLibrary | None = None
+    emulated: EmulatedLibrary | Desk | None = None
 
     def close(self) -> None:
         """Give all devices back."""
@@ -72,11 +74,9 @@ def open_equipment(
         library = open_library(Path(config.path), clock, config.speed)
         library.hold()
         return _emulated(library, clock, metrics)
-    secret = _secret(config)
-
-    def transport(device: str) -> Transport:
-        return open_transport(parse_address(device, config.iscsi_user, secret))
-
+    if config.kind == "manual":
+        return _manual(config, clock, metrics)
+    transport = _opener(config)
     robot = Stack(CHANGER, transport(config.changer), clock, metrics)
     changer = Changer(robot.top, clock.sleep)
     try:
@@ -91,11 +91,52 @@ def open_equipment(
     ]
     named = _matched(elements, found, metrics, clock)
     units = [unit for unit, _stack in named]
+    _check_any(units, config)
+    stacks = {CHANGER: robot} | {stack.name: stack for _unit, stack in named}
+    return Equipment(changer, units, None, stacks)
+
+
+def _opener(config: Library) -> Callable[[str], Transport]:
+    secret = _secret(config)
+    return lambda device: open_transport(parse_address(device, config.iscsi_user, secret))
+
+
+def _manual(config: Library, clock: Clock, metrics: CommandMetrics) -> Equipment:
+    """Drives alone, in the order of the configuration."""
+    desk, named = None, list[tuple[DriveUnit, Stack]]()
+    if config.path:
+        desk = Desk(Path(config.path), clock, config.speed)
+        for index in range(len(desk.drives)):
+            device, name = desk.drive_transport(index), f"drive{index}"
+            stack = Stack(name, device, clock, metrics, watched=False)
+            named.append((DriveUnit(name, index, Drive(stack.top), clock), stack))
+    else:
+        transport = _opener(config)
+        found = [
+            _identified(drive, Stack(f"device{number}", transport(drive.device), clock))
+            for number, drive in enumerate(config.drive)
+        ]
+        _check_serials(found)
+        named = [
+            _unit(f"drive{index}", index, one, metrics, clock) for index, one in enumerate(found)
+        ]
+    _check_any([unit for unit, _stack in named], config)
+    units = [unit for unit, _stack in named]
+    stacks = {stack.name: stack for _unit, stack in named}
+    return Equipment(NoChanger(len(units)), units, BoxHands(), stacks, desk)
+
+
+def _check_any(units: Sequence[DriveUnit], config: Library) -> None:
     if not any(unit.alive for unit in units):
         notes = "; ".join(unit.note for unit in units)
         raise CallerError(f"library {config.name}: no drive can be used: {notes}")
-    stacks = {CHANGER: robot} | {stack.name: stack for _unit, stack in named}
-    return Equipment(changer, units, None, stacks)
+
+
+def _check_serials(found: Sequence[_Found]) -> None:
+    serials = [one.serial for one in found if one.serial]
+    for serial in serials:
+        if serials.count(serial) > 1:
+            raise CallerError(f"two drives say that their serial number is {serial!r}")
 
 
 def _emulated(library: EmulatedLibrary, clock: Clock, metrics: CommandMetrics) -> Equipment:
@@ -146,10 +187,7 @@ def _matched(
     elements: Sequence[Element], found: list[_Found], metrics: CommandMetrics, clock: Clock
 ) -> list[tuple[DriveUnit, Stack]]:
     """Drives in the order of their elements."""
-    serials = [one.serial for one in found if one.serial]
-    for serial in serials:
-        if serials.count(serial) > 1:
-            raise CallerError(f"two drives say that their serial number is {serial!r}")
+    _check_serials(found)
     places = {id(one): _element_of(one, elements) for one in found}
     named = []
     for index, element in enumerate(elements):

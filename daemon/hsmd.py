@@ -27,6 +27,7 @@ from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.manual.people import People
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.packing import founds
@@ -126,6 +127,8 @@ class Hsmd:
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
     floor: BurnFloor
+    people: People | None = None
+    """Who load the drives, where there is no robot."""
     failures_told: int = 0
     rest_until_s: float = 0.0
     draining: bool = False
@@ -182,6 +185,8 @@ class Hsmd:
             start("offsite", self.offsite.run)
             start("reclaim", self.reclaim.run)
             start("stock", self.stock.run)
+            if self.people is not None:
+                start("people", self.people.run)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:
@@ -203,9 +208,10 @@ class Hsmd:
             return
         self._rescue()
         self._give_back()
-        if not self.draining:
+        if not self.draining and self.people is None:
             self._check_discs()
-        for action in plan(self._picture(), self.core.clock.monotonic_s()):
+        decide = plan if self.people is None else self.people.plan
+        for action in decide(self._picture(), self.core.clock.monotonic_s()):
             if self._is_possible(action):
                 self._start(action)
 
@@ -307,6 +313,11 @@ class Hsmd:
         return text
 
     def _blanks_text(self, record: VolumeRecord, left: int, found: int) -> str:
+        if self.core.librarian.by_hand:
+            return (
+                f"Library {self.core.librarian.config.name}: {left} different boxes wanted for "
+                f"copies of volume {record.label}, {found} are at hand. Add boxes, or bring one."
+            )
         away = copies_left(self.core, record)[1]
         leaving = f" ({away} of them in one for off-site, see hsm magazine offsite)" if away else ""
         return (

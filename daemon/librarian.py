@@ -25,6 +25,7 @@ from hsmfs.daemon.catalogrecords import (
     HistoryRecord,
     MagazineRecord,
     MagazineState,
+    VolumeRecord,
 )
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.elementcheck import Oddities, oddities
@@ -254,6 +255,15 @@ class Librarian:
         return [magazine] if magazine.become(magazine.outside, now_ns, text) else []
 
     # -- questions ---------------------------------------------------------------
+
+    by_hand = False
+    """Whether a person loads the drives."""
+    mark_sectors = 0
+    """Written behind each volume, see ``mark_of``."""
+
+    def mark_of(self, disc: DiscRecord, volume: VolumeRecord, total_sectors: int) -> bytes:
+        """What is written behind a volume to tell the disc again; barcodes do without."""
+        return b""
 
     def present(self, disc: DiscRecord) -> bool:
         """Inside, and not about to leave."""

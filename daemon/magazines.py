@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -55,6 +55,8 @@ class Magazines:
         self._hands = hands
         self._gone_since_s: dict[str, float] = {}
         """Discs that should be inside and are nowhere."""
+        self.confirm: Callable[[TaskRecord], Awaitable[None]] | None = None
+        """Looks whether a task at a drive of a manual library was done."""
 
     def get(self, name: str) -> MagazineRecord:
         """CallerError for an unknown name."""
@@ -229,12 +231,18 @@ class Magazines:
     # -- tasks -----------------------------------------------------------------------------
 
     async def add_task(
-        self, kind: str, text: str, magazine: str, place: str = "", why: str = ""
+        self,
+        kind: str,
+        text: str,
+        magazine: str,
+        place: str = "",
+        why: str = "",
+        fill: Callable[[TaskRecord], object] = lambda task: None,
     ) -> TaskRecord:
-        """Something a person should do."""
+        """Something a person should do; ``fill`` says more before anybody sees it."""
         log.warning("operator task", kind=kind, text=text)
         now_ns = self.core.clock.now_ns()
-        return await self.core.catalog.add_task(kind, text, magazine, now_ns, place, why)
+        return await self.core.catalog.add_task(kind, text, magazine, now_ns, place, why, fill)
 
     def open_tasks(self) -> list[TaskRecord]:
         return [task for task in self.core.catalog.tasks.values() if not task.done_ns]
@@ -257,7 +265,13 @@ class Magazines:
         task = self.core.catalog.tasks.get(number)
         if task is None:
             raise CallerError(f"task {number} is not known; see hsm tasks")
+        if task.drive and self.confirm is not None:
+            await self.confirm(task)
+            return task
         await self.core.librarian.refresh()
+        if task.kind == "bring" and self.core.librarian.by_hand and self._hands is not None:
+            await self._hands.put_in(self.get(task.magazine))
+            await self.core.catalog.save(self.get(task.magazine))
         why = self._not_done(task)
         if why:
             wrong = problem_of(task, self.core.catalog.magazines.values(), self._all_tasks())

@@ -39,6 +39,8 @@ from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.jobs import Jobs
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.manual.librarian import ManualLibrarian
+from hsmfs.daemon.manual.people import People
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.offsite import Offsite
@@ -149,13 +151,21 @@ def build(
     changer = equipment.changer
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
+    if library_config.kind == "manual":
+        magazines = max(magazines, len(library_config.boxes))
     policy = _policy(config, magazines)
     robot = Robot(changer)
 
     def wake() -> None:
         hsmd.wake()
 
-    librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
+    librarian: Librarian
+    if library_config.kind == "manual":
+        librarian = ManualLibrarian(
+            library_config, robot, equipment.units, catalog, wake, config.site.id, clock.now_ns
+        )
+    else:
+        librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
     librarian.stacks = equipment.stacks
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
@@ -210,6 +220,9 @@ def build(
     )
     recaller.can_come_back = hsmd.care.can_come_back
     recaller.doubt = ward.doubt = hsmd.care.doubt
+    if isinstance(librarian, ManualLibrarian):
+        hsmd.people = People(core, librarian, magazines_keeper, migrator)
+        magazines_keeper.confirm = hsmd.people.confirm
     hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd

@@ -382,11 +382,26 @@ class Recaller:
             await self._maintain_stuck(request, now_s, "no drive works")
         elif librarian.problem:
             await self._maintain_stuck(request, now_s, librarian.problem)
+        elif librarian.by_hand:
+            await self._maintain_by_hand(request, now_s)
         else:
             request.stuck_since_s = None
             disc = self.usable(request, request.label)[0].barcode
             self.say(request, f"waiting for a drive to load disc {disc}")
             await self._send_note(request, now_s)
+
+    async def _maintain_by_hand(self, request: Request, now_s: float) -> None:
+        """A person is asked for the disc; not for ever."""
+        disc = self.usable(request, request.label)[0]
+        librarian = self.core.librarian
+        if request.stuck_since_s is None or librarian.unit_with(disc.barcode) is not None:
+            request.stuck_since_s = now_s
+        where = f"disc {disc.barcode} ({librarian.in_words(disc)})"
+        if now_s - request.stuck_since_s > self.core.config.recall.offline_wait_s:
+            await self.give_up(request, FsError(errno.ENOMEDIUM, f"nobody loaded {where}"))
+            return
+        self.say(request, f"waiting for a person to load {where}, see hsm tasks")
+        await self._send_note(request, now_s)
 
     async def _maintain_stuck(self, request: Request, now_s: float, why: str) -> None:
         """No notes: hsmfs's own time-out runs for readers."""

@@ -233,7 +233,11 @@ class Report:
 
     def task(self, task: TaskRecord) -> dict[str, Any]:
         """One operator task, with who waits for it."""
-        waiting = self.hsmd.recaller.offline_demand().get(task.magazine, [])
+        recaller = self.hsmd.recaller
+        if task.drive:
+            waiting = list(recaller.queues[task.volume]) if task.volume in recaller.queues else []
+        else:
+            waiting = recaller.offline_demand().get(task.magazine, [])
         readers = [
             {"path": self._full(w.path), "pid": w.pid, "program": w.program}
             for request in waiting
@@ -255,6 +259,15 @@ class Report:
             "since": task.since_ns / 1e9,
             "waiting": readers + by_hand,
             "state": "done" if task.done_ns else "open",
+            "drive": task.drive,
+            "take": task.take,
+            "write": task.write,
+            "box": task.box,
+            "put": task.put,
+            "put_box": task.put_box,
+            "blank_bytes": task.blank_bytes,
+            "volume": task.volume,
+            "found": task.found,
         }
 
     def _full(self, path: str) -> str:

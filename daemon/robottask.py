@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from hsmfs.changer.library import Changer, Inventory
+from hsmfs.daemon.manual.boxes import NoChanger
 from hsmfs.errors import HsmError, LibraryError
 
 log = structlog.get_logger(__name__)
@@ -28,7 +29,7 @@ class _Request:
 class Robot:
     """The only place that commands the changer."""
 
-    def __init__(self, changer: Changer) -> None:
+    def __init__(self, changer: Changer | NoChanger) -> None:
         self._changer = changer
         self._limiter = trio.CapacityLimiter(1)
         self._send, self._receive = trio.open_memory_channel[_Request](REQUESTS_MAX)

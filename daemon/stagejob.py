@@ -195,7 +195,8 @@ class ImageBurn:
             await self.core.librarian.load(unit, disc.barcode)
             if not await is_blank(self.core, unit, disc, volume.total_sectors):
                 return
-            burn = await unit.call(Burn, unit.drive, volume.total_sectors)
+            mark = self.core.librarian.mark_of(disc, volume, volume.total_sectors)
+            burn = await unit.call(Burn, unit.drive, volume.total_sectors, mark)
             disc.volume = volume.label
             disc.become(DiscState.BURNING)
             await self.core.catalog.save(disc)
@@ -255,6 +256,7 @@ class ImageBurn:
 
 async def is_blank(core: Core, unit: DriveUnit, disc: DiscRecord, needed_sectors: int) -> bool:
     """Whether the loaded disc is blank and large enough; else that is noted, and it goes home."""
+    needed_sectors += core.librarian.mark_sectors
     info = await unit.call(unit.drive.disc_info)
     if info.state == "blank":
         disc.capacity_sectors = info.capacity_sectors

@@ -192,12 +192,12 @@ class LibraryDrive(Section, frozen=True):
 
 
 class Library(Section, frozen=True):
-    """One robot with its drives and slots."""
+    """One robot with its drives and slots, or drives and a person."""
 
     name: Name
-    kind: Literal["emulated", "scsi"]
+    kind: Literal["emulated", "scsi", "manual"]
     path: str = ""
-    """Directory of an emulated library."""
+    """Directory of an emulated library, or of a manual library's emulated drives."""
     changer: str = ""
     """Device of a SCSI library's robot."""
     drive: list[LibraryDrive] = []
@@ -205,6 +205,12 @@ class Library(Section, frozen=True):
     iscsi_secret_file: str = ""
     """File with the CHAP secret of ``iscsi_user``, for all iSCSI devices of the library."""
     magazine_slots: Positive = 12
+    boxes: Annotated[list[Name], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["A", "B"]
+    )
+    """Of a manual library: where discs are kept, apart from each other."""
+    disc_bytes: Annotated[int, Meta(ge=4_000_000)] = 25_025_314_816
+    """Of a manual library's blank discs."""
     speed: Literal["instant", "realistic"] = "instant"
     load_timeout_s: Seconds = 120.0
 

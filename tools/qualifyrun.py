@@ -18,6 +18,7 @@ from hsmfs.daemon.catalogproof import open_catalog, read_catalog
 from hsmfs.daemon.catalogrecords import DiscState, HistoryRecord
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.equipment import CHANGER, Equipment, open_equipment
+from hsmfs.daemon.manual.boxes import NoChanger
 from hsmfs.daemon.qualify import FAIL, Bench, Qualification, StepResult
 from hsmfs.errors import CallerError
 from hsmfs.runlock import only_one
@@ -56,6 +57,8 @@ def _run(
     homes: dict[str, int],
     json: bool,
 ) -> Qualification:
+    if isinstance(equipment.changer, NoChanger):
+        raise CallerError(f"library {library.name} is loaded by hand: there is no robot to qualify")
     bench = Bench(
         changer=equipment.changer,
         drive=unit.drive,

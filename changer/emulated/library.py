@@ -148,6 +148,11 @@ class EmulatedLibrary:
             self._lock_fd = -1
 
     @property
+    def devices(self) -> list[Device]:
+        """The robot, then the drives."""
+        return [self.changer, *self.drives]
+
+    @property
     def drive_count(self) -> int:
         return len(self.drives)
 

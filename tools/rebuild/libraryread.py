@@ -18,10 +18,17 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry
 
 from hsmfs.changer.drive import Drive
-from hsmfs.changer.library import Inventory
+from hsmfs.changer.library import Changer, Inventory
 from hsmfs.config import Library
 from hsmfs.daemon.equipment import open_equipment
-from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
+from hsmfs.errors import (
+    CallerError,
+    DriveError,
+    HsmError,
+    LibraryError,
+    MediumError,
+    TransientError,
+)
 from hsmfs.tools.rebuild.ledger import Ledger
 from hsmfs.tools.rebuild.robot import Robot
 from hsmfs.tools.rebuild.taker import take, take_unlisted
@@ -70,12 +77,18 @@ class LibraryReader:
         self._site = site
         self._ledger = ledger
         self._show = show
+        if library.kind == "manual":
+            raise CallerError(
+                f"library {library.name} has no robot: give its drives or images of its discs, "
+                "as --from /dev/sr0"
+            )
         self._equipment = open_equipment(library, CollectorRegistry())
         self._drives = [
             DriveAt(unit.name, unit.element, unit.drive)
             for unit in self._equipment.units
             if unit.alive
         ]
+        assert isinstance(self._equipment.changer, Changer)
         self._robot = Robot(self._equipment.changer)
         self._taken: Take = self._take
         self._is_stopped = False
