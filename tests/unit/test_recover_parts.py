@@ -43,9 +43,13 @@ def part(number: int, sha256: str = SHA256, name: bytes = NAME) -> list[FileSour
     return [first, replace(first, path=AGAIN, link_of=name, size=0)]
 
 
-def burn(image: Path, label: str, entries: Sequence[FileSource], created_ns: int = 1) -> Path:
+def burn(
+    image: Path, label: str, entries: Sequence[FileSource], created_ns: int = 1, site: str = "s"
+) -> Path:
     features = [PARTS] if any(entry.part for entry in entries) else []
-    header = VolumeHeader(label=label, site="s", pool="p", created_ns=created_ns, features=features)
+    header = VolumeHeader(
+        label=label, site=site, pool="p", created_ns=created_ns, features=features
+    )
     writer = VolumeWriter(plan_volume(header, entries, (32 << 20) // SECTOR_BYTES))
 
     def opened(source: FileSource) -> io.BytesIO:
@@ -58,10 +62,10 @@ def burn(image: Path, label: str, entries: Sequence[FileSource], created_ns: int
     return image
 
 
-def burned(root: Path, sha256: str = SHA256) -> list[Path]:
+def burned(root: Path, sha256: str = SHA256, site: str = "s") -> list[Path]:
     """The three volumes."""
     return [
-        burn(root / f"{label}.img", label, part(number, sha256), created_ns=number)
+        burn(root / f"{label}.img", label, part(number, sha256), number, site)
         for number, label in enumerate(LABELS, 1)
     ]
 
