@@ -181,7 +181,7 @@ class Migrator:
 
     def _due(self, pool: Pool, capacity: int) -> bool:
         files = self._waiting[pool.name].values()
-        if not files:
+        if not files or self.splits.holds(pool.name):
             return False
         oldest = self.core.clock.monotonic_s() - next(iter(files)).since_s
         waited = pool.burn_max_wait_s is not None and oldest >= pool.burn_max_wait_s
