@@ -391,13 +391,9 @@ class Migrator:
     # -- after a burn --------------------------------------------------------------------
 
     def counted(self, label: str) -> int:
-        """Discs of a volume that need no further burn; one that was not proved and is shut in
-        a dead drive may never be."""
-        return sum(
-            1
-            for disc in self.core.catalog.discs_of(label)
-            if disc.state in COUNTED and not is_lost_to(self.core, disc)
-        )
+        """Discs of a volume that need no further burn."""
+        discs = [disc for disc in self.core.catalog.discs_of(label) if disc.state in COUNTED]
+        return sum(not is_lost_to(self.core, disc) for disc in discs)
 
     def copies_left(self, active: ActiveVolume) -> int:
         return active.record.copies - self.counted(active.record.label) - active.burning
