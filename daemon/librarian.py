@@ -18,7 +18,7 @@ from hsmfs.changer.library import Element, Inventory
 from hsmfs.changer.transport.stack import Stack
 from hsmfs.config import Library
 from hsmfs.daemon.catalog import Catalog
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord, VolumeRecord
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.robottask import Robot
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError
@@ -183,12 +183,6 @@ class Librarian:
 
     by_hand = False
     """Whether a person loads the drives."""
-    mark_sectors = 0
-    """Written behind each volume, see ``mark_of``."""
-
-    def mark_of(self, disc: DiscRecord, volume: VolumeRecord, total_sectors: int) -> bytes:
-        """What is written behind a volume to tell the disc again; barcodes do without."""
-        return b""
 
     def present(self, disc: DiscRecord) -> bool:
         """Inside, and not about to leave."""
