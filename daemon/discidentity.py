@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -16,9 +16,11 @@ from hsmfs.daemon.catalogrecords import (
     VolumeRecord,
     VolumeState,
 )
-from hsmfs.daemon.core import Core
-from hsmfs.daemon.recognition import Recognised
+from hsmfs.daemon.recognition import Content, Recognised
 from hsmfs.volume.discmark import DiscMark, mark_bytes
+
+if TYPE_CHECKING:
+    from hsmfs.daemon.core import Core
 
 log = structlog.get_logger(__name__)
 IN_USE: Final = (DiscState.VERIFIED, DiscState.BURNED, DiscState.DAMAGED, DiscState.IMPORTED)
@@ -39,6 +41,17 @@ def mark_for(core: Core, disc: DiscRecord, volume: VolumeRecord, total_sectors: 
         box=disc.magazine,
     )
     return mark_bytes(mark, total_sectors)
+
+
+def is_it(disc: DiscRecord, found: Recognised) -> bool:
+    """Whether what was found may be this disc, as far as discs tell; of blank ones any is."""
+    if disc.state == DiscState.BLANK:
+        return found.content is Content.BLANK
+    if found.mark is not None:
+        return found.mark.disc == disc.barcode
+    if found.header is not None:
+        return found.header.label == disc.volume
+    return disc.state not in (DiscState.BURNED, DiscState.VERIFIED, DiscState.DAMAGED)
 
 
 @dataclass(slots=True)
@@ -90,6 +103,30 @@ class Identities:
         if chosen.state not in IN_USE:
             return f"disc {chosen.barcode}, which is {chosen.state} ({chosen.note or 'not in use'})"
         return chosen
+
+    async def identified(
+        self, found: Recognised, elsewhere: Collection[str], here: str = ""
+    ) -> DiscRecord:
+        """The disc that a robot without a barcode reader looked at; a new number where it is
+        none of ours. ``here`` is the one that was there last."""
+        disc: DiscRecord | str = "a disc whose burn was not finished"
+        if found.content in (Content.VOLUME, Content.OTHER):
+            disc = await self.of_volume(found, elsewhere)
+        if isinstance(disc, DiscRecord):
+            return disc
+        last = self.catalog.discs.get(here)
+        if last is not None and here not in elsewhere and is_it(last, found):
+            return last
+        fresh = DiscRecord(
+            barcode=self.new_number(), magazine="", position=0, library=self.library,
+            capacity_sectors=found.capacity_sectors, is_numbered=True,
+        )  # fmt: skip
+        if found.content is not Content.BLANK:
+            fresh.become(DiscState.FOREIGN)
+            fresh.note = disc
+        self.catalog.discs[fresh.barcode] = fresh
+        await self.catalog.save(fresh)
+        return fresh
 
     def _one_of(self, label: str, elsewhere: Collection[str], wanted: str) -> DiscRecord | None:
         """A disc without a mark (burned under a barcode) is known by its volume alone."""

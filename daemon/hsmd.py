@@ -49,6 +49,7 @@ from hsmfs.daemon.scheduler import (
     plan,
 )
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.errors import HsmError
 from hsmfs.rpc.messages import Event, Wanted
 
@@ -123,6 +124,7 @@ class Hsmd:
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
     floor: BurnFloor
+    unlabelled: Unlabelled
     people: People | None = None
     """Who load the drives, where there is no robot."""
     failures_told: int = 0
@@ -200,6 +202,7 @@ class Hsmd:
             return
         self._rescue()
         if self.people is None:
+            self.unlabelled.dispatch()
             self._check_discs()
         decide = plan if self.people is None else self.people.plan
         for action in decide(self._picture(), self.core.clock.monotonic_s()):

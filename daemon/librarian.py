@@ -7,7 +7,7 @@ whatever slots.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -19,11 +19,16 @@ from hsmfs.changer.transport.stack import Stack
 from hsmfs.config import Library
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord
+from hsmfs.daemon.discidentity import Identities, is_it
 from hsmfs.daemon.drivetask import DriveUnit
+from hsmfs.daemon.recognition import recognise
 from hsmfs.daemon.robottask import Robot
+from hsmfs.daemon.untagged import Untagged
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError
 
 log = structlog.get_logger(__name__)
+LOOK_ATTEMPTS_MAX: Final = 3
+"""How often a disc without a barcode is loaded in vain before it is left alone."""
 REFRESH_S: Final = 2.0
 """How often element status is read, to see what a person did."""
 
@@ -51,6 +56,14 @@ class Librarian:
         """Moves that failed since the last one that went well."""
         self._catalog = catalog
         self._wake = wake
+        self.doubles: dict[str, list[int]] = {}
+        """Barcodes that several discs have, with the addresses of these."""
+        self.untagged = Untagged()
+        self.identities: Identities | None = None
+        """Who knows discs without barcodes; None: such discs are left alone."""
+        self._full: set[int] = set()
+        """Addresses at which a disc is, known or not."""
+        self._seeded = False
         self._slots: list[int] = []
         self._lock = trio.Lock()
 
@@ -79,16 +92,41 @@ class Librarian:
 
     async def _believe(self, inventory: Inventory) -> None:
         self._slots = [int(slot.address) for slot in inventory.slots]
-        self.place = {
-            str(element.barcode): int(element.address)
-            for element in (*inventory.slots, *inventory.drives, *inventory.mailslots)
-            if element.full and element.barcode
-        }
+        inventory = self._believe_places(inventory)
         for unit in self.units:
             self._believe_drive(unit, inventory)
         changed = self._believe_magazines(inventory)
         if changed:
             await self._catalog.save(*changed)
+
+    def _believe_places(self, inventory: Inventory) -> Inventory:
+        """Where each disc is; the inventory with numbers where there are no barcodes."""
+        if self.identities is not None and not self._seeded:
+            self._seeded = True
+            self.untagged.seed(self._homes(), inventory)
+        if self.identities is not None:
+            inventory = self.untagged.named(inventory)
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        elements = (*inventory.slots, *inventory.drives, *inventory.mailslots)
+        self._full = {int(element.address) for element in elements if element.full}
+        for element in elements:
+            if element.full and element.barcode:
+                found[str(element.barcode)].append(int(element.address))
+        self.doubles = {code: places for code, places in found.items() if len(places) > 1}
+        self.place = {code: places[0] for code, places in found.items() if len(places) == 1}
+        return inventory
+
+    def _homes(self) -> dict[int, str]:
+        """Numbers of discs without barcodes by the slot in which the catalog has them."""
+        magazines = self._catalog.magazines
+        return {
+            magazines[disc.magazine].first_slot + disc.position: disc.barcode
+            for disc in self._catalog.discs.values()
+            if disc.is_numbered
+            and disc.library == self.config.name
+            and disc.magazine in magazines
+            and magazines[disc.magazine].present
+        }
 
     def _believe_drive(self, unit: DriveUnit, inventory: Inventory) -> None:
         """A busy drive's own job knows better than a status read meanwhile."""
@@ -104,7 +142,8 @@ class Librarian:
             span = inventory.slots[start : start + size]
             changed += self._believe_span(span, seen)
         for element in inventory.drives:
-            if element.full and element.barcode and str(element.barcode) not in self._catalog.discs:
+            known = {*self._catalog.discs, *self.doubles}
+            if element.full and element.barcode and str(element.barcode) not in known:
                 # Not seen in a slot yet (a first start, a rebuild): its magazine is not known.
                 changed += self._believe_disc(str(element.barcode), "", 0)
         for magazine in self._catalog.magazines.values():
@@ -116,7 +155,11 @@ class Librarian:
         self, span: Sequence[Element], seen: set[str]
     ) -> list[DiscRecord | MagazineRecord]:
         first = int(span[0].address)
-        found = {i: str(slot.barcode) for i, slot in enumerate(span) if slot.full and slot.barcode}
+        found = {
+            i: str(slot.barcode)
+            for i, slot in enumerate(span)
+            if slot.full and slot.barcode and str(slot.barcode) not in self.doubles
+        }
         magazine = self._magazine_of(first, found)
         if magazine is None:
             return []
@@ -185,7 +228,9 @@ class Librarian:
     """Whether a person loads the drives."""
 
     def present(self, disc: DiscRecord) -> bool:
-        """Inside, and not about to leave."""
+        """Inside, the only one of its barcode, and not about to leave."""
+        if disc.barcode in self.doubles:
+            return False
         magazine = self._catalog.magazines.get(disc.magazine)
         if disc.magazine and (magazine is None or magazine.exporting):
             return False
@@ -262,6 +307,7 @@ class Librarian:
             unit.ejected = unit.moving = False
             self._wake()
             self.place[barcode] = unit.element
+            self._carried(source, unit.element)
             unit.loads += 1
             await self._count_load(barcode)
         try:
@@ -269,17 +315,35 @@ class Librarian:
                 await unit.call(unit.drive.load)
                 unit.ejected = False
             await unit.call(unit.drive.ready, self.config.load_timeout_s)
+            await self._prove_number(unit, barcode)
         except (DriveError, MediumError) as error:
             unit.charge(error, for_good=isinstance(error, DriveError))
             raise
+
+    async def _prove_number(self, unit: DriveUnit, barcode: str) -> None:
+        """A disc without a barcode must be what the catalog says; LibraryError where it is not."""
+        disc = self._catalog.discs.get(barcode)
+        if disc is None or not disc.is_numbered or barcode in self.untagged.proved:
+            return
+        found = await unit.call(recognise, unit.drive)
+        if is_it(disc, found):
+            self.untagged.proved.add(barcode)
+            return
+        unit.disc = ""
+        self.place.pop(barcode, None)
+        self.untagged.doubt(unit.element)
+        raise LibraryError(
+            f"drive {unit.name}: expected disc {barcode} by the place that it came from, found "
+            f"{found.content}; discs were moved by hand, so all are looked at anew"
+        )
 
     async def _count_load(self, barcode: str) -> None:
         disc = self._catalog.discs[barcode]
         disc.loads += 1
         await self._catalog.save(disc)
 
-    async def unload(self, unit: DriveUnit) -> None:
-        """Return the disc to the slot it belongs to."""
+    async def unload(self, unit: DriveUnit, home: int | None = None) -> None:
+        """Return the disc to the slot it belongs to, or to this one."""
         if not unit.disc:
             return
         barcode = unit.disc
@@ -289,17 +353,54 @@ class Librarian:
         except DriveError as error:
             unit.charge(error, for_good=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
-        home = self._free_slot(barcode)
+        home = self._free_slot(barcode) if home is None else home
         await self._move(unit.element, home, rescue=not unit.alive)
         unit.disc = ""
         unit.ejected = False
         self.place[barcode] = home
+        self._carried(unit.element, home)
+
+    # -- discs without barcodes ------------------------------------------------------
+
+    def unknown_places(self) -> list[int]:
+        """Addresses of discs that nobody knows and that may tell what they are."""
+        inside = {*self._slots, *(unit.element for unit in self.units)}
+        tried = self.untagged.failures
+        return sorted(at for at in self.untagged.unknown & inside if tried[at] < LOOK_ATTEMPTS_MAX)
+
+    async def look_at(self, unit: DriveUnit, address: int) -> None:
+        """Load the disc there, let it tell what it is, and put it back.
+
+        Raises DriveError or LibraryError; then it is still not known.
+        """
+        assert self.identities is not None
+        self.untagged.failures[address] += 1
+        if address != unit.element:
+            await self.unload(unit)
+            await self._move(address, unit.element)
+            self._carried(address, unit.element)
+        await unit.call(unit.drive.ready, self.config.load_timeout_s)
+        found = await unit.call(recognise, unit.drive)
+        known = {*self.place, *(one.disc for one in self.units)}
+        here = self._homes().get(address, "")
+        disc = await self.identities.identified(found, known, here)
+        self.untagged.is_at(unit.element, disc.barcode)
+        self.untagged.failures.pop(address, None)
+        unit.disc = disc.barcode
+        self.place[disc.barcode] = unit.element
+        log.info("disc identified", disc=disc.barcode, address=address, found=found.content.value)
+        await self.unload(unit, address if address != unit.element else None)
+
+    def _carried(self, source: int, destination: int) -> None:
+        self._full.discard(source)
+        self._full.add(destination)
+        self.untagged.moved(source, destination)
 
     def _free_slot(self, barcode: str) -> int:
         """Its own slot; if another disc stands there, any empty one of the library."""
         disc = self._catalog.discs.get(barcode)
         is_placed = disc is not None and disc.magazine in self._catalog.magazines
-        taken = set(self.place.values())
+        taken = {*self.place.values(), *self._full}
         free = [self.home(barcode), *self._slots] if is_placed else self._slots
         try:
             return next(address for address in free if address not in taken)
@@ -317,21 +418,20 @@ class Librarian:
                 self.problem = str(error)
                 self.failures_in_row += 1
             with trio.CancelScope(shield=True):
-                await self._reread()
+                await self._reread(source, destination)
             raise
 
-    async def _reread(self) -> None:
+    async def _reread(self, source: int, destination: int) -> None:
         """After a failed move belief is worth nothing: ask the library."""
         try:
             inventory = await self.robot.inventory(refresh=True)
         except HsmError as error:
             log.warning("no element status after a failed move", error=str(error))
             return
-        self.place = {
-            str(element.barcode): int(element.address)
-            for element in (*inventory.slots, *inventory.drives, *inventory.mailslots)
-            if element.full and element.barcode
-        }
+        before, after = inventory.find(source), inventory.find(destination)
+        if before is not None and after is not None and after.full and not before.full:
+            self.untagged.moved(source, destination)
+        inventory = self._believe_places(inventory)
         for unit in self.units:
             for element in inventory.drives:
                 if int(element.address) == unit.element:

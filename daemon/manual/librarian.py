@@ -244,5 +244,5 @@ class ManualLibrarian(Librarian):
             unit.charge(error, for_good=isinstance(error, DriveError))
             raise
 
-    async def unload(self, unit: DriveUnit) -> None:
+    async def unload(self, unit: DriveUnit, home: int | None = None) -> None:
         """The disc stays until another one is wanted: an exchange costs a person's time."""
