@@ -21,7 +21,7 @@ from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord
 from hsmfs.daemon.discidentity import Identities, is_it
 from hsmfs.daemon.drivetask import DriveUnit
-from hsmfs.daemon.recognition import recognise
+from hsmfs.daemon.recognition import Content, Recognised, recognise
 from hsmfs.daemon.robottask import Robot
 from hsmfs.daemon.untagged import Untagged
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError
@@ -371,21 +371,29 @@ class Librarian:
     async def look_at(self, unit: DriveUnit, address: int) -> None:
         """Load the disc there, let it tell what it is, and put it back.
 
-        Raises DriveError or LibraryError; then it is still not known.
+        Raises DriveError or LibraryError; then it is still not known. One that no drive
+        can read is taken for somebody else's in the end.
         """
         assert self.identities is not None
-        self.untagged.failures[address] += 1
+        failures = self.untagged.failures
+        failures[address] += 1
         if address != unit.element:
             await self.unload(unit)
             await self._move(address, unit.element)
             self._carried(address, unit.element)
-        await unit.call(unit.drive.ready, self.config.load_timeout_s)
-        found = await unit.call(recognise, unit.drive)
+            failures[unit.element] = failures.pop(address)
+        try:
+            await unit.call(unit.drive.ready, self.config.load_timeout_s)
+            found = await unit.call(recognise, unit.drive)
+        except (DriveError, MediumError) as error:
+            if isinstance(error, DriveError) and failures[unit.element] < LOOK_ATTEMPTS_MAX:
+                raise
+            found = Recognised(Content.OTHER, why=str(error))
         known = {*self.place, *(one.disc for one in self.units)}
         here = self._homes().get(address, "")
         disc = await self.identities.identified(found, known, here)
         self.untagged.is_at(unit.element, disc.barcode)
-        self.untagged.failures.pop(address, None)
+        failures.pop(unit.element, None)
         unit.disc = disc.barcode
         self.place[disc.barcode] = unit.element
         log.info("disc identified", disc=disc.barcode, address=address, found=found.content.value)

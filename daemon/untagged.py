@@ -68,9 +68,12 @@ class Untagged:
         """The robot carried what was there."""
         number = self.there.pop(source, None) or self._gone.pop(source, None)
         self.unknown.discard(source)
-        self.unknown.discard(destination)
+        self._gone.pop(destination, None)
         if number is not None:
+            self.unknown.discard(destination)
             self.there[destination] = number
+        else:
+            self.unknown.add(destination)
 
     def is_at(self, address: int, number: str) -> None:
         """A disc told what it is."""
