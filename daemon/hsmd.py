@@ -51,6 +51,7 @@ from hsmfs.daemon.scheduler import (
     plan,
 )
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.errors import HsmError
 from hsmfs.rpc.messages import Event, Wanted
 
@@ -127,6 +128,7 @@ class Hsmd:
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
     floor: BurnFloor
+    unlabelled: Unlabelled
     people: People | None = None
     """Who load the drives, where there is no robot."""
     failures_told: int = 0
@@ -210,6 +212,7 @@ class Hsmd:
         self._rescue()
         self._give_back()
         if not self.draining and self.people is None:
+            self.unlabelled.dispatch()
             self._check_discs()
         decide = plan if self.people is None else self.people.plan
         for action in decide(self._picture(), self.core.clock.monotonic_s()):

@@ -31,6 +31,7 @@ from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
 from hsmfs.daemon.deadshare import DeadShares
+from hsmfs.daemon.discidentity import Identities
 from hsmfs.daemon.equipment import Equipment, open_equipment
 from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.fslink import FsLink
@@ -54,6 +55,7 @@ from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
 from hsmfs.daemon.stopping import until_stopped
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.daemon.ward import Ward
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.runlock import only_one
@@ -166,6 +168,9 @@ def build(
         )
     else:
         librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
+        librarian.identities = Identities(
+            catalog, library_config.name, config.site.id, clock.now_ns
+        )
     librarian.stacks = equipment.stacks
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
@@ -216,6 +221,7 @@ def build(
         offsite=Offsite(core, magazines_keeper, migrator, care),
         changed=trio.Event(),
         floor=BurnFloor(config.burn.floor_percent / 100),
+        unlabelled=Unlabelled(core),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
