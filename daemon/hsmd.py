@@ -246,6 +246,7 @@ class Hsmd:
         return self.core.clock.monotonic_s() < self.rest_until_s
 
     def _picture(self) -> Picture:
+        now_s = self.core.clock.monotonic_s()
         drives = tuple(self._view(unit) for unit in self.core.librarian.alive_units())
         burns = tuple(self._burn_demands())
         verifies = (
@@ -265,7 +266,8 @@ class Hsmd:
             stages=stages,
             unloads=self.magazines.leaving_discs(),
             rules=self.core.rules,
-            burn_debt_s=self.floor.update(self.core.clock.monotonic_s(), drives, burns, verifies),
+            burn_debt_s=self.floor.update(now_s, drives, burns, verifies),
+            robot_share=self.core.librarian.robot.busy.of(now_s),
         )
 
     def _view(self, unit: DriveUnit) -> DriveView:
