@@ -465,11 +465,24 @@ class Care:
         await self.core.catalog.save(record)
         await self.repair(job, label)
 
-    async def quarantine(self, barcode: str, why: str) -> DiscRecord:
-        """It does not count as a copy any more, and is read only if no other can be."""
+    async def release(self, barcode: str) -> DiscRecord:
+        """Use a disc again that was set aside."""
         disc = self.disc(barcode)
+        await self.core.ward.release_disc(disc)
+        return disc
+
+    async def quarantine(self, barcode: str, why: str, seconds: float | None = None) -> DiscRecord:
+        """It does not count as a copy any more, and is read only if no other can be; a blank
+        one is not used for a time, without one until it is released."""
+        disc = self.disc(barcode)
+        if disc.state == DiscState.BLANK:
+            why = f"by hand: {why or 'no reason given'}"
+            await self.core.ward.quarantine_disc(disc, why, seconds)
+            return disc
         if disc.state != DiscState.VERIFIED:
-            raise CallerError(f"disc {barcode}: found state {disc.state}, expected verified")
+            raise CallerError(
+                f"disc {barcode}: found state {disc.state}, expected verified or blank"
+            )
         disc.become(DiscState.DAMAGED)
         disc.note = f"quarantined: {why or 'by hand'}"
         entry = HistoryRecord(what="quarantine", volume=disc.volume, text=disc.note)

@@ -375,6 +375,10 @@ class SplitRecord(msgspec.Struct, kw_only=True):
     """Volume of each part; empty where it is still to be planned."""
     wanted_labels: list[str] = []
     """What the volumes are to be called: each part names the volumes of all."""
+    sha256: str = ""
+    """Of the whole file; no part is planned before it is known."""
+    chunks: str = ""
+    """Sum of the hashes of all its chunks, see wholehash.py."""
 
     @property
     def next_part(self) -> int:

@@ -176,6 +176,7 @@ class Hsmd:
             start("library", core.librarian.watch)
             start("connection", core.link.serve)
             start("migrator", self.migrator.run)
+            start("files in parts", self.migrator.splits.hasher.run)
             start("recaller", self.recaller.run)
             start("releaser", self.releaser.run)
             start("magazines", self.magazines.run)

@@ -181,7 +181,7 @@ class Migrator:
 
     def _due(self, pool: Pool, capacity: int) -> bool:
         files = self._waiting[pool.name].values()
-        if not files:
+        if not files or self.splits.holds(pool.name):
             return False
         oldest = self.core.clock.monotonic_s() - next(iter(files)).since_s
         waited = pool.burn_max_wait_s is not None and oldest >= pool.burn_max_wait_s
@@ -391,13 +391,9 @@ class Migrator:
     # -- after a burn --------------------------------------------------------------------
 
     def counted(self, label: str) -> int:
-        """Discs of a volume that need no further burn; one that was not proved and is shut in
-        a dead drive may never be."""
-        return sum(
-            1
-            for disc in self.core.catalog.discs_of(label)
-            if disc.state in COUNTED and not is_lost_to(self.core, disc)
-        )
+        """Discs of a volume that need no further burn."""
+        discs = [disc for disc in self.core.catalog.discs_of(label) if disc.state in COUNTED]
+        return sum(not is_lost_to(self.core, disc) for disc in discs)
 
     def copies_left(self, active: ActiveVolume) -> int:
         return active.record.copies - self.counted(active.record.label) - active.burning

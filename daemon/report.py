@@ -48,6 +48,7 @@ class Report:
             "drives": self.drives(),
             "discs": self.hsmd.magazines.counts(),
             "blanks": self.hsmd.stock.report(),
+            "quarantined": self.core.ward.counts(),
             "volumes": dict(Counter(v.state.value for v in self.core.catalog.volumes.values())),
             "queues": self._queues(),
             "tasks": len(self.hsmd.magazines.open_tasks()),
@@ -103,6 +104,8 @@ class Report:
                     "volume": disc.volume if disc else "",
                     "errors": unit.errors,
                     "loads": unit.loads,
+                    "error_rate": round(unit.health.rate, 4),
+                    "quarantined_until": self.core.ward.until_s(unit),
                     "note": unit.note,
                 }
             )
@@ -133,7 +136,9 @@ class Report:
             "burned_in": disc.burned_in,
             "verified_in": disc.verified_in,
             "verified": disc.verified_ns / 1e9,
-            "note": disc.note,
+            "error_rate": round(self.core.ward.disc_rate(disc.barcode), 4),
+            "quarantined_until": disc.quarantined_until_ns / 1e9,
+            "note": disc.quarantine_why or disc.note,
         }
 
     def disc_with_history(self, barcode: str) -> dict[str, Any]:
@@ -360,6 +365,13 @@ class Report:
             drives.add_metric([unit.name, unit.state.value], 1)
             errors.append((unit.name, float(unit.errors)))
         yield drives
+        ward, units = self.core.ward, self.core.librarian.units
+        rates = [(unit.name, unit.health.rate) for unit in units]
+        yield gauge("hsmd_drive_error_rate", "Moving average of a drive's errors.", "drive", rates)
+        yield gauge(
+            "hsmd_disc_error_rate", "The same of discs that failed.", "disc", ward.worst_discs()
+        )
+        yield gauge("hsmd_quarantined", "Out of use for a time.", "what", ward.counts().items())
         yield gauge("hsmd_drive_errors", "Faults charged to a drive.", "drive", errors)
         counts = self.hsmd.magazines.counts().items()
         yield gauge("hsmd_discs", "Discs by state.", "state", ((s, float(n)) for s, n in counts))

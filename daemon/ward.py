@@ -28,6 +28,8 @@ from hsmfs.errors import CallerError, HsmError
 
 log = structlog.get_logger(__name__)
 LOOK_S: Final = 2.0
+SHOWN_MAX: Final = 100
+"""Discs in the metrics."""
 DISC_TRIES_MAX: Final = 3
 """Times that a blank disc is set aside before it is suspect for good."""
 
@@ -197,6 +199,20 @@ class Ward:
         self._dirty.add(disc.barcode)
         self.alarms.clear_text("disc-quarantine", f"disc {disc.barcode}:")
 
+    def unit(self, name: str) -> DriveUnit:
+        """CallerError for one that there is not."""
+        for unit in self.units:
+            if unit.name == name:
+                return unit
+        known = ", ".join(unit.name for unit in self.units)
+        raise CallerError(f"drive {name}: not known, expected one of {known}")
+
+    def until_s(self, unit: DriveUnit) -> float:
+        """When a drive comes back, since the epoch; 0: it is in service."""
+        known = self.catalog.drives.get(unit.name)
+        is_out = known is not None and unit.state == DriveState.QUARANTINED
+        return known.until_ns / 1e9 if known is not None and is_out else 0.0
+
     # -- drives ---------------------------------------------------------------------------
 
     def quarantine(self, unit: DriveUnit, why: str, seconds: float | None = None) -> None:
@@ -238,6 +254,23 @@ class Ward:
 
     def _by_hand_ns(self, seconds: float | None) -> int:
         return FOR_EVER_NS if seconds is None else self.clock.now_ns() + int(seconds * 1e9)
+
+    # -- for reports ------------------------------------------------------------------------
+
+    def disc_rate(self, barcode: str) -> float:
+        """Moving average of a disc's errors."""
+        return self.disc_rates[barcode].rate if barcode in self.disc_rates else 0.0
+
+    def worst_discs(self) -> list[tuple[str, float]]:
+        """Of those that failed, the worst first."""
+        rates = [(barcode, rate.rate) for barcode, rate in self.disc_rates.items()]
+        return sorted(rates, key=lambda one: -one[1])[:SHOWN_MAX]
+
+    def counts(self) -> dict[str, int]:
+        """How many are out of use for a time."""
+        drives = sum(unit.state == DriveState.QUARANTINED for unit in self.units)
+        discs = sum(self.is_aside(disc) for disc in self.catalog.discs.values())
+        return {"drives": drives, "discs": discs}
 
     # -- time passes ------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hsmfs.errors import HsmError
-from hsmfs.tools import magazinecommands, poolcommands
+from hsmfs.tools import healthcommands, magazinecommands, poolcommands
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.auditcommand import audit
 from hsmfs.tools.filecommands import WaitOption, show_job
@@ -55,8 +55,8 @@ def add(app: typer.Typer) -> None:
     disc.command("verify")(verify_disc)
     disc.command("identify")(identify_disc)
     importcommands.add(disc)
-    disc.command("quarantine")(quarantine_disc)
     disc.command("labels")(disc_labels)
+    healthcommands.add(drive, disc)
     app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")
     app.add_typer(volume, name="volume")
@@ -330,22 +330,6 @@ def identify_disc(
     """See what a blank or foreign disc is; a copy of a known volume is taken in and proved."""
     path = f"/v1/discs/{segment(barcode)}/identify"
     _run_job(ctx, path, "identify", {}, wait, json, config)
-
-
-def quarantine_disc(
-    ctx: typer.Context,
-    barcode: BarcodeArgument,
-    why: Annotated[str, typer.Option("--why", help="Kept in the disc's history.")] = "",
-    json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Do not count a disc as a copy any more; `hsm disc verify` takes it back."""
-    with open_system(ctx, config).api() as api:
-        found = api.post(f"/v1/discs/{segment(barcode)}/quarantine", {"why": why})
-    if json:
-        print_json(found)
-    else:
-        _disc_table([found])
 
 
 def show_disc(

@@ -63,6 +63,9 @@ def _show_library(found: dict[str, Any]) -> None:
             right=("errors",),
         )
     )
+    aside = ", ".join(f"{n} {noun}" for noun, n in found.get("quarantined", {}).items() if n)
+    if aside:
+        say(f"in quarantine: {aside}")
     for noun in ("discs", "volumes"):
         counts = ", ".join(f"{number} {state}" for state, number in found[noun].items() if number)
         say(f"{noun}: {counts or 'none'}")

@@ -64,6 +64,13 @@ def _percent(body: dict[str, Any]) -> float:
     return float(value)
 
 
+def _seconds(body: dict[str, Any]) -> float | None:
+    value = body.get("hours")
+    if value is not None and not (isinstance(value, int | float) and value > 0):
+        raise CallerError(f"hours: found {value!r}, expected a number above 0")
+    return None if value is None else float(value) * 3600.0
+
+
 def _text(body: dict[str, Any], key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str) or not value:
@@ -105,6 +112,7 @@ class Api:
             ("/v1/magazines/{name}/mark", self._mark),
             ("/v1/volumes/{label}/{verb}", self._volume_care),
             ("/v1/discs/{barcode}/{verb}", self._disc_care),
+            ("/v1/drives/{name}/{verb}", self._drive_care),
             ("/v1/images/import", self._import_image),
             ("/v1/policy/run", self._policy_run),
             ("/v1/policy/check", self._policy_check),
@@ -240,9 +248,27 @@ class Api:
             case "forget-import":
                 return _started(self.commands.forget_import(barcode))
             case "quarantine":
-                why = str(body.get("why", ""))
-                return self.report.disc(await self.commands.hsmd.care.quarantine(barcode, why))
+                why, seconds = str(body.get("why", "")), _seconds(body)
+                care = self.commands.hsmd.care
+                return self.report.disc(await care.quarantine(barcode, why, seconds))
+            case "release":
+                return self.report.disc(await self.commands.hsmd.care.release(barcode))
         return None
+
+    async def _drive_care(self, request: Request) -> Any:
+        name = request.path_params["name"]
+        body = json.loads(await request.body() or b"{}")
+        ward = self.commands.core.ward
+        match request.path_params["verb"]:
+            case "quarantine":
+                why = f"by hand: {body.get('why') or 'no reason given'}"
+                ward.quarantine(ward.unit(name), why, _seconds(body) or 0.0)
+            case "release":
+                ward.release(ward.unit(name))
+            case _:
+                return None
+        await ward.save()
+        return next(drive for drive in self.report.drives() if drive["name"] == name)
 
     async def _import_image(self, request: Request) -> Any:
         body = json.loads(await request.body() or b"{}")

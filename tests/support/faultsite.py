@@ -50,7 +50,7 @@ IDLE_S: Final = 0.002
 """Of real time in which nothing happens before the clock jumps."""
 TICK_S: Final = 2.0
 """Of regular looks at what did not change: fewer jumps of the clock."""
-WAIT_S: Final = 2 * 3600.0
+WAIT_S: Final = 1800.0
 """Of the clock's time, for anything that has to come to an end."""
 CONFIG: Final = """
 [site]

@@ -330,7 +330,7 @@ def test_a_double_feed_jams_the_drive_until_both_are_back(library: EmulatedLibra
         changer.move(SLOT + 1, DRIVE + 1)
     drive.eject()
     changer.move(DRIVE, SLOT)
-    second = changer.inventory().find(SLOT + 1)
+    second = changer.inventory(refresh=True).find(SLOT + 1)
     assert second is not None and second.barcode == "HSM00002"
     assert loaded(library, 0).disc_info().state == "blank"
 

@@ -249,22 +249,32 @@ class TreeBuilder:
 
     def _proved(self, ino: int, same: list[Version]) -> list[Version]:
         """Of one version's places: what nothing proves counts only if it is the same as what
-        another volume's manifest proves, or if it is all there is."""
-        proved = {e.xxh3_128 for v, label, e in same if not self._is_unproved(ino, v, label)}
-        if not proved:
-            return same
+        another volume's manifest proves, or if it is all there is; so also of each part."""
+        proved: dict[int, set[str]] = {}
         for version, label, extent in same:
-            if extent.xxh3_128 not in proved:
+            if not self._is_unproved(ino, version, label):
+                proved.setdefault(extent.start, set()).add(extent.xxh3_128)
+        kept = []
+        for version, label, extent in same:
+            if extent.start in proved and extent.xxh3_128 not in proved[extent.start]:
                 self._dropped.append((label, FileVersion(ino, version), extent))
-        return [one for one in same if one[2].xxh3_128 in proved]
+            else:
+                kept.append((version, label, extent))
+        return kept
 
     def _is_unproved(self, ino: int, version: int, label: str) -> bool:
         return (label, FileVersion(ino, version)) in self.unproved
 
     def _tell_unproved(self, record: InodeRecord, places: list[Place], same: list[Version]) -> None:
-        if record.copies and all(self._is_unproved(record.ino, v, label) for v, label, _ in same):
+        proved = {
+            extent.start
+            for version, label, extent in same
+            if not self._is_unproved(record.ino, version, label)
+        }
+        unproved = [label for _, label, extent in same if extent.start not in proved]
+        if record.copies and unproved:
             self.outcome.unproved += 1
-            why = f"no manifest proves it; taken by the UDF tree of volume {same[0][1]}"
+            why = f"no manifest proves it; taken by the UDF tree of volume {unproved[0]}"
             self.outcome.tell("unproved", self._path(places[0]), why)
 
     def _drop_newer(self, ino: int, versions: list[Version], version: int) -> None:

@@ -24,6 +24,7 @@ from hsmfs.tools.rebuild.images import FoundVolume, opened
 from hsmfs.tools.rebuild.namespacefile import INODES_SKIPPED
 from hsmfs.tools.rebuild.recording import NotTaken
 from hsmfs.tools.rebuild.scratch import DIRECTORIES, OTHERS, Known, Scratch
+from hsmfs.tools.rebuild.unlistedparts import PartNames
 from hsmfs.types import ROOT_INODE, FileVersion
 from hsmfs.volume.manifest import FileResult
 from hsmfs.volume.names import disc_path
@@ -67,11 +68,14 @@ class Unlisted:
     """Whether the sets know every inode."""
     unproved: dict[tuple[str, FileVersion], str] = field(default_factory=dict)
     """What was taken in, with its path on the disc."""
+    part_names: PartNames = field(default_factory=PartNames)
     unknown: int = 0
     """Files that are no inode's: left out, for the sets know all that there are."""
     new: int = 0
     _hashes: dict[Path, dict[int, HashedFile]] = field(default_factory=dict)
     """Of the volume that is taken in."""
+    _parts: dict[str, FileSource] = field(default_factory=dict)
+    """Of the volume that is taken in, by path on the disc."""
 
     def take(self, found: FoundVolume, listed: Collection[str], until: int) -> None:
         """A volume's; ``until`` is how far the newest set reaches that is not newer."""
@@ -80,6 +84,7 @@ class Unlisted:
         tree.pop(OWN_DIRECTORY.decode(), None)
         blocks: dict[int, str] = {}
         files = {path: entry for path, entry in tree.items() if not entry.is_directory}
+        self._take_parts(found, files, blocks)
         for ino, path, line in self._matches(files, until):
             blocks.setdefault(files[path].block, path)
             self._file(found, files[path], line, ino, line.data_version)
@@ -93,6 +98,18 @@ class Unlisted:
                 self._file(found, entry, None, self._new_ino(), 1)
         if not self.is_complete:
             self._directories(found, tree)
+
+    def _take_parts(
+        self, found: FoundVolume, files: dict[str, WalkEntry], blocks: dict[int, str]
+    ) -> None:
+        """Parts of files that another volume's line tells of."""
+        self._parts = {}
+        for path, entry in list(files.items()):
+            source = self.part_names.of(found.label, path, entry.size)
+            if source is not None and entry.block not in blocks:
+                blocks[entry.block] = path
+                self._parts[path] = source
+                self._file(found, files.pop(path), None, source.ino, source.data_version)
 
     def _new_ino(self) -> int:
         """A number that no disc has used."""
@@ -150,6 +167,7 @@ class Unlisted:
     def _extent(
         self, found: FoundVolume, entry: WalkEntry, result: FileResult, file: FileVersion
     ) -> None:
+        source = self._parts.get(entry.path)
         extent = ExtentRecord(
             offset=result.offset_bytes,
             size=result.size,
@@ -157,6 +175,8 @@ class Unlisted:
             sha256=result.sha256,
             chunks=result.chunk_xxh3,
             path=entry.path,
+            start=source.part.start if source is not None and source.part is not None else 0,
+            total=source.part.total if source is not None and source.part is not None else 0,
         )
         self.catalog.extent(found.label, file, extent)
         self.unproved[found.label, file] = entry.path
@@ -165,6 +185,15 @@ class Unlisted:
         self, found: FoundVolume, kind: str, entry: WalkEntry, line: SetLine | None, ino: int,
         version: int,
     ) -> None:  # fmt: skip
+        source = self._parts.get(entry.path)
+        if source is not None and source.part is not None:
+            known = Known(
+                found.label, kind, source.path, version, source.part.total, source.mode, source.uid,
+                source.gid, source.mtime_ns, source.atime_ns, source.ctime_ns, source.xattrs, b"",
+                False,
+            )  # fmt: skip
+            self.scratch.known(known, ino, found.header.created_ns)
+            return
         kind_bits = stat.S_IFDIR if entry.is_directory else stat.S_IFREG
         known = Known(
             found.label, kind, os.fsencode(entry.path), version, entry.size,
