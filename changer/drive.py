@@ -26,6 +26,12 @@ TRACK_BYTES: Final = 48
 CAPACITY_BYTES: Final = 8
 READ_TIMEOUT_S: Final = 120.0
 WRITE_TIMEOUT_S: Final = 180.0
+FORMAT_TIMEOUT_S: Final = 600.0
+FORMATS_BYTES: Final = 252
+FORMAT_SPARES: Final = 0x32
+"""Format type of a BD-R with spare areas, here with subtype 0."""
+NOT_KNOWN: Final = (senses.Sense(0x05, 0x20, 0x00), senses.Sense(0x05, 0x24, 0x00))
+"""What a drive answers to a function that it does not have."""
 SYNC_TIMEOUT_S: Final = 600.0
 CLOSE_TIMEOUT_S: Final = 1800.0
 ALLOW_TIMEOUT_S: Final = 15.0
@@ -267,10 +273,39 @@ class Drive:
         self._run("SYNCHRONIZE CACHE", cdb.synchronize_cache(), b"", 0, SYNC_TIMEOUT_S)
 
     def close_session(self) -> None:
-        """Close track and session: the disc is final after."""
-        for function in (cdb.CLOSE_TRACK, cdb.CLOSE_SESSION):
-            command = cdb.close_track_session(function, 1)
-            self._run("CLOSE TRACK/SESSION", command, b"", 0, CLOSE_TIMEOUT_S, again=False)
+        """Close the track and finalize: the disc is complete after.
+
+        Closing its session alone would leave a BD-R appendable. A drive that does not know
+        the function closes the session; what the disc is then shows at its next load.
+        """
+        what, command = "CLOSE TRACK/SESSION", cdb.close_track_session(cdb.CLOSE_TRACK, 1)
+        self._run(what, command, b"", 0, CLOSE_TIMEOUT_S, again=False)
+        command = cdb.close_track_session(cdb.FINALIZE)
+        try:
+            self._send(what, command, b"", 0, CLOSE_TIMEOUT_S, again=False)
+        except SenseError as error:
+            if error.sense not in NOT_KNOWN:
+                raise _drive_error(error.sense, what) from None
+            command = cdb.close_track_session(cdb.CLOSE_SESSION, 1)
+            self._run(what, command, b"", 0, CLOSE_TIMEOUT_S, again=False)
+
+    def format_with_spares(self, *, least: bool = False) -> None:
+        """Give a blank BD-R spare areas (MMC-6 6.4): as the drive thinks best, or the least.
+
+        Returns when that is done; MediumError where the disc cannot be formatted.
+        """
+        what, length = "READ FORMAT CAPACITIES", FORMATS_BYTES
+        data = self._ask(what, cdb.read_format_capacities(length), length, 12)
+        stop = min(len(data), 4 + data[3])
+        rows = [data[at : at + 8] for at in range(12, stop - 7, 8)]
+        spares = [row for row in rows if row[4] >> 2 == FORMAT_SPARES]
+        if not spares:
+            raise MediumError("the drive offers no format with spare areas for this disc")
+        chosen = max(spares, key=lambda row: row[:4]) if least else spares[0]
+        parameters = cdb.format_list(chosen[:4] + bytes([FORMAT_SPARES << 2]))
+        self._run("FORMAT UNIT", cdb.format_unit(), parameters, 0, FORMAT_TIMEOUT_S, again=False)
+        self.ready(FORMAT_TIMEOUT_S)
+        self.sync()
 
     def eject(self) -> None:
         """Ready for the robot; DriveError if the drive does not let go.

@@ -21,7 +21,7 @@ from hsmfs.changer.library import Changer, Element, Inventory
 from hsmfs.changer.transport.stack import Stack
 from hsmfs.clock import Clock
 from hsmfs.daemon.elementcheck import oddities
-from hsmfs.errors import CallerError, HsmError, LibraryError
+from hsmfs.errors import CallerError, HsmError, LibraryError, MediumError
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.layout import FileSource, plan_volume
 from hsmfs.volume.reader import VolumeReader
@@ -68,6 +68,8 @@ class Bench:
     site: str
     test_bytes: int = TEST_BYTES
     load_timeout_s: float = READY_S
+    spares: str = "none"
+    """none, least or default: spare areas that the disc gets before the burn."""
     homes: Mapping[str, int] = field(default_factory=dict)
     """Slots of discs, where the catalog knows them."""
 
@@ -122,7 +124,10 @@ class Qualification:
         yield "load", "the robot brings the disc into the drive", ("empty",), self._load
         yield "ready", "the disc becomes ready", ("load",), self._ready
         yield "blank", "the disc is blank and can be burned", ("ready",), self._blank
-        yield "burn", "a test volume is burned", ("blank",), self._write
+        if self.bench.spares != "none":
+            yield "format", "the disc gets spare areas", ("blank",), self._format
+        formatted = "blank" if self.bench.spares == "none" else "format"
+        yield "burn", "a test volume is burned", (formatted,), self._write
         yield "close", "the disc is closed", ("burn",), self._close
         yield "reload", "ejected and drawn in again, it is complete", ("close",), self._reload
         yield "verify", "what is read back is what was written", ("reload",), self._verify
@@ -307,6 +312,18 @@ class Qualification:
             "profile": BURNABLE[info.profile],
             "capacity_bytes": info.capacity_sectors * SECTOR_BYTES,
         }
+
+    def _format(self) -> dict[str, Any]:
+        """Afterwards the disc is blank, and smaller."""
+        assert self._info is not None
+        before = self._info.capacity_sectors
+        self.is_used = True
+        self.bench.drive.format_with_spares(least=self.bench.spares == "least")
+        self._info = info = self.bench.drive.disc_info()
+        if info.state != "blank":
+            raise MediumError(f"the disc is {info.state} after it was formatted, expected blank")
+        spare = (before - info.capacity_sectors) * SECTOR_BYTES
+        return {"capacity_bytes": info.capacity_sectors * SECTOR_BYTES, "spare_bytes": spare}
 
     # -- burn --------------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ def qualify(
     size: Annotated[
         int, typer.Option("--bytes", min=1, help="Data of the test volume.")
     ] = TEST_BYTES,
+    spares: Annotated[
+        str, typer.Option("--spares", help="none, least or default: spare areas, before the burn.")
+    ] = "none",
     library: Annotated[str, typer.Option("--library", help="Where there are several.")] = "",
     json: JsonOption = False,
     config: ConfigOption = None,
@@ -30,6 +33,8 @@ def qualify(
     """Try robot and drive step by step with one blank disc; hsmd must not run."""
     from hsmfs.tools.qualifyrun import run  # heavy, and of use here only
 
+    if spares not in ("none", "least", "default"):
+        raise typer.BadParameter(f"--spares {spares}: expected none, least or default")
     settings = open_system(ctx, config).config
-    if not run(settings, library, drive, scratch, size, json):
+    if not run(settings, library, drive, scratch, size, spares, json):
         raise typer.Exit(EXIT_FAILED)

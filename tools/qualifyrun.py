@@ -27,7 +27,9 @@ from hsmfs.tools.output import complain, duration_words, print_json, say, size_w
 NOTE: Final = "scratch disc of hsm library qualify"
 
 
-def run(settings: Config, library: str, drive: str, scratch: str, size: int, json: bool) -> bool:
+def run(
+    settings: Config, library: str, drive: str, scratch: str, size: int, spares: str, json: bool
+) -> bool:
     """Whether all steps passed; CallerError for what is wrong before the first."""
     chosen = _library(settings, library)
     run_path = Path(settings.run.path)
@@ -39,7 +41,7 @@ def run(settings: Config, library: str, drive: str, scratch: str, size: int, jso
         try:
             unit = _unit(equipment, chosen, drive)
             homes = _homes(catalog)
-            done = _run(settings, chosen, equipment, unit, scratch, size, homes, json)
+            done = _run(settings, chosen, equipment, unit, scratch, size, spares, homes, json)
         finally:
             equipment.close()
         if catalog is not None and done.is_used:
@@ -54,6 +56,7 @@ def _run(
     unit: DriveUnit,
     scratch: str,
     size: int,
+    spares: str,
     homes: dict[str, int],
     json: bool,
 ) -> Qualification:
@@ -69,6 +72,7 @@ def _run(
         site=settings.site.id,
         test_bytes=size,
         load_timeout_s=library.load_timeout_s,
+        spares=spares,
         homes=homes,
     )
     done = Qualification(bench, (lambda _step: None) if json else _tell)

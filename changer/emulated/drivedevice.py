@@ -15,6 +15,7 @@ import structlog
 
 from hsmfs.changer import cdb as codes
 from hsmfs.changer.emulated import drivepages as pages
+from hsmfs.changer.emulated import formatting
 from hsmfs.changer.emulated.device import (
     IN_PROCESS,
     INVALID_COMMAND,
@@ -34,6 +35,8 @@ from hsmfs.clock import Clock
 from hsmfs.types import SECTOR_BYTES
 
 log = structlog.get_logger(__name__)
+FORMATTING: Final = Sense(0x02, 0x04, 0x04)
+CANNOT_FORMAT: Final = Sense(0x05, 0x30, 0x06)
 NO_MEDIUM: Final = Sense(0x02, 0x3A, 0x00)
 BECOMING_READY: Final = Sense(0x02, 0x04, 0x01)
 OUT_OF_RANGE: Final = Sense(0x05, 0x21, 0x00)
@@ -77,7 +80,7 @@ class DriveDevice(Device):
         self._capacity = capacity_sectors
         self._realistic = speed == "realistic"
         self._timing = timing
-        self._ready_at_s = 0.0
+        self._ready_at_s = self._formatted_at_s = 0.0
         self._write_parameters = pages.default_write_parameters()
         self._event = 0
         self._pace = Pace(timing, clock)
@@ -158,6 +161,9 @@ class DriveDevice(Device):
         if cdb[0] in (codes.WRITE_10, codes.WRITE_12):
             self._write(cdb, data_out)
             return b""
+        if cdb[0] == codes.FORMAT_UNIT:
+            self._format(cdb, data_out)
+            return b""
         if cdb[0] == codes.MODE_SELECT_10:
             self._mode_select(cdb, data_out)
             return b""
@@ -178,6 +184,8 @@ class DriveDevice(Device):
             raise CheckCondition(LOAD_FAILED)
         if self._realistic and self._clock.monotonic_s() < self._ready_at_s:
             raise CheckCondition(BECOMING_READY)
+        if self._realistic and self._clock.monotonic_s() < self._formatted_at_s:
+            raise CheckCondition(FORMATTING)
         return self.disc
 
     def _test_unit_ready(self, _cdb: bytes) -> bytes:
@@ -281,12 +289,26 @@ class DriveDevice(Device):
 
     def _format_capacities(self, cdb: bytes) -> bytes:
         disc = None if self.ejected else self.disc
-        sectors = self._capacity if disc is None or not disc.closed else disc.written_sectors
-        kind = pages.ABSENT
+        sectors, kind = self._capacity, formatting.ABSENT
         if disc is not None:
-            kind = pages.RECORDED if disc.written_sectors else pages.BLANK
-        data = pages.format_capacities(sectors, kind)
+            used = disc.formatted or disc.written_sectors > 0
+            kind = formatting.FORMATTED if used else formatting.UNFORMATTED
+            sectors = disc.written_sectors if disc.closed else disc.capacity_sectors
+        data = formatting.capacities(sectors, kind)
         return data[: int.from_bytes(cdb[7:9], "big")]
+
+    def _format(self, cdb: bytes, data: bytes | memoryview) -> None:
+        """FORMAT UNIT: only a blank disc, only once; it takes its time afterwards."""
+        disc = self._ready_disc()
+        self._fault("format")
+        if disc.written_sectors or disc.formatted:
+            raise CheckCondition(CANNOT_FORMAT)
+        sectors = formatting.wanted_sectors(cdb, bytes(data), disc.capacity_sectors)
+        if sectors is None:
+            raise CheckCondition(INVALID_PARAMETER)
+        disc.format(sectors)
+        if self._realistic:
+            self._formatted_at_s = self._clock.monotonic_s() + self._timing.format_s
 
     def _contents(self, cdb: bytes) -> bytes:
         """A blank disc has none."""

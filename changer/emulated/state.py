@@ -43,12 +43,14 @@ class Timing(msgspec.Struct, kw_only=True):
     inner_share: float = 1.0
     """Speed at the inside to that at the outside: 1.0 at constant linear velocity, about 0.41
     (radius 24 to 58 mm) at constant angular velocity."""
+    format_s: float = 10.0
+    """For spare areas of a blank disc."""
     layer_bytes: int = 32_000_000_000
     layer_change_s: float = 0.5
 
     def __post_init__(self) -> None:
         """Raises ValueError for times and speeds that no drive has."""
-        waits = ("move_s", "load_s", "seek_s", "layer_change_s", "buffer_bytes")
+        waits = ("move_s", "load_s", "seek_s", "layer_change_s", "buffer_bytes", "format_s")
         speeds = ("read_bytes_s", "write_bytes_s", "layer_bytes", "inner_share")
         for name in (*waits, *speeds):
             value = getattr(self, name)

@@ -25,6 +25,7 @@ ROWS: Final = [
     ("00/00/00", TransientError, Action.ACCEPT),
     ("01/17/01", TransientError, Action.ACCEPT),
     ("02/04/01", TransientError, Action.WAIT),
+    ("02/04/04", TransientError, Action.WAIT),
     ("02/04/07", TransientError, Action.WAIT),
     ("02/04/08", TransientError, Action.WAIT),
     ("02/04/03", DriveError, Action.DRIVE_FAULT),
@@ -98,6 +99,7 @@ NOT_DONE: Final = (Op.MOVE,)
 """A move that was refused was not made."""
 PLACES: Final[dict[str, tuple[Operation, ...]]] = {
     "02/04/01": DRIVE + CHANGER[:-1],
+    "02/04/04": DRIVE,
     "02/04/07": DRIVE,
     "02/04/08": DRIVE,
     "02/30": (Op.READY, Op.INFORMATION, Op.READ, Op.WRITE, Op.LOAD),

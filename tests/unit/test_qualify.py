@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def test_times_and_speeds_are_those_of_the_library(tmp_path: Path) -> None:
     assert steps["burn"].facts["mb_per_s"] == pytest.approx(27, rel=0.1)
     assert steps["close"].facts["mb_per_s"] == pytest.approx(27, rel=0.1)
     assert steps["verify"].facts["mb_per_s"] == pytest.approx(36, rel=0.1)
+
+
+def test_a_disc_gets_spare_areas_first(tmp_path: Path) -> None:
+    library = small(tmp_path)
+    one = bench(library.changer_transport(), library.drive_transport(0), ManualClock())
+    done = Qualification(replace(one, spares="least"))
+    facts = {step.name: step.facts for step in done.run()}
+    assert done.passed and facts["format"]["spare_bytes"] == 3 * 32 * 2048
+    assert facts["format"]["capacity_bytes"] + facts["format"]["spare_bytes"] == 16 * MIB
 
 
 @pytest.mark.parametrize("closed", [True, False])
