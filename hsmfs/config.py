@@ -194,6 +194,8 @@ class Library(Section, frozen=True):
     """Directory of an emulated library."""
     changer: str = ""
     """Device of a SCSI library's robot."""
+    serial: str = ""
+    """The serial number it must have; empty: any."""
     drive: list[LibraryDrive] = []
     iscsi_user: str = ""
     iscsi_secret_file: str = ""
