@@ -29,6 +29,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeState,
 )
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discidentity import mark_for
 from hsmfs.daemon.discrecovery import recovery_of, summed
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.sources import ClaimedSource
@@ -156,7 +157,7 @@ class BurnSession:
             await self.core.librarian.load(unit, disc.barcode)
             if await is_blank(self.core, unit, disc, self.active.layout.total_sectors):
                 total = self.active.layout.total_sectors
-                mark = self.core.librarian.mark_of(disc, self.active.record, total)
+                mark = mark_for(self.core, disc, self.active.record, total)
                 burn = await unit.call(Burn, unit.drive, total, mark)
                 disc.volume = self.active.record.label
                 disc.become(DiscState.BURNING)

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
+from hsmfs.volume.discmark import MARK_SECTORS
 from hsmfs.volume.source import ParityInfo
 
 
@@ -119,6 +120,8 @@ class DiscRecord(msgspec.Struct, kw_only=True):
     burned_in: str = ""
     verified_in: str = ""
     verified_ns: int = 0
+    is_numbered: bool = False
+    """It has no barcode: its number is in the mark behind its volume."""
     is_marked: bool = False
     """Of a manual library: a person was told to write its number on it, and took it out."""
     note: str = ""
@@ -127,6 +130,12 @@ class DiscRecord(msgspec.Struct, kw_only=True):
     quarantine_why: str = ""
     quarantines: int = 0
     """How often it was set aside since it was last released by hand."""
+
+    @property
+    def room_sectors(self) -> int:
+        """What a volume on it may have; 0: not known."""
+        mark = MARK_SECTORS if self.is_numbered else 0
+        return max(0, self.capacity_sectors - mark)
 
     def become(self, state: DiscState) -> None:
         """Change state by the table; anything else is a bug."""

@@ -70,7 +70,7 @@ def _pick(
 
 
 def _fits(disc: DiscRecord, record: VolumeRecord) -> bool:
-    return not disc.capacity_sectors or disc.capacity_sectors >= record.total_sectors
+    return not disc.capacity_sectors or disc.room_sectors >= record.total_sectors
 
 
 def _blanks_of(core: Core, record: VolumeRecord) -> list[DiscRecord]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from hsmfs.daemon.packing import Found, found
 from hsmfs.daemon.policy.evaluate import Facts
@@ -13,7 +13,14 @@ from hsmfs.records import InodeRecord
 from hsmfs.types import Residency
 
 
-def facts_of(path: bytes, record: InodeRecord, now_ns: int) -> Facts:
+def facts_in(view: NamespaceView, path: bytes, record: InodeRecord, now_ns: int) -> Facts:
+    """The facts of one file under one of its names, with its extended attributes."""
+    return facts_of(path, record, now_ns, view.xattrs(record.ino))
+
+
+def facts_of(
+    path: bytes, record: InodeRecord, now_ns: int, xattrs: Mapping[bytes, bytes] | None = None
+) -> Facts:
     """The facts of one file under one of its names."""
     return Facts(
         path=path,
@@ -28,6 +35,8 @@ def facts_of(path: bytes, record: InodeRecord, now_ns: int) -> Facts:
         state=Residency(record.state).word,
         copies=record.copies,
         ino=record.ino,
+        tier=record.tier,
+        xattrs=xattrs or {},
     )
 
 

@@ -51,6 +51,7 @@ from hsmfs.daemon.scheduler import (
     plan,
 )
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.errors import HsmError
 from hsmfs.rpc.messages import Event, Wanted
 
@@ -127,6 +128,7 @@ class Hsmd:
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
     floor: BurnFloor
+    unlabelled: Unlabelled
     people: People | None = None
     """Who load the drives, where there is no robot."""
     failures_told: int = 0
@@ -210,6 +212,7 @@ class Hsmd:
         self._rescue()
         self._give_back()
         if not self.draining and self.people is None:
+            self.unlabelled.dispatch()
             self._check_discs()
         decide = plan if self.people is None else self.people.plan
         for action in decide(self._picture(), self.core.clock.monotonic_s()):
@@ -243,6 +246,7 @@ class Hsmd:
         return self.core.clock.monotonic_s() < self.rest_until_s
 
     def _picture(self) -> Picture:
+        now_s = self.core.clock.monotonic_s()
         drives = tuple(self._view(unit) for unit in self.core.librarian.alive_units())
         burns = tuple(self._burn_demands())
         verifies = (
@@ -262,7 +266,8 @@ class Hsmd:
             stages=stages,
             unloads=self.magazines.leaving_discs(),
             rules=self.core.rules,
-            burn_debt_s=self.floor.update(self.core.clock.monotonic_s(), drives, burns, verifies),
+            burn_debt_s=self.floor.update(now_s, drives, burns, verifies),
+            robot_share=self.core.librarian.robot.busy.of(now_s),
         )
 
     def _view(self, unit: DriveUnit) -> DriveView:

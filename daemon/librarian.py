@@ -25,14 +25,18 @@ from hsmfs.daemon.catalogrecords import (
     HistoryRecord,
     MagazineRecord,
     MagazineState,
-    VolumeRecord,
 )
+from hsmfs.daemon.discidentity import Identities, is_it
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.elementcheck import Oddities, oddities
+from hsmfs.daemon.recognition import Content, Recognised, recognise
 from hsmfs.daemon.robottask import Robot
+from hsmfs.daemon.untagged import Untagged
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError
 
 log = structlog.get_logger(__name__)
+LOOK_ATTEMPTS_MAX: Final = 3
+"""How often a disc without a barcode is loaded in vain before it is left alone."""
 REFRESH_S: Final = 2.0
 """How often element status is read, to see what a person did."""
 TAKEN_OUT: Final = "taken out as it was asked for"
@@ -72,6 +76,12 @@ class Librarian:
         self._clock = clock or SystemClock()
         self._moved: list[Change] = []
         """History of discs that a person put elsewhere."""
+        self.untagged = Untagged()
+        self.identities: Identities | None = None
+        """Who knows discs without barcodes; None: such discs are left alone."""
+        self._full: set[int] = set()
+        """Addresses at which a disc is, known or not."""
+        self._seeded = False
         self._slots: list[int] = []
         self._lock = trio.Lock()
 
@@ -101,7 +111,7 @@ class Librarian:
     async def _believe(self, inventory: Inventory) -> None:
         self._slots = [int(slot.address) for slot in inventory.slots]
         self.mailslots = [int(slot.address) for slot in inventory.mailslots]
-        self._believe_places(inventory)
+        inventory = self._believe_places(inventory)
         for unit in self.units:
             self._believe_drive(unit, inventory)
         self._moved = []
@@ -110,13 +120,36 @@ class Librarian:
             records = [put_record(record) for record in changed]
             await self._catalog.transact(*records, *self._moved)
 
-    def _believe_places(self, inventory: Inventory) -> None:
-        """Of two discs with one barcode none is known: neither is used."""
+    def _believe_places(self, inventory: Inventory) -> Inventory:
+        """Where each disc is; the inventory with numbers where there are no barcodes.
+
+        Of two discs with one barcode none is known: neither is used.
+        """
+        if self.identities is not None and not self._seeded:
+            self._seeded = True
+            self.untagged.seed(self._homes(), inventory)
+        if self.identities is not None:
+            inventory = self.untagged.named(inventory)
+        elements = (*inventory.slots, *inventory.drives, *inventory.mailslots)
+        self._full = {int(element.address) for element in elements if element.full}
         self.oddities = oddities(inventory)
         self.place = {
             str(element.barcode): int(element.address)
-            for element in (*inventory.slots, *inventory.drives, *inventory.mailslots)
+            for element in elements
             if element.full and element.barcode and element.barcode not in self.oddities.doubles
+        }
+        return inventory
+
+    def _homes(self) -> dict[int, str]:
+        """Numbers of discs without barcodes by the slot in which the catalog has them."""
+        magazines = self._catalog.magazines
+        return {
+            magazines[disc.magazine].first_slot + disc.position: disc.barcode
+            for disc in self._catalog.discs.values()
+            if disc.is_numbered
+            and disc.library == self.config.name
+            and disc.magazine in magazines
+            and magazines[disc.magazine].present
         }
 
     def _believe_drive(self, unit: DriveUnit, inventory: Inventory) -> None:
@@ -134,7 +167,8 @@ class Librarian:
         for span in sorted(spans, key=self._known_discs, reverse=True):
             changed += self._believe_span(span, seen)
         for element in inventory.drives:
-            if element.full and element.barcode and str(element.barcode) not in self._catalog.discs:
+            known = {*self._catalog.discs, *self.oddities.doubles}
+            if element.full and element.barcode and str(element.barcode) not in known:
                 # Not seen in a slot yet (a first start, a rebuild): its magazine is not known.
                 changed += self._believe_disc(str(element.barcode), "", 0)
         in_mailslots = self._magazines_in(inventory.mailslots)
@@ -258,15 +292,11 @@ class Librarian:
 
     by_hand = False
     """Whether a person loads the drives."""
-    mark_sectors = 0
-    """Written behind each volume, see ``mark_of``."""
-
-    def mark_of(self, disc: DiscRecord, volume: VolumeRecord, total_sectors: int) -> bytes:
-        """What is written behind a volume to tell the disc again; barcodes do without."""
-        return b""
 
     def present(self, disc: DiscRecord) -> bool:
-        """Inside, and not about to leave."""
+        """Inside, the only one of its barcode, and not about to leave."""
+        if disc.barcode in self.oddities.doubles:
+            return False
         magazine = self._catalog.magazines.get(disc.magazine)
         if disc.magazine and (magazine is None or magazine.exporting):
             return False
@@ -379,6 +409,7 @@ class Librarian:
             unit.ejected = unit.moving = False
             self._wake()
             self.place[barcode] = unit.element
+            self._carried(source, unit.element)
             unit.loads += 1
             await self._count_load(barcode)
         try:
@@ -386,6 +417,7 @@ class Librarian:
                 await unit.call(unit.drive.load)
                 unit.ejected = False
             await unit.call(unit.drive.ready, self.config.load_timeout_s)
+            await self._prove_number(unit, barcode)
         except (DriveError, MediumError) as error:
             unit.charge(error, for_good=True)
             raise
@@ -399,13 +431,30 @@ class Librarian:
         await self._move(source, destination)
         self.place[barcode] = destination
 
+    async def _prove_number(self, unit: DriveUnit, barcode: str) -> None:
+        """A disc without a barcode must be what the catalog says; LibraryError where it is not."""
+        disc = self._catalog.discs.get(barcode)
+        if disc is None or not disc.is_numbered or barcode in self.untagged.proved:
+            return
+        found = await unit.call(recognise, unit.drive)
+        if is_it(disc, found):
+            self.untagged.proved.add(barcode)
+            return
+        unit.disc = ""
+        self.place.pop(barcode, None)
+        self.untagged.doubt(unit.element)
+        raise LibraryError(
+            f"drive {unit.name}: expected disc {barcode} by the place that it came from, found "
+            f"{found.content}; discs were moved by hand, so all are looked at anew"
+        )
+
     async def _count_load(self, barcode: str) -> None:
         disc = self._catalog.discs[barcode]
         disc.loads += 1
         await self._catalog.save(disc)
 
-    async def unload(self, unit: DriveUnit) -> None:
-        """Return the disc to the slot it belongs to."""
+    async def unload(self, unit: DriveUnit, home: int | None = None) -> None:
+        """Return the disc to the slot it belongs to, or to this one."""
         if not unit.disc:
             return
         barcode = unit.disc
@@ -415,17 +464,62 @@ class Librarian:
         except DriveError as error:
             unit.charge(error, for_good=True, sure=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
-        home = self._free_slot(barcode)
+        home = self._free_slot(barcode) if home is None else home
         await self._move(unit.element, home, rescue=not unit.alive)
         unit.disc = ""
         unit.ejected = False
         self.place[barcode] = home
+        self._carried(unit.element, home)
+
+    # -- discs without barcodes ------------------------------------------------------
+
+    def unknown_places(self) -> list[int]:
+        """Addresses of discs that nobody knows and that may tell what they are."""
+        inside = {*self._slots, *(unit.element for unit in self.units)}
+        tried = self.untagged.failures
+        return sorted(at for at in self.untagged.unknown & inside if tried[at] < LOOK_ATTEMPTS_MAX)
+
+    async def look_at(self, unit: DriveUnit, address: int) -> None:
+        """Load the disc there, let it tell what it is, and put it back.
+
+        Raises DriveError or LibraryError; then it is still not known. One that no drive
+        can read is taken for somebody else's in the end.
+        """
+        assert self.identities is not None
+        failures = self.untagged.failures
+        failures[address] += 1
+        if address != unit.element:
+            await self.unload(unit)
+            await self._move(address, unit.element)
+            self._carried(address, unit.element)
+            failures[unit.element] = failures.pop(address)
+        try:
+            await unit.call(unit.drive.ready, self.config.load_timeout_s)
+            found = await unit.call(recognise, unit.drive)
+        except (DriveError, MediumError) as error:
+            if isinstance(error, DriveError) and failures[unit.element] < LOOK_ATTEMPTS_MAX:
+                raise
+            found = Recognised(Content.OTHER, why=str(error))
+        known = {*self.place, *(one.disc for one in self.units)}
+        here = self._homes().get(address, "")
+        disc = await self.identities.identified(found, known, here)
+        self.untagged.is_at(unit.element, disc.barcode)
+        failures.pop(unit.element, None)
+        unit.disc = disc.barcode
+        self.place[disc.barcode] = unit.element
+        log.info("disc identified", disc=disc.barcode, address=address, found=found.content.value)
+        await self.unload(unit, address if address != unit.element else None)
+
+    def _carried(self, source: int, destination: int) -> None:
+        self._full.discard(source)
+        self._full.add(destination)
+        self.untagged.moved(source, destination)
 
     def _free_slot(self, barcode: str) -> int:
         """Its own slot; if another disc stands there, any empty one of the library."""
         disc = self._catalog.discs.get(barcode)
         is_placed = disc is not None and disc.magazine in self._catalog.magazines
-        taken = set(self.place.values()) | self.oddities.elements
+        taken = {*self.place.values(), *self._full, *self.oddities.elements}
         free = [self.home(barcode), *self._slots] if is_placed else self._slots
         try:
             return next(address for address in free if address not in taken)
@@ -443,17 +537,20 @@ class Librarian:
                 self.problem = str(error)
                 self.failures_in_row += 1
             with trio.CancelScope(shield=True):
-                await self._reread()
+                await self._reread(source, destination)
             raise
 
-    async def _reread(self) -> None:
+    async def _reread(self, source: int, destination: int) -> None:
         """After a failed move belief is worth nothing: ask the library."""
         try:
             inventory = await self.robot.inventory(refresh=True)
         except HsmError as error:
             log.warning("no element status after a failed move", error=str(error))
             return
-        self._believe_places(inventory)
+        before, after = inventory.find(source), inventory.find(destination)
+        if before is not None and after is not None and after.full and not before.full:
+            self.untagged.moved(source, destination)
+        inventory = self._believe_places(inventory)
         for unit in self.units:
             for element in inventory.drives:
                 if int(element.address) == unit.element:

@@ -31,6 +31,7 @@ from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
 from hsmfs.daemon.deadshare import DeadShares
+from hsmfs.daemon.discidentity import Identities
 from hsmfs.daemon.equipment import Equipment, open_equipment
 from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.fslink import FsLink
@@ -45,7 +46,7 @@ from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.ownfiles import OwnFiles
-from hsmfs.daemon.policy.evaluate import YEAR_S, Policy, PoolDefaults, load_policy
+from hsmfs.daemon.policyload import load_of
 from hsmfs.daemon.policyrun import PolicyRunner
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.reclaim import Reclaimer
@@ -54,6 +55,7 @@ from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
 from hsmfs.daemon.stopping import until_stopped
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.daemon.ward import Ward
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.runlock import only_one
@@ -123,20 +125,6 @@ async def _open_namespace(config: Config) -> LmdbStore:
     raise CallerError(f"{path}: no namespace after {NAMESPACE_WAIT_S:.0f} s; start hsmfs first")
 
 
-def _policy(config: Config, magazines: int) -> Policy:
-    """The rules, with what the configuration says where a pool says nothing."""
-    text = configload.read_text(Path(config.policy.file))
-    defaults = PoolDefaults(
-        burn_max_wait_s=config.burn.burn_max_wait_s,
-        parity=config.care.parity,
-        scrub_s=config.care.scrub_years * YEAR_S,
-        scrub_percent=config.care.scrub_percent,
-        recovery_percent=config.care.disc_recovery_percent,
-    )
-    tiers = {tier.name for tier in config.tier}
-    return load_policy(text, config.policy.file, tiers, magazines, defaults)
-
-
 def build(
     config: Config,
     store: LmdbStore,
@@ -153,7 +141,9 @@ def build(
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
     if library_config.kind == "manual":
         magazines = max(magazines, len(library_config.boxes))
-    policy = _policy(config, magazines)
+    policy = load_of(config, Path(config.policy.file), magazines)
+    for warning in (*policy.warnings, *policy.not_carried_out()):
+        log.info("policy", file=config.policy.file, warning=warning)
     robot = Robot(changer)
 
     def wake() -> None:
@@ -166,6 +156,9 @@ def build(
         )
     else:
         librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
+        librarian.identities = Identities(
+            catalog, library_config.name, config.site.id, clock.now_ns
+        )
     librarian.stacks = equipment.stacks
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
@@ -216,6 +209,7 @@ def build(
         offsite=Offsite(core, magazines_keeper, migrator, care),
         changed=trio.Event(),
         floor=BurnFloor(config.burn.floor_percent / 100),
+        unlabelled=Unlabelled(core),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back

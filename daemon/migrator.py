@@ -164,12 +164,12 @@ class Migrator:
         """Of the blank discs at hand; 0 until one was looked at."""
         less = OVERHEAD_SECTORS if parity_at_all(self.core) else 0
         known = [
-            disc.capacity_sectors
+            disc.room_sectors
             for disc in self.core.catalog.discs.values()
             if disc.capacity_sectors and disc.state == DiscState.BLANK
         ]
         found = min(known, default=0) or max(
-            (disc.capacity_sectors for disc in self.core.catalog.discs.values()), default=0
+            (disc.room_sectors for disc in self.core.catalog.discs.values()), default=0
         )
         return max(0, found - less)
 

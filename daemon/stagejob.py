@@ -19,11 +19,13 @@ from hsmfs.changer.burn import Burn
 from hsmfs.daemon.catalog import put_history, put_record
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, HistoryRecord, VolumeRecord
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discidentity import mark_for
 from hsmfs.daemon.discproof import damaged_files
 from hsmfs.daemon.discrecovery import mend
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.discmark import MARK_SECTORS
 from hsmfs.volume.recovery import without
 
 if TYPE_CHECKING:
@@ -195,7 +197,7 @@ class ImageBurn:
             await self.core.librarian.load(unit, disc.barcode)
             if not await is_blank(self.core, unit, disc, volume.total_sectors):
                 return
-            mark = self.core.librarian.mark_of(disc, volume, volume.total_sectors)
+            mark = mark_for(self.core, disc, volume, volume.total_sectors)
             burn = await unit.call(Burn, unit.drive, volume.total_sectors, mark)
             disc.volume = volume.label
             disc.become(DiscState.BURNING)
@@ -256,7 +258,7 @@ class ImageBurn:
 
 async def is_blank(core: Core, unit: DriveUnit, disc: DiscRecord, needed_sectors: int) -> bool:
     """Whether the loaded disc is blank and large enough; else that is noted, and it goes home."""
-    needed_sectors += core.librarian.mark_sectors
+    needed_sectors += MARK_SECTORS if disc.is_numbered else 0
     info = await unit.call(unit.drive.disc_info)
     if info.state == "blank":
         disc.capacity_sectors = info.capacity_sectors

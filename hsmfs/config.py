@@ -97,6 +97,13 @@ class Recall(Section, frozen=True):
     """The same for recalls by hand with ``--background``."""
     turn_s: Seconds = 120.0
     """How long a disc is read at least before it makes room for discs that others wait for."""
+    spare_s: Seconds = 30.0
+    """How long a recall waits for a drive that reads, rather than send away a disc that is wanted
+    twice as often as the one being read."""
+    gather_s: Seconds = 300.0
+    """How long a recall by hand waits for others of its disc while the robot is busy."""
+    equal_s: Seconds = 300.0
+    """Recalls by hand that waited so long go with readers."""
     reserved_percent: Annotated[float, Meta(ge=0, lt=100)] = 25.0
     """Drives, rounded down, that burns, proofs and scrubs leave to recalls."""
     queue_files_max: Positive = 1_000_000

@@ -38,6 +38,7 @@ from hsmfs.rpc.messages import (
     Unclaim,
 )
 from hsmfs.session.interface import Session
+from hsmfs.wormcalls import worm_methods
 
 log = logs.get(__name__)
 
@@ -73,6 +74,7 @@ class ResidencyCalls:
             ImportForget: lambda call: engine.imports.forget(call.label),
             Status: lambda call: engine.status(),
             Hello: self._hello,
+            **worm_methods(engine, session),
         }
 
     async def answer(self, call: Call) -> Answer:

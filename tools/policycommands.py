@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from hsmfs.configload import read_text
-from hsmfs.daemon.policy.evaluate import Policy, load_policy
+from hsmfs.daemon.policy.rules import Policy
+from hsmfs.daemon.policyload import load_of
 from hsmfs.errors import HsmError
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import print_json, say
 from hsmfs.tools.progress import exit_of, follow
 from hsmfs.tools.system import ConfigOption, JsonOption, System, open_system
+
+NOUNS: Final = ("pools", "migrate", "release", "pin", "demote", "recall_ahead", "retain", "limit")
+ALWAYS: Final = NOUNS[:4]
+"""Told even where there is none."""
 
 
 def add(app: typer.Typer) -> None:
@@ -26,10 +30,7 @@ def add(app: typer.Typer) -> None:
 
 def load_policy_of(system: System, file: Path | None = None) -> Policy:
     """The policy of a system, or another file checked as if it were."""
-    path = file or Path(system.config.policy.file)
-    text = read_text(path)
-    tiers = {tier.name for tier in system.config.tier}
-    return load_policy(text, str(path), tiers, None)
+    return load_of(system.config, file or Path(system.config.policy.file), None)
 
 
 def check(
@@ -50,11 +51,15 @@ def check(
             raise
         print_json({"file": str(path), "ok": False, "error": str(error)})
         raise typer.Exit(1) from error
-    counts = {noun: len(getattr(policy, noun)) for noun in ("pools", "migrate", "release", "pin")}
+    counts = {noun: len(getattr(policy, noun)) for noun in NOUNS}
+    undone = policy.not_carried_out()
     if json:
-        print_json({"file": str(path), "ok": True, **counts})
+        told = {"warnings": list(policy.warnings), "not_carried_out": undone}
+        print_json({"file": str(path), "ok": True, **counts, **told})
         return
-    say(f"{path}: good; " + ", ".join(f"{noun} {count}" for noun, count in counts.items()))
+    say(f"{path}: good; " + ", ".join(f"{n} {c}" for n, c in counts.items() if c or n in ALWAYS))
+    for warning in (*policy.warnings, *undone):
+        say(f"warning: {warning}")
 
 
 def run(

@@ -195,7 +195,7 @@ class ChangerDevice(Device):
 
     def _element_status(self, cdb: bytes) -> bytes:
         """Pages by element type (SMC-3 6.11), cut to the allocation length."""
-        wanted, tags = cdb[1] & 0x0F, bool(cdb[1] & 0x10)
+        wanted, tags = cdb[1] & 0x0F, bool(cdb[1] & 0x10) and self._state.state.tags
         start, count = struct.unpack_from(">HH", cdb, 2)
         ids = bool(cdb[6] & 1)
         state = self._state.state

@@ -92,6 +92,8 @@ class LibraryState(msgspec.Struct, kw_only=True):
     trays: list[Tray] = []
     next_tray: int = 1
     timing: Timing = msgspec.field(default_factory=Timing)
+    tags: bool = True
+    """Whether the library reads barcodes."""
     eject_first: bool = True
     """Whether the robot can take only a disc that its drive has ejected."""
 

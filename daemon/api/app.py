@@ -20,7 +20,7 @@ from hsmfs.daemon.api.libraryroutes import LibraryRoutes
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.picture import INFINITE
-from hsmfs.daemon.policy.evaluate import load_policy
+from hsmfs.daemon.policyload import load_text
 from hsmfs.daemon.poolreport import pool, pools
 from hsmfs.daemon.report import Report
 from hsmfs.errors import CallerError, FsError, HsmError, Kind
@@ -284,8 +284,7 @@ class Api:
     async def _policy_check(self, request: Request) -> Any:
         text = (await request.body())[:BODY_BYTES_MAX].decode("utf-8", "replace")
         core = self.report.core
-        tiers = {tier.name for tier in core.config.tier}
-        policy = load_policy(text, "policy", tiers, len(core.catalog.magazines) or None)
+        policy = load_text(core.config, text, "policy", len(core.catalog.magazines) or None)
         return {"pools": len(policy.pools), "migrate": len(policy.migrate)}
 
     async def _files_job(self, request: Request) -> Any:

@@ -14,40 +14,34 @@ import structlog
 import trio
 
 from hsmfs.config import Library
-from hsmfs.daemon.catalog import Catalog, put_history, put_record
+from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import (
     DiscRecord,
     DiscState,
-    HistoryRecord,
     MagazineRecord,
     MagazineState,
-    VolumeRecord,
-    VolumeState,
 )
+from hsmfs.daemon.discidentity import Identities
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.manual.asks import Ask
 from hsmfs.daemon.manual.lookjob import LookJob
-from hsmfs.daemon.manual.recognition import Content, Recognised
 from hsmfs.daemon.manual.seat import Seat
+from hsmfs.daemon.recognition import Content, Recognised
 from hsmfs.daemon.robottask import Robot
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError
 from hsmfs.types import SECTOR_BYTES
-from hsmfs.volume.discmark import MARK_SECTORS, DiscMark, mark_bytes
+from hsmfs.volume.discmark import DiscMark
 
 log = structlog.get_logger(__name__)
 POLL_S: Final = 1.0
 """How often an idle drive is asked for its tray."""
-IN_USE: Final = (DiscState.VERIFIED, DiscState.BURNED, DiscState.DAMAGED, DiscState.IMPORTED)
-TAKEN_IN: Final = (VolumeState.COMPLETE, VolumeState.SHORT, VolumeState.BURNED)
-NUMBER_DIGITS: Final = 4
 
 
 class ManualLibrarian(Librarian):
     """Owner of the belief about drives, discs and boxes."""
 
     by_hand = True
-    mark_sectors = MARK_SECTORS
 
     def __init__(
         self,
@@ -63,10 +57,8 @@ class ManualLibrarian(Librarian):
         self.seats = {unit.name: Seat(unit) for unit in units}
         self.asked: Callable[[str], Ask | None] = lambda drive: None
         """What a person is asked to put into a drive."""
-        self._site = site
-        self._now_ns = now_ns
+        self._identities = Identities(catalog, config.name, site, now_ns, self._box_of)
         self._begun = False
-        self._next_number = 1 + max(map(_number_of, catalog.discs), default=0)
 
     # -- belief ----------------------------------------------------------------
 
@@ -155,8 +147,6 @@ class ManualLibrarian(Librarian):
             seat.blank_sectors = found.capacity_sectors
         elif found.content is Content.UNFINISHED:
             seat.stranger = "a disc whose burn was not finished"
-        elif found.header is None:
-            seat.stranger = f"a disc that hsmfs did not write, or that cannot be read ({found.why})"
         else:
             seat.stranger = await self._volume_recognised(seat, found, ask)
         if seat.taken is not None and not (seat.taken.disc and seat.taken.disc == seat.unit.disc):
@@ -164,66 +154,24 @@ class ManualLibrarian(Librarian):
 
     async def _volume_recognised(self, seat: Seat, found: Recognised, ask: Ask | None) -> str:
         """Believe which disc it is; in words why it is of no use, empty where it is."""
-        header = found.header
-        assert header is not None
-        if header.site != self._site:
-            return f"volume {header.label} of site {header.site!r}, not of {self._site!r}"
-        record = self._catalog.volumes.get(header.label)
-        if record is None:
-            return f"volume {header.label}, which the catalog does not know (see hsm rebuild)"
-        if record.created_ns != header.created_ns:
-            return f"another volume called {header.label}, made at {header.created_ns} ns"
-        disc = self._which(header.label, found.mark, ask)
-        if disc is None and found.mark is not None and record.state in TAKEN_IN:
-            disc = await self._take_in(found.mark, record, found.total_sectors)
-        if disc is None:
-            return f"a disc of volume {header.label} that the catalog does not know"
-        if disc.state not in IN_USE:
-            return f"disc {disc.barcode}, which is {disc.state} ({disc.note or 'not in use'})"
+        elsewhere = {unit.disc for unit in self.units}
+        wanted = ask.put if ask is not None else ""
+        disc = await self._identities.of_volume(found, elsewhere, wanted)
+        if isinstance(disc, str):
+            return disc
         seat.unit.disc = disc.barcode
         seat.unit.loads += 1
         await self._count_load(disc.barcode)
         box = self._catalog.magazines.get(disc.magazine)
         if box is not None and not box.present and not box.exporting:
-            box.become(MagazineState.LIBRARY, self._now_ns(), f"disc {disc.barcode} was put in")
+            box.become(
+                MagazineState.LIBRARY, self._clock.now_ns(), f"disc {disc.barcode} was put in"
+            )
             await self._catalog.save(box)
         return ""
 
-    def _which(self, label: str, mark: DiscMark | None, ask: Ask | None) -> DiscRecord | None:
-        """By its mark; a disc without one (burned by a robot) by its volume."""
-        if mark is not None:
-            disc = self._catalog.discs.get(mark.disc)
-            return disc if disc is not None and disc.volume == label else None
-        elsewhere = {unit.disc for unit in self.units}
-        fitting = [
-            disc
-            for disc in self._catalog.discs_of(label)
-            if disc.state in IN_USE and disc.barcode not in elsewhere
-        ]
-        wanted = ask.put if ask is not None else ""
-        return min(fitting, key=lambda one: (one.barcode != wanted, one.barcode), default=None)
-
-    async def _take_in(
-        self, mark: DiscMark, volume: VolumeRecord, sectors: int
-    ) -> DiscRecord | None:
-        """A copy that the catalog lost (a restored backup, a rebuild): it is proved next."""
-        known = self._catalog.discs.get(mark.disc)
-        if known is not None and known.state != DiscState.BLANK:
-            return None
-        box = mark.box if mark.box in self.config.boxes else self.config.boxes[0]
-        disc = DiscRecord(
-            barcode=mark.disc, magazine=box, position=0, library=self.config.name,
-            volume=volume.label, used_sectors=sectors, is_marked=True,
-        )  # fmt: skip
-        disc.become(DiscState.BURNED)
-        self._catalog.discs[disc.barcode] = disc
-        self._next_number = max(self._next_number, _number_of(disc.barcode) + 1)
-        volume.state = VolumeState.COMPLETE
-        entry = HistoryRecord(what="found", volume=volume.label)
-        change = put_history(disc.barcode, self._now_ns(), entry)
-        await self._catalog.transact(put_record(volume), put_record(disc), change)
-        log.info("disc taken in", disc=disc.barcode, volume=volume.label)
-        return disc
+    def _box_of(self, mark: DiscMark) -> str:
+        return mark.box if mark.box in self.config.boxes else self.config.boxes[0]
 
     # -- questions ---------------------------------------------------------------
 
@@ -265,30 +213,17 @@ class ManualLibrarian(Librarian):
         for disc in self._catalog.discs.values():
             if disc.state == DiscState.BLANK and disc.magazine == box and disc.barcode not in taken:
                 return disc
-        number = f"D{self._next_number:0{NUMBER_DIGITS}d}"
-        self._next_number += 1
+        number = self._identities.new_number()
         disc = DiscRecord(
             barcode=number,
             magazine=box,
             position=sum(other.magazine == box for other in self._catalog.discs.values()),
             library=self.config.name,
-            capacity_sectors=self.config.disc_bytes // SECTOR_BYTES - MARK_SECTORS,
+            capacity_sectors=self.config.disc_bytes // SECTOR_BYTES,
+            is_numbered=True,
         )
         self._catalog.discs[number] = disc
         return disc
-
-    def mark_of(self, disc: DiscRecord, volume: VolumeRecord, total_sectors: int) -> bytes:
-        """Which disc it is; others' images are burned as they are."""
-        if volume.foreign is not None:
-            return b""
-        mark = DiscMark(
-            site=self._site,
-            disc=disc.barcode,
-            volume=volume.label,
-            created_ns=volume.created_ns,
-            box=disc.magazine,
-        )
-        return mark_bytes(mark, total_sectors)
 
     # -- moves ---------------------------------------------------------------------
 
@@ -312,10 +247,5 @@ class ManualLibrarian(Librarian):
             unit.charge(error, for_good=isinstance(error, DriveError))
             raise
 
-    async def unload(self, unit: DriveUnit) -> None:
+    async def unload(self, unit: DriveUnit, home: int | None = None) -> None:
         """The disc stays until another one is wanted: an exchange costs a person's time."""
-
-
-def _number_of(barcode: str) -> int:
-    digits = barcode[1:]
-    return int(digits) if barcode[:1] == "D" and digits.isdecimal() else 0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from hsmfs.daemon.drivetask import DriveUnit
-from hsmfs.daemon.manual.recognition import Content, Recognised, recognise
 from hsmfs.daemon.manual.seat import Seat
+from hsmfs.daemon.recognition import Content, Recognised, recognise
 from hsmfs.errors import DriveError, MediumError
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from hsmfs.daemon.manual.words import Errand, disc_size
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.picture import Action, DriveView, Picture
 from hsmfs.errors import CallerError, HsmError
+from hsmfs.volume.discmark import MARK_SECTORS
 
 log = structlog.get_logger(__name__)
 WATCH_S: Final = 0.5
@@ -87,7 +88,7 @@ class People:
         sectors = record.total_sectors if record is not None else 0
         if active is not None:
             sectors = active.layout.total_sectors
-        return sectors + self.librarian.mark_sectors
+        return sectors + MARK_SECTORS
 
     def _leaves(self, seat: Seat) -> bool:
         """Whether what is in should come out as soon as nothing needs it."""

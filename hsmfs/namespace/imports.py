@@ -28,7 +28,7 @@ from hsmfs.namespace.removal import Removal
 from hsmfs.namespace.stubs import flush_into
 from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.tree import DEPTH_MAX, Tree, check_name
-from hsmfs.records import FLAG_FOREIGN, FLAG_IMPORT, FLAG_SEEN, InodeRecord, within_time
+from hsmfs.records import FLAG_FOREIGN, FLAG_IMPORT, FLAG_SEEN, FLAG_WORM, InodeRecord, within_time
 from hsmfs.rpc.messages import (
     IMPORT_BATCH_MAX,
     FileResult,
@@ -90,7 +90,7 @@ class Imports:
     def check_open(self, record: InodeRecord, flags: int) -> None:
         """EROFS to write; EBUSY while its import is under way."""
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            check_writable(record)
+            check_writable(self.tables.guard, record, "open")
         if self._unfinished and self._root_of(record.ino) in self._unfinished:
             raise FsError(errno.EBUSY, "the import of this disc is under way")
 
@@ -136,14 +136,16 @@ class Imports:
         folder = self.tree.directory(ROOT_INODE)
         for name in names[:-1]:
             folder = self.tree.directory(self.tree.find(folder.ino, name).ino)
-        check_writable(folder)
+        check_writable(self.tables.guard, folder, "import")
+        if folder.flags & FLAG_WORM:
+            raise FsError(errno.EPERM, "in a tree with a retention; import it elsewhere")
         ino = self.tables.entry(folder.ino, names[-1])
         if ino is None:
             root = self.tree.make(folder.ino, names[-1], ROOT_MODE, Caller(0, 0))
             self.name_changed(folder.ino, names[-1])
             return root
         root = self.tree.directory(ino)
-        check_writable(root)
+        check_writable(self.tables.guard, root, "import")
         if not self.tables.is_empty(ino):
             raise FsError(errno.ENOTEMPTY, f"{os.fsdecode(path)} is not empty")
         place = self.tables.parent_of(ino)

@@ -168,6 +168,7 @@ def in_a_child(crash: CrashFile, work: Callable[[], object]) -> int:
             os.environ |= crash.environment
             for name in sitecustomize.WRAPPED & sys.modules.keys():
                 sitecustomize.wrap(sys.modules[name])
+            sitecustomize.watch_renames()
             work()
             status = 0
         except SystemExit as end:

@@ -18,7 +18,7 @@ from hsmfs.changer.emulated.device import INVALID_COMMAND
 from hsmfs.changer.sense import encode
 from hsmfs.changer.transport.interface import CHECK_CONDITION, Reply, Transport
 from hsmfs.clock import ManualClock
-from hsmfs.daemon.manual.recognition import Content, recognise
+from hsmfs.daemon.recognition import Content, recognise
 from hsmfs.errors import CallerError, MediumError
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.discmark import MARK_SECTORS, DiscMark, mark_bytes, parse_mark, read_mark

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
 from hsmfs.volume import names, recover
-from hsmfs.volume.imagefile import write_stream
+from hsmfs.volume.directfile import write_stream
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
 from hsmfs.volume.names import disc_path
 from hsmfs.volume.source import PARTS, Part

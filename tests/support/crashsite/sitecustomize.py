@@ -31,6 +31,7 @@ import signal
 import sys
 
 CALLS = {
+    "hsmfs.changer.emulated.disc": ["DiscFile.write", "DiscFile.sync", "fsync_directory"],
     "hsmfs.cache.hands": ["Hands.make", "Hands.remove"],
     "hsmfs.cache.tier": [
         "CacheTier.adopt_copy",
@@ -202,8 +203,7 @@ def program():
     return os.path.basename(next((word for word in sys.orig_argv[1:] if word[:1] != "-"), ""))
 
 
-if os.environ.get("HSMFS_CRASH_FILE") and program() in PROGRAMS:
-    sys.meta_path.insert(0, Finder())
+def watch_renames():
     pathlib.Path.replace = around(
         pathlib.Path.replace,
         "rename",
@@ -212,3 +212,8 @@ if os.environ.get("HSMFS_CRASH_FILE") and program() in PROGRAMS:
             "folder": pathlib.Path(target).parent.name,
         },
     )
+
+
+if os.environ.get("HSMFS_CRASH_FILE") and program() in PROGRAMS:
+    sys.meta_path.insert(0, Finder())
+    watch_renames()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hsmfs.changer.drive import Drive
+from hsmfs.daemon.foreigndisc import open_disc
 from hsmfs.errors import MediumError
 from hsmfs.volume.discmark import MARK_SECTORS, DiscMark, read_mark
 from hsmfs.volume.reader import VolumeReader
@@ -32,6 +33,8 @@ class Recognised:
     header: VolumeHeader | None = None
     total_sectors: int = 0
     mark: DiscMark | None = None
+    fingerprint: str = ""
+    """Of a volume of others."""
     why: str = ""
     """Of what is no volume of hsmfs."""
 
@@ -47,9 +50,21 @@ def recognise(drive: Drive) -> Recognised:
             return Recognised(Content.BLANK, info.capacity_sectors)
         if info.state == "incomplete":
             return Recognised(Content.UNFINISHED, info.capacity_sectors)
-        return _volume(drive, info.capacity_sectors)
     except MediumError as error:
         return Recognised(Content.OTHER, why=str(error))
+    try:
+        return _volume(drive, info.capacity_sectors)
+    except MediumError as error:
+        return _volume_of_others(drive, info.capacity_sectors, str(error))
+
+
+def _volume_of_others(drive: Drive, recorded_sectors: int, why: str) -> Recognised:
+    try:
+        found, _ = open_disc(drive)
+    except MediumError:
+        return Recognised(Content.OTHER, recorded_sectors, why=why)
+    why = f"volume {found.label!r}, {found.format}"
+    return Recognised(Content.OTHER, recorded_sectors, fingerprint=found.fingerprint, why=why)
 
 
 def _volume(drive: Drive, recorded_sectors: int) -> Recognised:
