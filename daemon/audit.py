@@ -58,6 +58,9 @@ class Auditor:
 
     async def audit(self, job: Job, *, discs: bool, repair: bool, rescan: bool) -> None:
         """The job's details tell all; differences are no failure of the job."""
+        if self.core.librarian.config.kind == "manual":
+            name = self.core.librarian.config.name
+            raise CallerError(f"library {name} has no robot, nothing sees where its discs are")
         if self._run is not None:
             raise CallerError(f"an audit runs already (job {self._run.job.id})")
         run = self._run = _Run(job, repair, [])

@@ -88,9 +88,12 @@ class BlankStock:
         return [disc for disc in discs if disc.state == DiscState.BLANK]
 
     def _forecast(self, usable: int) -> Forecast:
+        """Nobody counts the blank discs beside a drive without a robot: no forecast there."""
         days = self.core.config.care.blanks_rate_days
         burned = self.core.catalog.burned_discs()
-        return forecast(usable, burned, self.core.clock.now_ns(), days)
+        found = forecast(usable, burned, self.core.clock.now_ns(), days)
+        is_counted = self.core.librarian.config.kind != "manual"
+        return found if is_counted else Forecast(found.per_day)
 
     def report(self) -> dict[str, Any]:
         """For the API; ``days_left`` is null while nothing was burned of late."""

@@ -320,7 +320,8 @@ class Librarian:
         """Its magazine is inside, and no element shows it."""
         magazine = self._catalog.magazines.get(disc.magazine)
         return (
-            magazine is not None
+            bool(self._slots)  # without, nothing sees where discs are
+            and magazine is not None
             and magazine.present
             and magazine.library == self.config.name
             and disc.state != DiscState.RETIRED

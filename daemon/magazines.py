@@ -185,15 +185,24 @@ class Magazines:
 
     def slots_in_words(self, magazine: MagazineRecord) -> str:
         """Where it stands in the library."""
+        if not self.core.librarian.slots:
+            return f"box {magazine.name}"
         last = magazine.first_slot + self.core.librarian.config.magazine_slots - 1
         return f"slots {magazine.first_slot} to {last} of library {magazine.library}"
 
     def _way_in(self, magazine: MagazineRecord) -> str:
         """From where to where it is to be carried."""
         stands = f"{magazine.state}: {magazine.location}" if magazine.location else magazine.state
+        free = self._free_slots("take a magazine out first")
+        return f"from {stands}{free and '; '}{free}"
+
+    def _free_slots(self, else_: str) -> str:
+        """Where there is room for a magazine; empty for a library without slots."""
+        if not self.core.librarian.slots:
+            return ""
         free = self.core.librarian.free_spans()
         slots = ", ".join(f"{first} to {last}" for first, last in free[:SPANS_TOLD_MAX])
-        return f"from {stands}; free slots: {slots or 'none, take a magazine out first'}"
+        return f"free slots: {slots or f'none, {else_}'}"
 
     # -- missing ---------------------------------------------------------------------------
 
@@ -409,9 +418,7 @@ class Magazines:
         short = self.blanks_wanted
         task = self.open_task(BLANKS, "")
         if short and task is None:
-            free = self.core.librarian.free_spans()
-            slots = ", ".join(f"{first} to {last}" for first, last in free[:SPANS_TOLD_MAX])
-            where = f"free slots: {slots or 'none, take a magazine out (hsm magazine plan-export)'}"
+            where = self._free_slots("take a magazine out (hsm magazine plan-export)")
             await self.add_task(BLANKS, short, "", where, "a volume waits to be burned")
         elif not short and task is not None:
             await self.finish(task)

@@ -60,11 +60,11 @@ def blanks_words(blanks: Row) -> str:
         parts.append(f"{blanks['outside']} outside")
     parts += [f"{pool or 'no pool'} {rate:.2g} a day" for pool, rate in blanks["per_day"].items()]
     if blanks["days_left"] is None:
-        parts.append(f"none burned in {blanks['rate_days']:g} days")
+        parts.append("" if blanks["per_day"] else f"none burned in {blanks['rate_days']:g} days")
     else:
         day = moment_words(blanks["ends"])[:10]
         parts.append(f"they end in about {blanks['days_left']:.0f} days ({day})")
-    return f"blank discs: {', '.join(parts)}"
+    return f"blank discs: {', '.join(filter(None, parts))}"
 
 
 def _where(magazine: Row) -> str:

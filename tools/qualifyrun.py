@@ -116,6 +116,10 @@ def _library(settings: Config, name: str) -> Library:
     if len(found) != 1:
         known = ", ".join(one.name for one in settings.library) or "none"
         raise CallerError(f"--library {name or '(not given)'}: expected one of {known}")
+    if found[0].kind == "manual":
+        raise CallerError(
+            f"library {found[0].name} has no robot to qualify; burn and read with its drives"
+        )
     return found[0]
 
 

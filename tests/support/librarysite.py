@@ -26,6 +26,8 @@ from hsmfs.store.memory import MemoryStore
 from support.libraries import DRIVE, new_library
 
 NAME = "robot"
+RATE = 50.0
+"""Seconds of a second: no jumps, so that what a thread does takes no virtual day."""
 
 
 class LibrarySite:
@@ -61,7 +63,7 @@ class LibrarySite:
         self.magazines = Magazines(self.core, recaller, None)
 
     def run(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """With the robot at work; sleeping costs no time."""
+        """With the robot at work; time goes faster."""
 
         async def main() -> Any:
             async with trio.open_nursery() as nursery:
@@ -70,7 +72,7 @@ class LibrarySite:
                 nursery.cancel_scope.cancel()
             return result
 
-        return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.005))
+        return trio.run(main, clock=trio.testing.MockClock(rate=RATE))
 
     async def look(self) -> None:
         """What hsmd does every moment."""

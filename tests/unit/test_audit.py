@@ -23,6 +23,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeRecord,
     VolumeState,
 )
+from hsmfs.errors import CallerError
 from hsmfs.types import ElementAddress
 from hsmfs.volume.source import VolumeHeader
 
@@ -167,6 +168,17 @@ def test_what_element_status_shows_otherwise(site: AuditSite) -> None:
     assert places and all(f["repaired"] for f in places)
     assert "place" not in {kind for kind, *_ in site.told()}
     assert site.librarian.place[a] == 0x0300 and site.librarian.units[1].disc == "NEW001"
+
+
+def test_without_a_robot_there_is_nothing_to_compare(site: AuditSite) -> None:
+    site.librarian.config = msgspec.structs.replace(site.librarian.config, kind="manual")
+    job = site.core.jobs.new("audit")
+
+    async def audit() -> None:
+        with pytest.raises(CallerError, match="library robot has no robot, nothing sees where"):
+            await site.auditor.audit(job, discs=True, repair=False, rescan=False)
+
+    site.run(audit)
 
 
 # -- the pure part ----------------------------------------------------------------------

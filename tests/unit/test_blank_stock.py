@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.core import Metric
@@ -76,6 +77,11 @@ def test_counts_are_kept_and_the_alarm_comes_and_goes(tmp_path: Path) -> None:
     stock.look()
     assert not site.alarm_texts(ALARM)
     burn("mr", 20)
+    robot = site.librarian.config
+    site.librarian.config = msgspec.structs.replace(robot, kind="manual")
+    stock.look()
+    assert stock.report()["days_left"] is None and not site.alarm_texts(ALARM)
+    site.librarian.config = robot
     before = stock.report()
     site.start()
     site.look_once()
