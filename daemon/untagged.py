@@ -65,14 +65,15 @@ class Untagged:
         return element
 
     def moved(self, source: int, destination: int) -> None:
-        """The robot carried what was there."""
+        """The robot carried what was there; a disc with a barcode is no matter of ours."""
         number = self.there.pop(source, None) or self._gone.pop(source, None)
+        was_unknown = source in self.unknown
         self.unknown.discard(source)
         self._gone.pop(destination, None)
         if number is not None:
             self.unknown.discard(destination)
             self.there[destination] = number
-        else:
+        elif was_unknown:
             self.unknown.add(destination)
 
     def is_at(self, address: int, number: str) -> None:

@@ -76,3 +76,11 @@ class Library(RuleBasedStateMachine):
 
 
 TestLibrary = Library.TestCase
+
+
+def test_a_disc_with_a_barcode_stays_known_when_it_is_moved() -> None:
+    untagged = Untagged()
+    slots = [Element(ElementAddress(100), "slot", True, "HSM00001", None, True, None)]
+    untagged.named(Inventory(tuple(slots), (), (), ()))
+    untagged.moved(100, 1)
+    assert not untagged.unknown and not untagged.there
