@@ -192,7 +192,7 @@ class BurnSession:
         if lane.error is not None:
             await self._settle_failed(lane, lane.error)
             raise lane.error
-        unit.credit()
+        unit.credit(proved=True)
         self.core.metrics.burn_seconds.observe(self.core.clock.monotonic_s() - started)
         self.core.metrics.burned_bytes.inc(self.active.bytes)
 
@@ -284,7 +284,9 @@ class BurnSession:
             bytes=self.active.bytes,
         )
         changes += [put_record(record), put_record(disc)]
-        changes.append(put_history(disc.barcode, self.core.clock.now_ns(), entry))
+        now_ns = self.core.clock.now_ns()
+        changes.append(put_history(disc.barcode, now_ns, entry))
+        changes.append(self.core.catalog.count_burn(record.pool, now_ns))
         await self.core.catalog.transact(*changes)
         return None
 
@@ -307,8 +309,10 @@ class BurnSession:
         entry = HistoryRecord(
             what="burn", drive=lane.unit.name, volume=record.label, errors=1, text=str(error)
         )
-        change = put_history(disc.barcode, self.core.clock.now_ns(), entry)
-        await self.core.catalog.transact(put_record(record), put_record(disc), change)
+        now_ns = self.core.clock.now_ns()
+        change = put_history(disc.barcode, now_ns, entry)
+        used = self.core.catalog.count_burn(record.pool, now_ns, failed=True)
+        await self.core.catalog.transact(put_record(record), put_record(disc), change, used)
         with trio.move_on_after(self.core.config.library[0].load_timeout_s):
             try:
                 await self.core.librarian.unload(lane.unit)

@@ -131,11 +131,15 @@ class Care:
             if disc.state == DiscState.VERIFIED
             and disc.volume in volumes
             and disc.barcode not in volumes[disc.volume].refresh
+            and not self.core.catalog.is_missing(disc)
         )
 
     def _unproved(self, label: str) -> int:
         """Discs that are burned and wait for their proof."""
-        return sum(disc.state == DiscState.BURNED for disc in self.core.catalog.discs_of(label))
+        return sum(
+            disc.state == DiscState.BURNED and not self.core.librarian.is_shut_in(disc.barcode)
+            for disc in self.core.catalog.discs_of(label)
+        )
 
     def _may_begin(self, record: VolumeRecord) -> bool:
         doubtful = any(disc.barcode in self.doubted for disc in self._sources(record.label))
@@ -262,6 +266,7 @@ class Care:
         for label, stage in self.stages.items():
             under_way = sum(
                 disc.state in (DiscState.BURNING, DiscState.BURNED)
+                and not self.core.librarian.is_shut_in(disc.barcode)
                 for disc in self.core.catalog.discs_of(label)
             )
             lacking = stage.volume.copies - counted[label] - under_way
@@ -307,7 +312,9 @@ class Care:
         """Fresh copies, then what people asked for, then one disc of the regular reading."""
         catalog = self.core.catalog
         demands = [
-            VerifyDemand(disc.barcode, disc.burned_in, self._since_s)
+            VerifyDemand(
+                disc.barcode, self.core.ward.failed_in(disc) or disc.burned_in, self._since_s
+            )
             for disc in catalog.discs.values()
             if disc.state == DiscState.BURNED
             and disc.volume in catalog.volumes
@@ -356,7 +363,12 @@ class Care:
         barcode = job.disc.barcode
         self.core.reserved.discard(barcode)
         self.scrubs.discard(barcode)
-        self._blame(job, self.doubted.pop(barcode, ("", 0.0))[0])
+        doubted = self.doubted.pop(barcode, None)
+        self._blame(job, doubted[0] if doubted is not None else "")
+        if isinstance(job.error, MediumError) and job.disc.state == DiscState.DAMAGED:
+            first = doubted is None and barcode not in self.asked
+            if first:
+                self.doubt(job.disc, job.drive)
         asked = self.asked.pop(barcode, None)
         if asked is not None and job.error is not None:
             asked.job.fail(str(job.error))
@@ -453,11 +465,24 @@ class Care:
         await self.core.catalog.save(record)
         await self.repair(job, label)
 
-    async def quarantine(self, barcode: str, why: str) -> DiscRecord:
-        """It does not count as a copy any more, and is read only if no other can be."""
+    async def release(self, barcode: str) -> DiscRecord:
+        """Use a disc again that was set aside."""
         disc = self.disc(barcode)
+        await self.core.ward.release_disc(disc)
+        return disc
+
+    async def quarantine(self, barcode: str, why: str, seconds: float | None = None) -> DiscRecord:
+        """It does not count as a copy any more, and is read only if no other can be; a blank
+        one is not used for a time, without one until it is released."""
+        disc = self.disc(barcode)
+        if disc.state == DiscState.BLANK:
+            why = f"by hand: {why or 'no reason given'}"
+            await self.core.ward.quarantine_disc(disc, why, seconds)
+            return disc
         if disc.state != DiscState.VERIFIED:
-            raise CallerError(f"disc {barcode}: found state {disc.state}, expected verified")
+            raise CallerError(
+                f"disc {barcode}: found state {disc.state}, expected verified or blank"
+            )
         disc.become(DiscState.DAMAGED)
         disc.note = f"quarantined: {why or 'by hand'}"
         entry = HistoryRecord(what="quarantine", volume=disc.volume, text=disc.note)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterator
+from collections.abc import Mapping
 
-from hsmfs.daemon.packing import Found, found
 from hsmfs.daemon.policy.evaluate import Facts
 from hsmfs.heat import heat_now
 from hsmfs.namespace.view import NamespaceView
@@ -13,7 +11,14 @@ from hsmfs.records import InodeRecord
 from hsmfs.types import Residency
 
 
-def facts_of(path: bytes, record: InodeRecord, now_ns: int) -> Facts:
+def facts_in(view: NamespaceView, path: bytes, record: InodeRecord, now_ns: int) -> Facts:
+    """The facts of one file under one of its names, with its extended attributes."""
+    return facts_of(path, record, now_ns, view.xattrs(record.ino))
+
+
+def facts_of(
+    path: bytes, record: InodeRecord, now_ns: int, xattrs: Mapping[bytes, bytes] | None = None
+) -> Facts:
     """The facts of one file under one of its names."""
     return Facts(
         path=path,
@@ -28,14 +33,6 @@ def facts_of(path: bytes, record: InodeRecord, now_ns: int) -> Facts:
         state=Residency(record.state).word,
         copies=record.copies,
         ino=record.ino,
+        tier=record.tier,
+        xattrs=xattrs or {},
     )
-
-
-def files_with_facts(
-    view: NamespaceView, state: Residency, now_ns: int
-) -> Iterator[tuple[Found, Facts]]:
-    """All regular files in one state, by the index, each under its first name."""
-    for record in view.files_in_state(state):
-        paths = view.paths_of(record.ino)
-        if paths and stat.S_ISREG(record.mode):
-            yield found(paths[0], record), facts_of(paths[0], record, now_ns)

@@ -26,15 +26,17 @@ from hsmfs.daemon.activevolume import (
 from hsmfs.daemon.catalog import Change, put_record
 from hsmfs.daemon.catalogrecords import DiscState, SplitRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discchoice import is_lost_to
 from hsmfs.daemon.discrecovery import with_recovery
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, pack, parents_of, sources_of
 from hsmfs.daemon.parityset import OVERHEAD_SECTORS
 from hsmfs.daemon.policy.evaluate import Pool
+from hsmfs.daemon.policyload import default_pool
 from hsmfs.daemon.poolcare import parity_at_all
 from hsmfs.daemon.splitter import Splitter, file_of, part_of
 from hsmfs.daemon.waiting import Waiting
-from hsmfs.errors import CallerError, HsmError, TransientError
+from hsmfs.errors import HsmError, TransientError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import CopiedFile
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
@@ -75,6 +77,11 @@ class Migrator:
         return ino in self.core.catalog.splits or any(
             ino in files for files in self._waiting.values()
         )
+
+    def has(self, item: Found) -> bool:
+        """Whether a file is under way, in parts or whole."""
+        active = any(item.file in active.files for active in self.active.values())
+        return active or item.file in self._placed or self.is_under_way(item.ino)
 
     def claims(self) -> list[FileVersion]:
         """Versions whose bytes a burn still needs."""
@@ -180,7 +187,7 @@ class Migrator:
 
     def _due(self, pool: Pool, capacity: int) -> bool:
         files = self._waiting[pool.name].values()
-        if not files:
+        if not files or self.splits.holds(pool.name):
             return False
         oldest = self.core.clock.monotonic_s() - next(iter(files)).since_s
         waited = pool.burn_max_wait_s is not None and oldest >= pool.burn_max_wait_s
@@ -391,7 +398,8 @@ class Migrator:
 
     def counted(self, label: str) -> int:
         """Discs of a volume that need no further burn."""
-        return sum(1 for disc in self.core.catalog.discs_of(label) if disc.state in COUNTED)
+        discs = [disc for disc in self.core.catalog.discs_of(label) if disc.state in COUNTED]
+        return sum(not is_lost_to(self.core, disc) for disc in discs)
 
     def copies_left(self, active: ActiveVolume) -> int:
         return active.record.copies - self.counted(active.record.label) - active.burning
@@ -491,10 +499,4 @@ class Migrator:
     @property
     def default_pool(self) -> str:
         """The first pool of the policy."""
-        try:
-            return next(iter(self.core.policy.pools))
-        except StopIteration:
-            raise CallerError(
-                f"policy {self.core.config.policy.file}: no pool, expected at least one; "
-                'add: pool "main" { copies 2 spread magazine }'
-            ) from None
+        return default_pool(self.core.policy, self.core.config)

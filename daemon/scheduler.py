@@ -179,12 +179,15 @@ def _rank(demand: ReadDemand, files: dict[str, int], rules: Rules, now_s: float)
     urgent_s = urgent_from_s(demand, rules)
     if now_s >= urgent_s:
         return (URGENT, urgent_s, demand.since_s, demand.volume)
+    is_equal = demand.priority == Priority.BULK and now_s >= demand.since_s + rules.equal_s
+    from_s = now_s - rules.equal_s if is_equal else now_s
     waited = sum(
-        (share.files * now_s - share.since_sum_s) / files[share.user] for share in demand.shares
+        (share.files * from_s - share.since_sum_s) / files[share.user] for share in demand.shares
     )
     if not demand.shares:
-        waited = now_s - demand.since_s
-    return (int(demand.priority), -waited, demand.since_s, demand.volume)
+        waited = from_s - demand.since_s
+    group = Priority.READERS if is_equal else demand.priority
+    return (int(group), -waited, demand.since_s, demand.volume)
 
 
 def urgent_from_s(demand: ReadDemand, rules: Rules) -> float:
@@ -220,13 +223,38 @@ def _owed(board: _Board) -> None:
 
 def _read(board: _Board, demands: list[ReadDemand], urgent: bool) -> None:
     for demand in [demand for demand in demands if not _read_in_place(board, demand)]:
+        if not urgent and _gathers(board.picture, demand, board.now_s):
+            continue
         in_slot = board.in_slots(demand.discs) if board.idle and board.loads_left > 0 else []
         drive = _drive_to_load(board, urgent) if in_slot else None
+        if drive is not None and not urgent and _better_soon(board, drive, demand):
+            drive = None
         if drive is not None and board.take(drive, in_slot[0]):
             board.loads_left -= 1
             board.actions.append(Read(drive, demand.volume, in_slot[0]))
         else:
             board.waiting.append(demand)
+
+
+def _gathers(picture: Picture, demand: ReadDemand, now_s: float) -> bool:
+    """Whether it waits for others of its disc: nobody sits before it, and the robot is short."""
+    return (
+        demand.priority == Priority.BULK
+        and picture.robot_share >= picture.rules.gather_from
+        and now_s - demand.since_s < picture.rules.gather_s
+    )
+
+
+def _better_soon(board: _Board, drive: str, demand: ReadDemand) -> bool:
+    """Whether a drive that reads a disc wanted far less than this one's is free in a moment."""
+    rules, view = board.picture.rules, board.idle[drive]
+    if not view.disc or board.now_s - demand.since_s >= rules.spare_s:
+        return False
+    return any(
+        other.work is Work.READ and other.disc and other.heat * rules.spare_factor < view.heat
+        for other in board.picture.drives
+        if other.busy
+    )
 
 
 def _drive_to_load(board: _Board, urgent: bool) -> str | None:

@@ -250,8 +250,10 @@ class ImageBurn:
             errors=int(bool(problem)),
             text=problem or "burned from the image of another disc",
         )
-        change = put_history(self.disc.barcode, self.core.clock.now_ns(), entry)
-        await self.core.catalog.transact(put_record(volume), put_record(self.disc), change)
+        now_ns = self.core.clock.now_ns()
+        change = put_history(self.disc.barcode, now_ns, entry)
+        used = self.core.catalog.count_burn(volume.pool, now_ns, failed=bool(problem))
+        await self.core.catalog.transact(put_record(volume), put_record(self.disc), change, used)
 
 
 async def is_blank(core: Core, unit: DriveUnit, disc: DiscRecord, needed_sectors: int) -> bool:

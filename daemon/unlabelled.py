@@ -35,30 +35,12 @@ class Unlabelled:
     """Part of the dispatcher."""
 
     core: Core
-    told: dict[str, list[int]] = field(default_factory=dict)
-    """Double barcodes that there is an alarm for."""
     looking: set[int] = field(default_factory=set)
     """Addresses of discs that are being looked at."""
 
     def dispatch(self) -> None:
-        """Hand out looks, and keep the alarms."""
-        self._tell_doubles()
+        """Hand out looks."""
         self._look()
-
-    def _tell_doubles(self) -> None:
-        """Nobody knows which of them is which."""
-        librarian = self.core.librarian
-        if librarian.doubles == self.told:
-            return
-        self.told = dict(librarian.doubles)
-        self.core.alarms.clear("double-barcode")
-        for code, places in self.told.items():
-            at = " and ".join(str(place) for place in places)
-            text = (
-                f"library {librarian.config.name}: barcode {code} is on the discs in elements "
-                f"{at}, so none of them is used. Take all but one out, and give them other labels"
-            )
-            self.core.alarms.raise_("double-barcode", text)
 
     def _look(self) -> None:
         """One disc that nobody knows for each idle drive."""

@@ -145,8 +145,8 @@ class VerifyJob:
     # -- the result ------------------------------------------------------------------
 
     async def _succeeded(self, unit: DriveUnit, seconds: float, size: int) -> None:
-        unit.credit()
         whole = self.sample_percent >= WHOLE_PERCENT
+        unit.credit(proved=whole)
         if whole:
             self.disc.become(DiscState.VERIFIED)
         self.disc.verified_in = unit.name
@@ -167,7 +167,14 @@ class VerifyJob:
         self.core.metrics.errors.labels(error.kind.value).inc()
         if isinstance(error, DriveError | MediumError):
             unit.charge(error, for_good=isinstance(error, DriveError))
-        if isinstance(error, MediumError):
+        if isinstance(error, MediumError) and self._another_may_read(unit):
+            self.disc.read_errors += 1
+            self.disc.note = str(error)
+            await self._record(unit, HistoryRecord(
+                what=self.what, drive=unit.name, volume=self.volume.label, seconds=seconds,
+                errors=max(1, self._damaged), text=f"read again in another drive: {error}",
+            ))  # fmt: skip
+        elif isinstance(error, MediumError):
             self.disc.read_errors += 1
             self.disc.note = str(error)
             known = self.disc.state in (DiscState.VERIFIED, DiscState.DAMAGED)
@@ -178,6 +185,13 @@ class VerifyJob:
                 errors=max(1, self._damaged), text=str(error),
             ))  # fmt: skip
         log.warning("verify failed", disc=self.disc.barcode, drive=unit.name, error=str(error))
+
+    def _another_may_read(self, unit: DriveUnit) -> bool:
+        """Of a fresh disc: whether no other drive had its turn. It is proved there before it
+        is given up."""
+        others = any(other is not unit for other in self.core.librarian.alive_units())
+        known = self.core.ward.failed_in(self.disc)
+        return self.disc.state == DiscState.BURNED and others and known == unit.name
 
 
 def _damage_words(found: Damage) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from hsmfs.configload import read_text
-from hsmfs.daemon.policy.evaluate import Policy, load_policy
+from hsmfs.daemon.policy.rules import Policy
+from hsmfs.daemon.policyload import load_of
 from hsmfs.errors import HsmError
+from hsmfs.tools import policyplans
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import print_json, say
 from hsmfs.tools.progress import exit_of, follow
 from hsmfs.tools.system import ConfigOption, JsonOption, System, open_system
+
+NOUNS: Final = ("pools", "migrate", "release", "pin", "demote", "recall_ahead", "retain", "limit")
+ALWAYS: Final = NOUNS[:4]
+"""Told even where there is none."""
 
 
 def add(app: typer.Typer) -> None:
@@ -21,15 +27,15 @@ def add(app: typer.Typer) -> None:
     policy = typer.Typer(help="The rules that move data by themselves.", no_args_is_help=True)
     policy.command("check")(check)
     policy.command("run")(run)
+    policy.command("explain")(explain)
+    policy.command("dry-run")(dry_run)
+    policy.command("accept-clock")(accept_clock)
     app.add_typer(policy, name="policy")
 
 
 def load_policy_of(system: System, file: Path | None = None) -> Policy:
     """The policy of a system, or another file checked as if it were."""
-    path = file or Path(system.config.policy.file)
-    text = read_text(path)
-    tiers = {tier.name for tier in system.config.tier}
-    return load_policy(text, str(path), tiers, None)
+    return load_of(system.config, file or Path(system.config.policy.file), None)
 
 
 def check(
@@ -50,11 +56,15 @@ def check(
             raise
         print_json({"file": str(path), "ok": False, "error": str(error)})
         raise typer.Exit(1) from error
-    counts = {noun: len(getattr(policy, noun)) for noun in ("pools", "migrate", "release", "pin")}
+    counts = {noun: len(getattr(policy, noun)) for noun in NOUNS}
+    warnings, undone = [*policy.warnings, *_of_stock(system, policy)], policy.not_carried_out()
     if json:
-        print_json({"file": str(path), "ok": True, **counts})
+        told = {"warnings": warnings, "not_carried_out": undone}
+        print_json({"file": str(path), "ok": True, **counts, **told})
         return
-    say(f"{path}: good; " + ", ".join(f"{noun} {count}" for noun, count in counts.items()))
+    say(f"{path}: good; " + ", ".join(f"{n} {c}" for n, c in counts.items() if c or n in ALWAYS))
+    for warning in (*warnings, *undone):
+        say(f"warning: {warning}")
 
 
 def run(
@@ -69,3 +79,60 @@ def run(
         job = follow(api, number, "policy run") if wait else api.get(f"/v1/jobs/{number}")
     show_job(job, json)
     raise typer.Exit(exit_of(job))
+
+
+def _of_stock(system: System, policy: Policy) -> list[str]:
+    """What the files and discs of this system say to the rules; nothing where it is new."""
+    stores = (system.config.namespace.path, system.config.catalog.path)
+    if not all((Path(path) / "data.mdb").exists() for path in stores):
+        return []
+    return policyplans.make_plan(system.config, policy).warnings()
+
+
+FileOption = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="Another file of rules than the system's."),
+]
+
+
+def explain(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="PATH")],
+    policy: FileOption = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Which rules match a file, each condition with its value, and when they will."""
+    system = open_system(ctx, config)
+    rules = load_policy_of(system, policy)
+    mount = str(system.config.fuse.mount)
+    inside = os.fsencode(system.inside(path))
+    relative = inside[len(os.fsencode(os.path.normpath(mount))) :].strip(b"/")
+    told = policyplans.explain_path(system.config, rules, relative)
+    policyplans.show_told(told, relative, json=json)
+
+
+def dry_run(
+    ctx: typer.Context,
+    policy: FileOption = None,
+    files: Annotated[bool, typer.Option("--files", help="Tell every file.")] = False,
+    disc_price: Annotated[
+        float | None, typer.Option("--disc-price", help="Of one disc, for the cost.", min=0.0)
+    ] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """What a run would do now: files, bytes, discs and cost of each rule; changes nothing."""
+    system = open_system(ctx, config)
+    plan = policyplans.make_plan(system.config, load_policy_of(system, policy))
+    policyplans.show_plan(plan, disc_price, files=files, json=json)
+
+
+def accept_clock(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Say that the clock is right after it jumped: rules go by it again."""
+    with open_system(ctx, config).api() as api:
+        answer = api.post("/v1/policy/accept-clock")
+    if json:
+        print_json(answer)
+    else:
+        say("rules go by the clock again")

@@ -57,6 +57,9 @@ allow_other = {allow_other}
 recall_timeout_s = 600.0
 offline_wait_s = 86400.0
 
+[burn]
+stop_wait_s = 20.0
+
 [policy]
 file = "{dir}/policy.hsm"
 

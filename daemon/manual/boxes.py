@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hsmfs.changer.library import Element, Inventory
-from hsmfs.daemon.catalogrecords import MagazineRecord
+from hsmfs.clock import Clock, SystemClock
+from hsmfs.daemon.catalogrecords import MagazineRecord, MagazineState
 from hsmfs.errors import LibraryError
 from hsmfs.types import ElementAddress
 
@@ -26,6 +27,9 @@ class NoChanger:
         """Nothing moves by itself."""
         raise LibraryError("the library has no robot")
 
+    def initialize(self) -> None:
+        """There are no elements to look into."""
+
     def prevent_removal(self, prevent: bool) -> None:
         """Boxes have no door."""
 
@@ -33,10 +37,13 @@ class NoChanger:
 class BoxHands:
     """What is said of a box is believed: nothing sees it."""
 
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+
     async def take_out(self, magazine: MagazineRecord, index: int) -> None:
         """It is away from now on."""
-        magazine.present = False
+        magazine.become(magazine.outside, self._clock.now_ns())
 
     async def put_in(self, magazine: MagazineRecord) -> None:
         """It is at hand again."""
-        magazine.present = True
+        magazine.become(MagazineState.LIBRARY, self._clock.now_ns())

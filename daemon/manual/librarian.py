@@ -19,6 +19,7 @@ from hsmfs.daemon.catalogrecords import (
     DiscRecord,
     DiscState,
     MagazineRecord,
+    MagazineState,
 )
 from hsmfs.daemon.discidentity import IN_USE, Identities
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
@@ -169,7 +170,9 @@ class ManualLibrarian(Librarian):
         await self._count_load(disc.barcode)
         box = self._catalog.magazines.get(disc.magazine)
         if box is not None and not box.present and not box.exporting:
-            box.present = True  # its discs are here
+            box.become(
+                MagazineState.LIBRARY, self._clock.now_ns(), f"disc {disc.barcode} was put in"
+            )
             await self._catalog.save(box)
         return ""
 

@@ -222,7 +222,7 @@ class People:
 
     async def _new_task(self, errand: Errand) -> None:
         box = errand.put_box or (errand.taken.box if errand.taken is not None else "")
-        await self.magazines.add_task(errand.kind, errand.text(), box, errand.fill)
+        await self.magazines.add_task(errand.kind, errand.text(), box, fill=errand.fill)
 
     # -- a person says something ----------------------------------------------------------
 

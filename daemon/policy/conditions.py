@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, assert_never
 
 from hsmfs.config import did_you_mean
@@ -22,7 +22,13 @@ from hsmfs.daemon.policy.facts import (
     show_duration,
     show_size,
 )
-from hsmfs.daemon.policy.glob import GlobError, Matcher, name_matcher, path_matcher
+from hsmfs.daemon.policy.glob import (
+    GlobError,
+    Matcher,
+    name_matcher,
+    path_matcher,
+    text_matcher,
+)
 from hsmfs.daemon.policy.lexer import PolicyError, Source, quote, shown
 from hsmfs.daemon.policy.syntax import (
     Always,
@@ -58,21 +64,56 @@ class Explained(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """What policies name outside of themselves: tiers in order, users, groups."""
+
+    tiers: tuple[str, ...] = ()
+    uid_of: Callable[[str], int | None] = lambda name: None
+    gid_of: Callable[[str], int | None] = lambda name: None
+
+
+NO_NAMES: Final = Names()
+
+
+@dataclass(frozen=True, slots=True)
 class Leaf:
-    """One comparison, compiled; a ``not`` right before it belongs to it."""
+    """One comparison, compiled; for explaining, a ``not`` right before it belongs to it."""
 
     text: str
     test: Test
     show: Show
+    fact: str = ""
+    """Empty: ``always``."""
+    sign: str = ""
+    limit: float = 0
+    """What a number is compared with; of a duration in nanoseconds, of a state its number."""
+    match: Matcher | None = None
+    """The test of a text, for ``=`` and ``!=`` too."""
+    pattern: str = ""
+    key: bytes = b""
+    """Name of an extended attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """``and``, ``or`` or ``not`` of what is below."""
+
+    kind: str
+    parts: tuple[Node, ...]
+
+
+Node = Leaf | Branch
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A condition as one test, and its comparisons for explaining."""
+    """A condition as one test, its comparisons for explaining, and as a tree."""
 
     text: str
     test: Test
     leaves: tuple[Leaf, ...]
+    tree: Node
+    syntax: Condition = field(repr=False, compare=False)
 
     def explain(self, facts: Facts, now_ns: int) -> list[Explained]:
         """Each comparison with the file's value."""
@@ -82,45 +123,51 @@ class Compiled:
         ]
 
 
-def compile_condition(condition: Condition, source: Source) -> Compiled:
+def compile_condition(condition: Condition, source: Source, names: Names = NO_NAMES) -> Compiled:
     """Check a condition's facts, signs and units, and make it callable."""
-    test, leaves = _compile(condition, source)
-    return Compiled(str(condition), test, tuple(leaves))
+    test, leaves, tree = _Compiler(source, names).compile(condition)
+    return Compiled(str(condition), test, tuple(leaves), tree, condition)
 
 
-def _compile(condition: Condition, source: Source) -> tuple[Test, list[Leaf]]:
-    match condition:
-        case Comparison():
-            leaf = _leaf(condition, source)
-            return leaf.test, [leaf]
-        case Always():
-            return _always, [Leaf("always", _always, lambda facts, now_ns: "")]
-        case Not():
-            return _compile_not(condition, source)
-        case And():
-            return _compile_parts(condition.parts, _both, source)
-        case Or():
-            return _compile_parts(condition.parts, _either, source)
-        case _:
-            assert_never(condition)
+class _Compiler:
+    def __init__(self, source: Source, names: Names) -> None:
+        self._source = source
+        self._names = names
 
+    def compile(self, condition: Condition) -> tuple[Test, list[Leaf], Node]:
+        """The test, what explains it, and the tree."""
+        match condition:
+            case Comparison():
+                leaf = _leaf(condition, self._source, self._names)
+                return leaf.test, [leaf], leaf
+            case Always():
+                leaf = Leaf("always", _always, lambda facts, now_ns: "")
+                return _always, [leaf], leaf
+            case Not():
+                return self._not(condition)
+            case And():
+                return self._parts(condition.parts, "and", _both)
+            case Or():
+                return self._parts(condition.parts, "or", _either)
+            case _:
+                assert_never(condition)
 
-def _compile_not(condition: Not, source: Source) -> tuple[Test, list[Leaf]]:
-    inner, leaves = _compile(condition.inner, source)
-    test = _negated(inner)
-    if isinstance(condition.inner, Comparison | Always):
-        return test, [Leaf(str(condition), test, leaves[0].show)]
-    return test, leaves
+    def _not(self, condition: Not) -> tuple[Test, list[Leaf], Node]:
+        inner, leaves, tree = self.compile(condition.inner)
+        test = _negated(inner)
+        if isinstance(condition.inner, Comparison | Always):
+            leaves = [replace(leaves[0], text=str(condition), test=test)]
+        return test, leaves, Branch("not", (tree,))
 
-
-def _compile_parts(
-    parts: tuple[Condition, ...], join: Callable[[Test, Test], Test], source: Source
-) -> tuple[Test, list[Leaf]]:
-    compiled = [_compile(part, source) for part in parts]
-    return (
-        _balanced([test for test, _ in compiled], join),
-        [leaf for _, leaves in compiled for leaf in leaves],
-    )
+    def _parts(
+        self, parts: tuple[Condition, ...], kind: str, join: Callable[[Test, Test], Test]
+    ) -> tuple[Test, list[Leaf], Node]:
+        compiled = [self.compile(part) for part in parts]
+        return (
+            _balanced([test for test, _, _ in compiled], join),
+            [leaf for _, leaves, _ in compiled for leaf in leaves],
+            Branch(kind, tuple(tree for _, _, tree in compiled)),
+        )
 
 
 def _balanced(tests: list[Test], join: Callable[[Test, Test], Test]) -> Test:
@@ -150,22 +197,77 @@ def _always(facts: Facts, now_ns: int) -> bool:
 # Comparisons
 
 
-def _leaf(node: Comparison, source: Source) -> Leaf:
+def _leaf(node: Comparison, source: Source, names: Names) -> Leaf:
     fact = find_fact(node.fact, source)
     sign = node.operator.text
     if sign not in OPERATORS_OF_KIND[fact.kind]:
         raise _wrong_sign(node, fact, source)
-    if fact.kind is FactKind.STATE:
-        return Leaf(str(node), _state_test(node, source), lambda facts, now_ns: facts.state)
+    match fact.kind:
+        case FactKind.STATE:
+            return _state_leaf(node, source)
+        case FactKind.USER | FactKind.GROUP | FactKind.TIER:
+            return _named_leaf(node, fact, source, names)
+        case FactKind.XATTR:
+            return _xattr_leaf(node, source)
     if fact.text is not None:
-        return Leaf(str(node), _text_test(node, fact, source), _show_text(fact.text, fact.kind))
+        test, match = _text_test(node, fact.text, fact.kind, source)
+        show = _show_text(fact.text, fact.kind)
+        pattern = node.value.text if isinstance(node.value, Text) else ""
+        return Leaf(str(node), test, show, node.fact.text, sign, match=match, pattern=pattern)
     assert fact.number is not None
     limit = _limit(node, fact, source)
     if fact.kind is FactKind.DURATION:
-        return Leaf(str(node), _age_test(fact.number, sign, limit), _show_age(fact.number))
-    return Leaf(
-        str(node), _number_test(fact.number, sign, limit), _show_number(fact.number, fact.kind)
-    )
+        test, show = _age_test(fact.number, sign, limit), _show_age(fact.number)
+    else:
+        test = _number_test(fact.number, sign, limit)
+        show = _show_number(fact.number, fact.kind)
+    return Leaf(str(node), test, show, node.fact.text, sign, limit)
+
+
+def _named_leaf(node: Comparison, fact: Fact, source: Source, names: Names) -> Leaf:
+    """Of a user, group or tier: by its number."""
+    value = node.value
+    if not isinstance(value, Word | Text):
+        raise source.error(value.span, shown(str(value)), fact.kind.value)
+    if fact.kind is FactKind.TIER:
+        known = {name: at for at, name in enumerate(names.tiers)}
+        number = known.get(value.text)
+        todo = did_you_mean(value.text, known) or "tiers are named in the configuration"
+        expected = f"a tier that exists: {', '.join(known) or 'there is none'}"
+    else:
+        number = (names.uid_of if fact.kind is FactKind.USER else names.gid_of)(value.text)
+        what, short = ("user", "uid") if fact.kind is FactKind.USER else ("group", "gid")
+        expected = f"a {what} that this machine knows"
+        todo = f"compare {short} with a number where it does not"
+    if number is None:
+        raise source.error(value.span, shown(value.text), expected, todo)
+    assert fact.number is not None
+    test = _number_test(fact.number, node.operator.text, number)
+    show = _show_tier(names.tiers) if fact.kind is FactKind.TIER else _show_id(fact.number)
+    return Leaf(str(node), test, show, node.fact.text, node.operator.text, number)
+
+
+def _show_tier(tiers: tuple[str, ...]) -> Show:
+    return lambda facts, now_ns: tiers[facts.tier] if facts.tier < len(tiers) else str(facts.tier)
+
+
+def _show_id(number: Callable[[Facts], float]) -> Show:
+    return lambda facts, now_ns: f"number {number(facts):g}"
+
+
+def _xattr_leaf(node: Comparison, source: Source) -> Leaf:
+    """A missing attribute is the empty text."""
+    assert node.key is not None
+    key = node.key.text.encode("utf-8", "surrogateescape")
+
+    def text(facts: Facts) -> bytes:
+        return facts.xattrs.get(key, b"")
+
+    test, match = _text_test(node, text, FactKind.XATTR, source)
+    show = _show_text(text, FactKind.XATTR)
+    pattern = node.value.text if isinstance(node.value, Text) else ""
+    sign = node.operator.text
+    return Leaf(str(node), test, show, "xattr", sign, match=match, pattern=pattern, key=key)
 
 
 def find_fact(word: Word, source: Source) -> Fact:
@@ -230,15 +332,21 @@ def _limit(node: Comparison, fact: Fact, source: Source) -> float:
     return float(value.number)
 
 
-def _state_test(node: Comparison, source: Source) -> Test:
+def _state_leaf(node: Comparison, source: Source) -> Leaf:
     value = node.value
     if not isinstance(value, Word) or value.text not in STATES:
         todo = did_you_mean(value.text, STATES) if isinstance(value, Word | Text) else ""
         raise source.error(value.span, shown(str(value)), FactKind.STATE.value, todo)
-    state = value.text
-    if node.operator.text == "=":
-        return lambda facts, now_ns: facts.state == state
-    return lambda facts, now_ns: facts.state != state
+    state, sign = value.text, node.operator.text
+    wanted = sign == "="
+    return Leaf(
+        str(node),
+        lambda facts, now_ns: (facts.state == state) is wanted,
+        lambda facts, now_ns: facts.state,
+        "state",
+        sign,
+        STATES.index(state),
+    )
 
 
 def duration_ns(value: Quantity, source: Source) -> int:
@@ -279,33 +387,33 @@ def count(value: Quantity, source: Source) -> int:
     return int(value.number)
 
 
-def _text_test(node: Comparison, fact: Fact, source: Source) -> Test:
+def _text_test(
+    node: Comparison, text: Callable[[Facts], bytes], kind: FactKind, source: Source
+) -> tuple[Test, Matcher]:
     value = node.value
     if not isinstance(value, Text):
-        raise source.error(value.span, shown(str(value)), fact.kind.value)
-    text = fact.text
-    assert text is not None
+        raise source.error(value.span, shown(str(value)), kind.value)
     if node.operator.text == "~":
-        matches = _matcher(value, fact, source)
-        return lambda facts, now_ns: matches(text(facts))
-    wanted = _literal(value, fact, source)
+        matches = _matcher(value, kind, source)
+        return (lambda facts, now_ns: matches(text(facts))), matches
+    wanted = _literal(value, kind, source)
     if node.operator.text == "=":
-        return lambda facts, now_ns: text(facts) == wanted
-    return lambda facts, now_ns: text(facts) != wanted
+        return (lambda facts, now_ns: text(facts) == wanted), wanted.__eq__
+    return (lambda facts, now_ns: text(facts) != wanted), wanted.__eq__
 
 
-def _matcher(value: Text, fact: Fact, source: Source) -> Matcher:
-    make = path_matcher if fact.kind is FactKind.PATH else name_matcher
+def _matcher(value: Text, kind: FactKind, source: Source) -> Matcher:
+    make = {FactKind.PATH: path_matcher, FactKind.NAME: name_matcher}.get(kind, text_matcher)
     try:
         return make(value.text)
     except GlobError as error:
         raise source.error(value.span, str(value), "a pattern", str(error)) from None
 
 
-def _literal(value: Text, fact: Fact, source: Source) -> bytes:
-    is_path = fact.kind is FactKind.PATH
-    if is_path and not value.text.startswith("/"):
+def _literal(value: Text, kind: FactKind, source: Source) -> bytes:
+    if kind is FactKind.PATH and not value.text.startswith("/"):
         raise source.error(value.span, str(value), 'a path from the root such as "/pacs/a"')
-    if not is_path and ("/" in value.text or not value.text):
+    if kind is FactKind.NAME and ("/" in value.text or not value.text):
         raise source.error(value.span, str(value), "a name without '/'")
-    return value.text.removeprefix("/").encode("utf-8", "surrogateescape")
+    text = value.text.removeprefix("/") if kind is FactKind.PATH else value.text
+    return text.encode("utf-8", "surrogateescape")

@@ -2,42 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from fractions import Fraction
-from typing import Final
 
 from hsmfs.config import did_you_mean
 from hsmfs.daemon.policy.conditions import (
     Compiled,
     Explained,
+    Names,
     compile_condition,
     count,
     duration_ns,
     find_fact,
     size_bytes,
 )
-from hsmfs.daemon.policy.facts import FACTS, SECOND_NS, FactKind, Facts
+from hsmfs.daemon.policy.contradictions import examine
+from hsmfs.daemon.policy.facts import (
+    DURATION_UNITS_S,
+    FACTS,
+    SECOND_NS,
+    SIZE_UNITS_BYTES,
+    FactKind,
+    Facts,
+)
 from hsmfs.daemon.policy.lexer import Source, Span, shown
 from hsmfs.daemon.policy.parser import parse
+from hsmfs.daemon.policy.pools import PoolLoader, fraction_of
+from hsmfs.daemon.policy.rules import (
+    ALWAYS_OPEN,
+    ERRORS_DEFAULT,
+    YEAR_S,
+    DemoteRule,
+    LimitRule,
+    MigrateRule,
+    OrderKey,
+    Pace,
+    PinRule,
+    Policy,
+    Pool,
+    PoolDefaults,
+    RecallAheadRule,
+    ReleaseRule,
+    RetainRule,
+    Window,
+)
 from hsmfs.daemon.policy.syntax import (
+    NO_OPTIONS,
+    Between,
+    Condition,
+    DemoteStatement,
+    LimitStatement,
     MigrateStatement,
+    Options,
     OrderItem,
     PinStatement,
     PolicySyntax,
     PoolStatement,
     Quantity,
+    RecallAheadStatement,
     ReleaseStatement,
-    ScrubClause,
+    RetainStatement,
     Statement,
     Text,
-    Word,
 )
 
 __all__ = [
+    "YEAR_S",
     "Explained",
     "Facts",
     "MigrateRule",
+    "Names",
     "PinRule",
     "Policy",
     "Pool",
@@ -46,167 +81,42 @@ __all__ = [
     "load_policy",
 ]
 
-COPIES_MAX: Final = 16
-HEAD_BYTES_MAX: Final = 2**30
-PARITY_MAX: Final = 2
-RECOVERY_PERCENT_MAX: Final = 50
-YEAR_S: Final = 365 * 86_400.0
-SPREADS: Final = ("magazine",)
-
-OrderKey = Callable[[Facts], tuple[float, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class PoolDefaults:
-    """What a pool gets that does not say it."""
-
-    burn_max_wait_s: float | None = 604_800.0
-    head_bytes: int = 64 * 1024
-    parity: int = 0
-    scrub_s: float = 2 * YEAR_S
-    """0: never."""
-    scrub_percent: float = 100.0
-    recovery_percent: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """A volume pool: how files are burned."""
-
-    name: str
-    copies: int
-    spread: str
-    burn_when_full: bool
-    burn_max_wait_s: float | None
-    """How long a file waits for a full volume; None: for ever."""
-    head_bytes: int
-    line: int
-    offsite: int = 0
-    """Of the copies, how many are taken off-site."""
-    parity: int = 0
-    """Parity discs of each magazine over volumes of this pool."""
-    scrub_s: float = 0.0
-    """Discs are read again once in so long; 0: never."""
-    scrub_percent: float = 100.0
-    """So much of a disc's data each time."""
-    reclaim_dead: float | None = None
-    """Volumes with a greater dead share are reclaimed; None: only by hand."""
-    recovery_percent: float = 0.0
-    """Recovery data on each disc, as a share of its data."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRule:
-    """A rule about single files."""
-
-    name: str
-    condition: Compiled
-    line: int
-
-    def matches(self, facts: Facts, now_ns: int) -> bool:
-        """Whether the rule's condition holds for the file."""
-        return self.condition.test(facts, now_ns)
-
-    def explain(self, facts: Facts, now_ns: int) -> list[Explained]:
-        """Each comparison of the rule, with the file's value and whether it holds."""
-        return self.condition.explain(facts, now_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class MigrateRule(FileRule):
-    """Files that are to be copied to a pool."""
-
-    pool: str
-
-
-@dataclass(frozen=True, slots=True)
-class PinRule(FileRule):
-    """Files that are never released."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseRule:
-    """When a tier is emptied, how far, and which files go first."""
-
-    name: str
-    tier: str
-    start_fraction: float
-    stop_fraction: float
-    order: tuple[tuple[str, bool], ...]
-    """Pairs of a fact and whether its greatest value comes first."""
-    order_key: OrderKey
-    """The sort key of a file: the smallest is released first."""
-    line: int
-
-    def should_start(self, used_fraction: float) -> bool:
-        """Whether the tier is so full that release begins."""
-        return used_fraction > self.start_fraction
-
-    def should_stop(self, used_fraction: float) -> bool:
-        """Whether enough has been released."""
-        return used_fraction < self.stop_fraction
-
-    def ordered(self, files: Iterable[Facts]) -> list[Facts]:
-        """The files in the order in which they are released."""
-        return sorted(files, key=self.order_key)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """All rules of one file, in order; the first that matches decides."""
-
-    file_name: str
-    syntax: PolicySyntax
-    pools: dict[str, Pool]
-    migrate: tuple[MigrateRule, ...]
-    release: tuple[ReleaseRule, ...]
-    pin: tuple[PinRule, ...]
-
-    def migrate_rule_for(self, facts: Facts, now_ns: int) -> MigrateRule | None:
-        """The first rule that sends the file to a pool."""
-        for rule in self.migrate:
-            if rule.condition.test(facts, now_ns):
-                return rule
-        return None
-
-    def is_pinned(self, facts: Facts, now_ns: int) -> PinRule | None:
-        """The first rule that forbids the file's release."""
-        for rule in self.pin:
-            if rule.condition.test(facts, now_ns):
-                return rule
-        return None
-
-    def release_rule_for(self, tier: str) -> ReleaseRule | None:
-        """The rule that keeps a tier from filling up."""
-        return next((rule for rule in self.release if rule.tier == tier), None)
+POOL_DEFAULTS = PoolDefaults()
+AHEAD_BYTES_DEFAULT = 4 * 2**30
+AT_ONCE_MAX = 1_000_000
+ORDERED = (FactKind.DURATION, FactKind.SIZE, FactKind.NUMBER, FactKind.COUNT)
+"""What files can be put in order by."""
 
 
 def load_policy(
     text: str,
     file_name: str,
-    tiers: set[str],
+    tiers: Collection[str],
     magazines: int | None,
-    defaults: PoolDefaults = PoolDefaults(),
+    defaults: PoolDefaults = POOL_DEFAULTS,
+    names: Names | None = None,
 ) -> Policy:
     """Parse, check and compile a policy.
 
-    ``tiers`` are those of the configuration; ``magazines`` is how many the
-    library has, None if that is not known yet.
+    ``tiers`` are those of the configuration, in order of speed; ``magazines``
+    is how many the library has, None if that is not known yet; ``names`` knows
+    users and groups.
     """
     syntax = parse(text, file_name)
-    loader = _Loader(Source(text, file_name), tiers, magazines, defaults)
+    ordered = tuple(sorted(tiers) if isinstance(tiers, set) else tiers)
+    known = replace(names or Names(), tiers=ordered)
+    source = Source(text, file_name)
+    loader = _Loader(source, known, PoolLoader(source, magazines, defaults))
     loader.check_names(syntax.statements)
-    return loader.policy(syntax)
+    policy = loader.policy(syntax)
+    return replace(policy, warnings=tuple(examine(policy, source)))
 
 
 class _Loader:
-    def __init__(
-        self, source: Source, tiers: set[str], magazines: int | None, defaults: PoolDefaults
-    ) -> None:
+    def __init__(self, source: Source, names: Names, pools: PoolLoader) -> None:
         self._source = source
-        self._tiers = tiers
-        self._magazines = magazines
-        self._defaults = defaults
+        self._names = names
+        self._loader = pools
         self._pools: set[str] = set()
 
     def policy(self, syntax: PolicySyntax) -> Policy:
@@ -214,10 +124,15 @@ class _Loader:
         return Policy(
             self._source.file_name,
             syntax,
-            {s.name.text: self._pool(s) for s in statements if isinstance(s, PoolStatement)},
+            {s.name.text: self._loader.pool(s) for s in statements if isinstance(s, PoolStatement)},
             tuple(self._migrate(s) for s in statements if isinstance(s, MigrateStatement)),
             tuple(self._release(s) for s in statements if isinstance(s, ReleaseStatement)),
             tuple(self._pin(s) for s in statements if isinstance(s, PinStatement)),
+            tuple(self._demote(s) for s in statements if isinstance(s, DemoteStatement)),
+            tuple(self._ahead(s) for s in statements if isinstance(s, RecallAheadStatement)),
+            tuple(self._retain(s) for s in statements if isinstance(s, RetainStatement)),
+            tuple(self._limit(s) for s in statements if isinstance(s, LimitStatement)),
+            names=self._names,
         )
 
     def check_names(self, statements: Iterable[Statement]) -> None:
@@ -241,130 +156,120 @@ class _Loader:
             expected = f"only the one of line {first.line}"
             raise self._source.error(name.span, found, expected, todo)
 
-    def _pool(self, statement: PoolStatement) -> Pool:
-        burn = statement.burn
-        if burn is None:
-            wait_s = self._defaults.burn_max_wait_s
-        elif burn.oldest is None:
-            wait_s = None
-        else:
-            wait_s = duration_ns(burn.oldest, self._source) / SECOND_NS
-        copies = self._copies(statement.copies)
-        scrub_s, percent = self._scrub(statement.scrub)
-        dead = statement.reclaim
-        return Pool(
-            name=statement.name.text,
-            copies=copies,
-            spread=self._spread(statement.spread),
-            burn_when_full=burn is None or burn.full,
-            burn_max_wait_s=wait_s,
-            head_bytes=self._head(statement.head),
-            line=statement.name.span.line,
-            offsite=self._offsite(statement.offsite, copies),
-            parity=self._parity(statement.parity),
-            scrub_s=scrub_s,
-            scrub_percent=percent,
-            reclaim_dead=None if dead is None else self._fraction(dead),
-            recovery_percent=self._recovery(statement.recovery),
-        )
-
-    def _offsite(self, value: Quantity | None, copies: int) -> int:
-        if value is None:
-            return 0
-        offsite = count(value, self._source)
-        if offsite >= copies:
-            expected = f"fewer than the pool's copies ({copies}): one at least stays at hand"
-            raise self._source.error(value.span, shown(str(value)), expected)
-        return offsite
-
-    def _parity(self, value: Quantity | None) -> int:
-        if value is None:
-            return self._defaults.parity
-        parity = count(value, self._source)
-        if parity > PARITY_MAX:
-            expected = f"0 to {PARITY_MAX} parity discs of a magazine"
-            raise self._source.error(value.span, shown(str(value)), expected)
-        return parity
-
-    def _recovery(self, value: Quantity | None) -> float:
-        if value is None:
-            return self._defaults.recovery_percent
-        percent = Fraction(value.number)
-        if value.unit != "%" or percent > RECOVERY_PERCENT_MAX:
-            todo = "" if value.unit else f"write {value}%"
-            expected = f"a share of 0% to {RECOVERY_PERCENT_MAX}%"
-            raise self._source.error(value.span, shown(str(value)), expected, todo)
-        return float(percent)
-
-    def _scrub(self, clause: ScrubClause | None) -> tuple[float, float]:
-        """Seconds between two readings (0: never), and percent of the data."""
-        if clause is None:
-            return self._defaults.scrub_s, self._defaults.scrub_percent
-        if clause.every is None:
-            return 0.0, self._defaults.scrub_percent
-        every_s = duration_ns(clause.every, self._source) / SECOND_NS
-        if every_s <= 0:
-            todo = "write 'scrub never' to have discs not read again"
-            expected = "a duration greater than nothing"
-            raise self._source.error(clause.every.span, shown(str(clause.every)), expected, todo)
-        return every_s, self._sample(clause.sample)
-
-    def _sample(self, value: Quantity | None) -> float:
-        if value is None:
-            return self._defaults.scrub_percent
-        percent = Fraction(value.number)
-        if value.unit != "%" or not 0 < percent <= 100:
-            todo = "" if value.unit else f"write {value}%"
-            expected = "a share greater than 0%, at most 100%"
-            raise self._source.error(value.span, shown(str(value)), expected, todo)
-        return float(percent)
-
-    def _copies(self, value: Quantity) -> int:
-        copies = count(value, self._source)
-        if not 1 <= copies <= COPIES_MAX:
-            expected = f"1 to {COPIES_MAX} copies"
-            raise self._source.error(value.span, shown(str(value)), expected)
-        if self._magazines is not None and copies > self._magazines:
-            raise self._source.error(
-                value.span,
-                f"a pool asking for more copies than magazines ({copies} copies)",
-                f"at most {self._magazines}, as many as the library has magazines",
-                "each copy goes to a magazine of its own: ask for fewer copies or add magazines",
-            )
-        return copies
-
-    def _spread(self, word: Word | None) -> str:
-        if word is None:
-            return SPREADS[0]
-        if word.text not in SPREADS:
-            todo = did_you_mean(word.text, SPREADS)
-            raise self._source.error(word.span, shown(word.text), "'magazine'", todo)
-        return word.text
-
-    def _head(self, value: Quantity | None) -> int:
-        if value is None:
-            return self._defaults.head_bytes
-        head_bytes = size_bytes(value, self._source)
-        if head_bytes > HEAD_BYTES_MAX:
-            raise self._source.error(value.span, shown(str(value)), "a head of at most 1GiB")
-        return head_bytes
-
     def _migrate(self, statement: MigrateStatement) -> MigrateRule:
         pool = statement.pool
         if pool.text not in self._pools:
             raise self._unknown(pool, "pool", self._pools, "write a 'pool' statement for it")
-        condition = compile_condition(statement.condition, self._source)
-        return MigrateRule(statement.name.text, condition, statement.name.span.line, pool.text)
+        rule = self._basics(statement.name, statement.condition)
+        return MigrateRule(*rule, pool.text, self._pace(statement.options))
+
+    def _basics(self, name: Text, condition: Condition) -> tuple[str, Compiled, int]:
+        compiled = compile_condition(condition, self._source, self._names)
+        return name.text, compiled, name.span.line
+
+    def _demote(self, statement: DemoteStatement) -> DemoteRule:
+        tiers = self._names.tiers
+        for tier in (statement.tier, statement.to):
+            self._check_tier(tier)
+        if tiers.index(statement.to.text) <= tiers.index(statement.tier.text):
+            found = f"tier {statement.to}, which is not slower than tier {statement.tier}"
+            todo = "the order of tiers in the configuration is that of their speed"
+            raise self._source.error(statement.to.span, found, "a slower tier", todo)
+        rule = self._basics(statement.name, statement.condition)
+        pace = self._pace(statement.options)
+        return DemoteRule(*rule, statement.tier.text, statement.to.text, pace)
+
+    def _ahead(self, statement: RecallAheadStatement) -> RecallAheadRule:
+        size = statement.size
+        bytes_max = AHEAD_BYTES_DEFAULT if size is None else size_bytes(size, self._source)
+        if size is not None and not bytes_max:
+            raise self._nothing(size)
+        return RecallAheadRule(*self._basics(statement.name, statement.condition), bytes_max)
+
+    def _retain(self, statement: RetainStatement) -> RetainRule:
+        period_s = duration_ns(statement.period, self._source) / SECOND_NS
+        if not period_s:
+            raise self._nothing(statement.period)
+        settle = statement.settle
+        settle_s = None if settle is None else duration_ns(settle, self._source) / SECOND_NS
+        rule = self._basics(statement.name, statement.condition)
+        return RetainRule(*rule, period_s, settle_s)
+
+    def _limit(self, statement: LimitStatement) -> LimitRule:
+        user, program = statement.user, statement.program
+        if user is not None and self._names.uid_of(user.text) is None:
+            expected = "a user that this machine knows"
+            raise self._source.error(user.span, shown(user.text), expected)
+        return LimitRule(
+            *self._basics(statement.name, statement.condition),
+            user.text if user else "",
+            program.text if program else "",
+            self._pace(statement.options),
+        )
+
+    def _pace(self, options: Options) -> Pace:
+        if options == NO_OPTIONS:
+            return ALWAYS_OPEN
+        return Pace(
+            self._window(options.between),
+            self._rate(options.files, {"": 1}, "a rate such as 5/s"),
+            self._rate(options.bytes, SIZE_UNITS_BYTES, "a rate such as 100MiB/s"),
+            self._at_once(options.at_once),
+            ERRORS_DEFAULT if options.errors is None else self._errors(options.errors),
+        )
+
+    def _window(self, between: Between | None) -> Window | None:
+        if between is None:
+            return None
+        if between.start.minutes % (24 * 60) == between.stop.minutes % (24 * 60):
+            todo = "leave 'between' away where the rule always works"
+            expected = "another time than it starts at"
+            raise self._source.error(between.stop.span, shown(str(between.stop)), expected, todo)
+        return Window(between.start.minutes % (24 * 60), between.stop.minutes)
+
+    def _rate(self, value: Quantity | None, units: dict[str, int], expected: str) -> float:
+        """A number for each second; 0: without bound."""
+        if value is None:
+            return 0.0
+        unit, _, per = value.unit.partition("/")
+        if unit not in units or per not in DURATION_UNITS_S:
+            todo = did_you_mean(unit, units) if unit not in units else did_you_mean(per, "smhd")
+            raise self._source.error(value.span, shown(str(value)), expected, todo)
+        rate = Fraction(value.number) * units[unit] / DURATION_UNITS_S[per]
+        if not rate:
+            raise self._nothing(value)
+        return float(rate)
+
+    def _at_once(self, value: Quantity | None) -> int:
+        if value is None:
+            return 0
+        number = count(value, self._source)
+        if not number:
+            raise self._nothing(value)
+        if number > AT_ONCE_MAX:
+            raise self._source.error(value.span, shown(str(value)), f"at most {AT_ONCE_MAX}")
+        return number
+
+    def _nothing(self, value: Quantity) -> Exception:
+        todo = "leave the rule away where nothing is to be done"
+        return self._source.error(value.span, shown(str(value)), "more than nothing", todo)
+
+    def _errors(self, value: Quantity) -> float:
+        return fraction_of(value, self._source)
 
     def _pin(self, statement: PinStatement) -> PinRule:
-        condition = compile_condition(statement.condition, self._source)
-        return PinRule(statement.name.text, condition, statement.name.span.line)
+        return PinRule(*self._basics(statement.name, statement.condition))
+
+    def _check_tier(self, tier: Text) -> None:
+        tiers = set(self._names.tiers)
+        if tier.text not in tiers:
+            raise self._unknown(tier, "tier", tiers, "tiers are named in the configuration")
 
     def _release(self, statement: ReleaseStatement) -> ReleaseRule:
         tier = statement.tier
-        if tier.text not in self._tiers:
-            raise self._unknown(tier, "tier", self._tiers, "tiers are named in the configuration")
-        start, stop = self._fraction(statement.start), self._fraction(statement.stop)
+        self._check_tier(tier)
+        start = fraction_of(statement.start, self._source)
+        stop = fraction_of(statement.stop, self._source)
         if stop >= start:
             raise self._source.error(
                 statement.stop.span,
@@ -374,7 +279,8 @@ class _Loader:
         order = self._order(statement.order)
         key = _order_key(order)
         name = statement.name
-        return ReleaseRule(name.text, tier.text, start, stop, order, key, name.span.line)
+        pace = self._pace(statement.options)
+        return ReleaseRule(name.text, tier.text, start, stop, order, key, name.span.line, pace)
 
     def _unknown(self, name: Text, what: str, known: set[str], todo: str) -> Exception:
         names = ", ".join(sorted(known)) or "there is none"
@@ -382,17 +288,9 @@ class _Loader:
         expected = f"a {what} that exists: {names}"
         return self._source.error(name.span, f"{what} {name}", expected, todo)
 
-    def _fraction(self, value: Quantity) -> float:
-        fraction = Fraction(value.number) / 100
-        if value.unit != "%" or not 0 < fraction < 1:
-            todo = "" if value.unit else f"write {value}%"
-            expected = "a share between 0% and 100%"
-            raise self._source.error(value.span, shown(str(value)), expected, todo)
-        return float(fraction)
-
     def _order(self, items: tuple[OrderItem, ...]) -> tuple[tuple[str, bool], ...]:
         for item in items:
-            if find_fact(item.fact, self._source).number is None:
+            if find_fact(item.fact, self._source).kind not in ORDERED:
                 expected = "a fact that is a number or a time"
                 raise self._source.error(item.fact.span, shown(item.fact.text), expected)
         order = tuple((item.fact.text, item.descending) for item in items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -10,9 +10,11 @@ from typing import Final
 
 import msgspec
 
+from hsmfs.daemon.policy.mime import mime_of
 from hsmfs.types import Residency
 
 SECOND_NS: Final = 1_000_000_000
+DAY_S: Final = 86_400
 DURATION_UNITS_S: Final = {
     "s": 1,
     "m": 60,
@@ -54,6 +56,9 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     state: str
     copies: int
     ino: int
+    tier: int = 0
+    """Index of the cache tier."""
+    xattrs: Mapping[bytes, bytes] = {}
 
 
 class FactKind(Enum):
@@ -66,6 +71,11 @@ class FactKind(Enum):
     PATH = 'a path between quotes such as "/pacs/**"'
     NAME = 'a name between quotes such as "*.dcm"'
     STATE = "one of resident, premigrated, migrated, recalling"
+    USER = "the name of a user"
+    GROUP = "the name of a group"
+    TIER = "the name of a tier"
+    MIME = 'a MIME type between quotes such as "image/*"'
+    XATTR = "a value between quotes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +96,16 @@ FACTS: Final[dict[str, Fact]] = {
     "heat": Fact(FactKind.NUMBER, lambda facts: facts.heat),
     "uid": Fact(FactKind.COUNT, lambda facts: facts.uid),
     "gid": Fact(FactKind.COUNT, lambda facts: facts.gid),
+    "owner": Fact(FactKind.USER, lambda facts: facts.uid),
+    "group": Fact(FactKind.GROUP, lambda facts: facts.gid),
     "copies": Fact(FactKind.COUNT, lambda facts: facts.copies),
+    "tier": Fact(FactKind.TIER, lambda facts: facts.tier),
     "state": Fact(FactKind.STATE),
+    "residency": Fact(FactKind.STATE),
     "path": Fact(FactKind.PATH, text=lambda facts: facts.path.removeprefix(b"/")),
     "name": Fact(FactKind.NAME, text=lambda facts: facts.name),
+    "mime": Fact(FactKind.MIME, text=lambda facts: mime_of(facts.name)),
+    "xattr": Fact(FactKind.XATTR),
 }
 OPERATORS_OF_KIND: Final = {
     FactKind.DURATION: ("<", "<=", ">", ">="),
@@ -99,6 +115,11 @@ OPERATORS_OF_KIND: Final = {
     FactKind.PATH: ("~", "=", "!="),
     FactKind.NAME: ("~", "=", "!="),
     FactKind.STATE: ("=", "!="),
+    FactKind.USER: ("=", "!="),
+    FactKind.GROUP: ("=", "!="),
+    FactKind.TIER: ("=", "!="),
+    FactKind.MIME: ("~", "=", "!="),
+    FactKind.XATTR: ("~", "=", "!="),
 }
 
 

@@ -57,6 +57,11 @@ def name_matcher(pattern: str) -> Matcher:
     return _matcher("", pattern)
 
 
+def text_matcher(pattern: str) -> Matcher:
+    """A test of any text, such as a MIME type: stars stay before a slash here too."""
+    return _matcher("", pattern)
+
+
 def check_path_pattern(pattern: str) -> None:
     """Refuse patterns that can match no file, or surely mean another."""
     if not pattern.startswith(("/", "**")):

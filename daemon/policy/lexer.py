@@ -35,6 +35,7 @@ class TokenKind(Enum):
     WORD = "word"
     STRING = "string"
     NUMBER = "number"
+    TIME = "time"
     PUNCT = "punct"
     END = "end"
 
@@ -100,7 +101,8 @@ _TOKEN: Final = re.compile(
     r"""
       (?P<space>[ \t\r\n]+|\#[^\n]*)
     | (?P<string>"(?:[^"\\\n]|\\[^\n])*")
-    | (?P<number>\d+(?:\.\d+)?)(?P<unit>%|[A-Za-z]+)?
+    | (?P<time>\d+:\d+)
+    | (?P<number>\d+(?:\.\d+)?)(?P<unit>%|[A-Za-z]*/[A-Za-z]+|[A-Za-z]+)?
     | (?P<word>[A-Za-z_][A-Za-z0-9_.-]*)
     | (?P<punct><=|>=|!=|==|[<>=~(){};,])
     """,

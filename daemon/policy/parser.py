@@ -10,24 +10,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from hsmfs.config import did_you_mean
+from hsmfs.daemon.policy.cursor import (
+    OPTION_WORDS,
+    STATEMENT_WORDS,
+    STATEMENTS_SHOWN,
+    Cursor,
+)
 from hsmfs.daemon.policy.facts import DURATION_UNITS_S, SIZE_UNITS_BYTES
 from hsmfs.daemon.policy.lexer import PolicyError, Source, Token, TokenKind, shown, tokenize
 from hsmfs.daemon.policy.syntax import (
     Always,
     And,
+    Between,
     BurnClause,
     Comparison,
     Condition,
+    DemoteStatement,
+    LimitStatement,
     MigrateStatement,
     Not,
+    Options,
     Or,
     OrderItem,
     PinStatement,
     PolicySyntax,
     PoolStatement,
     Quantity,
+    RecallAheadStatement,
     ReleaseStatement,
+    RetainStatement,
     ScrubClause,
     Statement,
     Text,
@@ -38,8 +49,6 @@ from hsmfs.daemon.policy.syntax import (
 STATEMENTS_MAX: Final = 1000
 CONDITIONS_MAX: Final = 1000
 NESTING_MAX: Final = 50
-NAME_CHARACTERS_MAX: Final = 64
-STATEMENT_WORDS: Final = ("pool", "migrate", "release", "pin")
 CLAUSE_WORDS: Final = (
     "copies",
     "burn",
@@ -51,9 +60,7 @@ CLAUSE_WORDS: Final = (
     "recovery",
 )
 OPERATORS: Final = ("<", "<=", ">", ">=", "=", "!=", "~")
-RULE_WORDS: Final = ("to", "from", "tier", "when", "until", "order", "by", "asc", "desc")
-CONDITION_WORDS: Final = ("and", "or", "not", "always")
-RESERVED: Final = frozenset((*STATEMENT_WORDS, *RULE_WORDS, *CONDITION_WORDS))
+OPTION_NAMES: Final = {"files": "rate of files", "bytes": "rate of bytes", "at_once": "at once"}
 UNIT_WORDS: Final = frozenset((*DURATION_UNITS_S, *SIZE_UNITS_BYTES))
 
 
@@ -80,48 +87,7 @@ class _PoolDraft:
     seen: set[str] = field(default_factory=set)
 
 
-class _Parser:
-    def __init__(self, source: Source, tokens: list[Token]) -> None:
-        self._source = source
-        self._tokens = tokens
-        self._at = 0
-        self._nesting = 0
-
-    # Tokens
-
-    @property
-    def _token(self) -> Token:
-        return self._tokens[self._at]
-
-    def _next(self) -> Token:
-        token = self._token
-        if token.kind is not TokenKind.END:
-            self._at += 1
-        return token
-
-    def _is(self, *raws: str) -> bool:
-        token = self._token
-        return token.kind in (TokenKind.WORD, TokenKind.PUNCT) and token.raw in raws
-
-    def _accept(self, raw: str) -> bool:
-        if not self._is(raw):
-            return False
-        self._next()
-        return True
-
-    def _expect(self, raw: str, after: str = "") -> Token:
-        if self._is(raw):
-            return self._next()
-        raise self._unexpected(shown(raw) + (f" {after}" if after else ""), (raw,))
-
-    def _unexpected(
-        self, expected: str, words: tuple[str, ...] = (), todo: str = ""
-    ) -> PolicyError:
-        token = self._token
-        if not todo and token.kind is TokenKind.WORD:
-            todo = did_you_mean(token.raw, words)
-        return self._source.error(token.span, token.shown, expected, todo)
-
+class _Parser(Cursor):
     # Statements
 
     def policy(self) -> PolicySyntax:
@@ -140,6 +106,10 @@ class _Parser:
             "migrate": self._migrate,
             "release": self._release,
             "pin": self._pin,
+            "demote": self._demote,
+            "recall-ahead": self._recall_ahead,
+            "retain": self._retain,
+            "limit": self._limit,
         }
         if not self._is(*rules):
             raise self._no_statement()
@@ -151,24 +121,13 @@ class _Parser:
         if previous is not None and previous.kind is TokenKind.NUMBER and token.raw in UNIT_WORDS:
             todo = f"write {previous.raw}{token.raw} without a space"
             return self._unexpected("the unit right behind the number", (), todo)
+        if self._is("and", "or") and previous is not None:
+            todo = "conditions stand before 'between', 'at most' and 'suspend'"
+            return self._unexpected(f"a statement ({STATEMENTS_SHOWN})", (), todo)
         if previous is not None:
-            expected = "'and', 'or' or a statement ('pool', 'migrate', 'release', 'pin')"
-            return self._unexpected(expected, (*STATEMENT_WORDS, "and", "or"))
-        return self._unexpected("'pool', 'migrate', 'release' or 'pin'", STATEMENT_WORDS)
-
-    def _name(self, what: str) -> Text:
-        token = self._token
-        if token.kind is TokenKind.WORD and token.raw in RESERVED:
-            todo = f'as a name it is written "{token.raw}", in quotes'
-            raise self._unexpected(f"the name of {what}", (), todo)
-        if token.kind not in (TokenKind.WORD, TokenKind.STRING):
-            raise self._unexpected(f"the name of {what}", (), 'such as "imaging"')
-        if not token.value.isprintable() or not 0 < len(token.value) <= NAME_CHARACTERS_MAX:
-            raise self._unexpected(
-                f"a name of 1 to {NAME_CHARACTERS_MAX} characters that can be printed"
-            )
-        self._next()
-        return Text(token.value, token.span)
+            expected = f"'and', 'or' or a statement ({STATEMENTS_SHOWN})"
+            return self._unexpected(expected, (*STATEMENT_WORDS, *OPTION_WORDS, "and", "or"))
+        return self._unexpected(f"a statement ({STATEMENTS_SHOWN})", STATEMENT_WORDS)
 
     def _pool(self) -> PoolStatement:
         draft = _PoolDraft(self._name("a pool"))
@@ -273,7 +232,87 @@ class _Parser:
         self._expect("to", "and the name of a pool")
         pool = self._name("a pool")
         self._expect("when", "and a condition")
-        return MigrateStatement(name, pool, self._condition())
+        return MigrateStatement(name, pool, self._condition(), self._options())
+
+    def _demote(self) -> DemoteStatement:
+        name = self._name("the rule")
+        self._expect("from")
+        self._expect("tier", "and the name of a tier")
+        tier = self._name("a tier")
+        self._expect("to", "tier, and the name of a slower tier")
+        self._expect("tier", "and the name of a tier")
+        to = self._name("a tier")
+        self._expect("when", "and a condition")
+        return DemoteStatement(name, tier, to, self._condition(), self._options())
+
+    def _recall_ahead(self) -> RecallAheadStatement:
+        name, size = self._name("the rule"), None
+        if self._accept("up"):
+            self._expect("to", "and a size")
+            size = self._quantity("a size such as 2GiB")
+        self._expect("when", "and a condition")
+        return RecallAheadStatement(name, self._condition(), size)
+
+    def _retain(self) -> RetainStatement:
+        name, settle = self._name("the rule"), None
+        self._expect("for", "and a duration")
+        period = self._quantity("a duration such as 30y")
+        if self._accept("write-once"):
+            self._expect("after", "and a duration")
+            settle = self._quantity("a duration such as 1d")
+        self._expect("when", "and a condition")
+        return RetainStatement(name, period, self._condition(), settle)
+
+    def _limit(self) -> LimitStatement:
+        name = self._name("the rule")
+        self._expect("recalls")
+        who: dict[str, Text] = {}
+        while self._accept("by"):
+            word = self._token.raw
+            if word in who or not self._is("user", "program"):
+                raise self._unexpected("'user' or 'program', each once", ("user", "program"))
+            self._next()
+            who[word] = self._name(f"a {word}")
+        self._expect("when", "and a condition")
+        condition = self._condition()
+        if not self._is("at"):
+            raise self._unexpected("'at' most RATE, or at most NUMBER at once", ("at",))
+        return LimitStatement(name, condition, self._options(), who.get("user"), who.get("program"))
+
+    # What stands behind a rule
+
+    def _options(self) -> Options:
+        found: dict[str, Between | Quantity] = {}
+        while self._is(*OPTION_WORDS):
+            place = self._token
+            name, value = self._option(self._next().raw)
+            if name in found:
+                shown_name = OPTION_NAMES.get(name, place.raw)
+                what = f"a second {shown(shown_name)} in one rule"
+                raise self._source.error(place.span, what, "each once")
+            found[name] = value
+        between = found.pop("between", None)
+        assert between is None or isinstance(between, Between)
+        rest = {name: value for name, value in found.items() if isinstance(value, Quantity)}
+        return Options(between, **rest)
+
+    def _option(self, word: str) -> tuple[str, Between | Quantity]:
+        if word == "between":
+            start = self._time()
+            self._expect("and", "a time of day")
+            return "between", Between(start, self._time())
+        if word == "suspend":
+            self._expect("at", "PERCENT")
+            return "errors", self._quantity("a share of files such as 10%")
+        self._expect("most", "RATE, or NUMBER at once")
+        value = self._quantity("a rate such as 5/s or 100MiB/s, or NUMBER at once")
+        if not value.unit and not self._is("at"):
+            raise self._unexpected("'at' once, or a rate such as 5/s", ("at",))
+        if not value.unit:
+            self._next()
+            self._expect("once")
+            return "at_once", value
+        return ("files" if value.unit.startswith("/") else "bytes"), value
 
     def _pin(self) -> PinStatement:
         name = self._name("the rule")
@@ -287,7 +326,8 @@ class _Parser:
         tier = self._name("a tier")
         start = self._watermark("when", ">")
         stop = self._watermark("until", "<")
-        return ReleaseStatement(name, tier, start, stop, self._order())
+        order = self._order()
+        return ReleaseStatement(name, tier, start, stop, order, self._options())
 
     def _watermark(self, word: str, sign: str) -> Quantity:
         self._expect(word, f"tier.used {sign} PERCENT")
@@ -351,12 +391,20 @@ class _Parser:
         if self._accept("always"):
             return Always()
         fact = self._word("a condition such as age > 30d")
+        key = self._key() if fact.text == "xattr" else None
         if self._is("=="):
             raise self._unexpected("a comparison", (), "write a single =")
         if not self._is(*OPERATORS):
             raise self._unexpected("one of < <= > >= = != ~ behind " + shown(fact.text))
         sign = self._next()
-        return Comparison(fact, Word(sign.raw, sign.span), self._value())
+        return Comparison(fact, Word(sign.raw, sign.span), self._value(), key)
+
+    def _key(self) -> Text:
+        token = self._token
+        if token.kind is not TokenKind.STRING or not token.value:
+            raise self._unexpected('the name of an attribute such as "user.project"')
+        self._next()
+        return Text(token.value, token.span)
 
     def _value(self) -> Value:
         token = self._token
@@ -366,19 +414,6 @@ class _Parser:
             self._next()
             return Text(token.value, token.span)
         return self._word("a number, a string or a word")
-
-    def _quantity(self, expected: str) -> Quantity:
-        if self._token.kind is not TokenKind.NUMBER:
-            raise self._unexpected(expected)
-        token = self._next()
-        return Quantity(token.value, token.unit, token.span)
-
-    def _word(self, expected: str) -> Word:
-        token = self._token
-        if token.kind is not TokenKind.WORD or token.raw in RESERVED:
-            raise self._unexpected(expected)
-        self._next()
-        return Word(token.raw, token.span)
 
 
 def _joined(kind: type[And] | type[Or], parts: tuple[Condition, ...]) -> Condition:

@@ -47,19 +47,32 @@ class Quantity:
         return self.number + self.unit
 
 
+@dataclass(frozen=True, slots=True)
+class TimeOfDay:
+    """Hours and minutes of the local clock, in minutes since midnight."""
+
+    minutes: int
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.minutes // 60:02d}:{self.minutes % 60:02d}"
+
+
 Value = Word | Text | Quantity
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``fact operator value``, such as ``age > 30d``."""
+    """``fact operator value``, such as ``age > 30d``; ``key`` names an extended attribute."""
 
     fact: Word
     operator: Word
     value: Value
+    key: Text | None = None
 
     def __str__(self) -> str:
-        return f"{self.fact} {self.operator} {self.value}"
+        key = "" if self.key is None else f" {self.key}"
+        return f"{self.fact}{key} {self.operator} {self.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +185,111 @@ class PoolStatement:
 
 
 @dataclass(frozen=True, slots=True)
+class Between:
+    """``between 20:00 and 06:00``."""
+
+    start: TimeOfDay
+    stop: TimeOfDay
+
+    def __str__(self) -> str:
+        return f" between {self.start} and {self.stop}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """When, how fast and how far a rule works: what stands behind it."""
+
+    between: Between | None = None
+    files: Quantity | None = None
+    """Rate of files, ``5/s``."""
+    bytes: Quantity | None = None
+    """Rate of bytes, ``100MiB/s``."""
+    at_once: Quantity | None = None
+    errors: Quantity | None = None
+    """Share of files that fail, above which the rule is suspended."""
+
+    def __str__(self) -> str:
+        between = "" if self.between is None else str(self.between)
+        rates = [f" at most {rate}" for rate in (self.files, self.bytes) if rate is not None]
+        at_once = "" if self.at_once is None else f" at most {self.at_once} at once"
+        errors = "" if self.errors is None else f" suspend at {self.errors}"
+        return between + "".join(rates) + at_once + errors
+
+
+NO_OPTIONS = Options()
+
+
+@dataclass(frozen=True, slots=True)
 class MigrateStatement:
-    """``migrate NAME to POOL when CONDITION``."""
+    """``migrate NAME to POOL when CONDITION [options]``."""
 
     name: Text
     pool: Text
     condition: Condition
+    options: Options = NO_OPTIONS
 
     def __str__(self) -> str:
-        return f"migrate {self.name} to {self.pool} when {self.condition}"
+        return f"migrate {self.name} to {self.pool} when {self.condition}{self.options}"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoteStatement:
+    """``demote NAME from tier TIER to tier TIER when CONDITION [options]``."""
+
+    name: Text
+    tier: Text
+    to: Text
+    condition: Condition
+    options: Options = NO_OPTIONS
+
+    def __str__(self) -> str:
+        return (
+            f"demote {self.name} from tier {self.tier} to tier {self.to} "
+            f"when {self.condition}{self.options}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RecallAheadStatement:
+    """``recall-ahead NAME [up to SIZE] when CONDITION``."""
+
+    name: Text
+    condition: Condition
+    size: Quantity | None = None
+
+    def __str__(self) -> str:
+        size = "" if self.size is None else f" up to {self.size}"
+        return f"recall-ahead {self.name}{size} when {self.condition}"
+
+
+@dataclass(frozen=True, slots=True)
+class RetainStatement:
+    """``retain NAME for DURATION [write-once after DURATION] when CONDITION``."""
+
+    name: Text
+    period: Quantity
+    condition: Condition
+    settle: Quantity | None = None
+
+    def __str__(self) -> str:
+        settle = "" if self.settle is None else f" write-once after {self.settle}"
+        return f"retain {self.name} for {self.period}{settle} when {self.condition}"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatement:
+    """``limit NAME recalls [by user NAME] [by program NAME] when CONDITION options``."""
+
+    name: Text
+    condition: Condition
+    options: Options
+    user: Text | None = None
+    program: Text | None = None
+
+    def __str__(self) -> str:
+        user = "" if self.user is None else f" by user {self.user}"
+        program = "" if self.program is None else f" by program {self.program}"
+        return f"limit {self.name} recalls{user}{program} when {self.condition}{self.options}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +312,13 @@ class ReleaseStatement:
     start: Quantity
     stop: Quantity
     order: tuple[OrderItem, ...] = ()
+    options: Options = NO_OPTIONS
 
     def __str__(self) -> str:
         order = f" order by {', '.join(map(str, self.order))}" if self.order else ""
         return (
             f"release {self.name} from tier {self.tier} "
-            f"when tier.used > {self.start} until tier.used < {self.stop}{order}"
+            f"when tier.used > {self.start} until tier.used < {self.stop}{order}{self.options}"
         )
 
 
@@ -223,7 +333,16 @@ class PinStatement:
         return f"pin {self.name} when {self.condition}"
 
 
-Statement = PoolStatement | MigrateStatement | ReleaseStatement | PinStatement
+Statement = (
+    PoolStatement
+    | MigrateStatement
+    | ReleaseStatement
+    | PinStatement
+    | DemoteStatement
+    | RecallAheadStatement
+    | RetainStatement
+    | LimitStatement
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from hsmfs.namespace import schema
+from hsmfs.namespace.bulk import BulkView
 from hsmfs.namespace.tables import JOURNAL_KEY
 from hsmfs.records import InodeRecord
 from hsmfs.store.interface import Reader
@@ -18,6 +19,11 @@ class NamespaceView:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+
+    @property
+    def bulk(self) -> BulkView:
+        """The same snapshot by columns."""
+        return BulkView(self._reader)
 
     def inode(self, ino: int) -> InodeRecord | None:
         """The record of an inode."""

@@ -41,6 +41,15 @@ class Reader(Protocol):
     ) -> Iterator[Item]:
         """Items with ``start <= key < stop``, ascending or descending."""
 
+    def keys(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        """Up to so many keys from ``start`` on: fast, for passes over millions."""
+
+    def values(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        """Up to so many values from ``start`` on, likewise."""
+
+    def first_keys(self, starts: Sequence[bytes]) -> list[bytes]:
+        """For each the first key that is not smaller; empty where there is none."""
+
 
 class Writer(Reader, Protocol):
     """A transaction: it sees its own changes."""

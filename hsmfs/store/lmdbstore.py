@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +53,11 @@ class _View:
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return [self.get(key) for key in keys]
+        get = self._txn.get
+        try:
+            return [get(key) for key in keys]
+        except lmdb.Error as error:
+            raise damaged(self._path, str(error)) from error
 
     def scan(
         self, start: bytes, stop: bytes, reverse: bool = False, limit: int | None = None
@@ -66,6 +72,39 @@ class _View:
                         return
                     left -= 1
                     yield item
+            except lmdb.Error as error:
+                raise damaged(self._path, str(error)) from error
+
+    def keys(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        with self._txn.cursor() as cursor:
+            try:
+                if not cursor.set_range(start):
+                    return []
+                found = list(islice(cursor.iternext(keys=True, values=False), limit))
+            except lmdb.Error as error:
+                raise damaged(self._path, str(error)) from error
+        if found and found[-1] >= stop:
+            del found[bisect_left(found, stop) :]
+        return found
+
+    def values(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        with self._txn.cursor() as cursor:
+            try:
+                if not cursor.set_range(start):
+                    return []
+                found = list(islice(cursor.iternext(keys=False, values=True), limit))
+                # Values do not tell where to stop: the place that was reached does.
+                if len(found) == limit and (not cursor.key() or cursor.key() < stop):
+                    return found
+            except lmdb.Error as error:
+                raise damaged(self._path, str(error)) from error
+        return found[: len(self.keys(start, stop, limit))]
+
+    def first_keys(self, starts: Sequence[bytes]) -> list[bytes]:
+        with self._txn.cursor() as cursor:
+            try:
+                seek, key = cursor.set_range, cursor.key
+                return [key() if seek(start) else b"" for start in starts]
             except lmdb.Error as error:
                 raise damaged(self._path, str(error)) from error
 

@@ -39,6 +39,15 @@ class _View:
             if value is not None:
                 yield key, value
 
+    def keys(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        return [key for key, _ in self.scan(start, stop, limit=limit)]
+
+    def values(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        return [value for _, value in self.scan(start, stop, limit=limit)]
+
+    def first_keys(self, starts: Sequence[bytes]) -> list[bytes]:
+        return [next(iter(self._items.irange(start)), b"") for start in starts]
+
     def put(self, key: bytes, value: bytes) -> None:
         if not 0 < len(key) <= KEY_BYTES_MAX:
             raise ValueError(f"key of {len(key)} bytes, expected 1 to {KEY_BYTES_MAX}")

@@ -125,6 +125,20 @@ class GroupCommit:
                 return
             yield item
 
+    def keys(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        """Keys as of now; see ``scan``."""
+        return [key for key, _ in self.scan(start, stop, limit=limit)]
+
+    def values(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        """Values as of now; see ``scan``."""
+        return [value for _, value in self.scan(start, stop, limit=limit)]
+
+    def first_keys(self, starts: Sequence[bytes]) -> list[bytes]:
+        """The first key of the same table from each on."""
+        stops = [bytes([start[0] + 1]) for start in starts]
+        found = [self.keys(*pair, 1) for pair in zip(starts, stops, strict=True)]
+        return [keys[0] if keys else b"" for keys in found]
+
     def _pending(
         self, start: bytes, stop: bytes, reverse: bool
     ) -> Iterator[tuple[bytes, bytes | None]]:

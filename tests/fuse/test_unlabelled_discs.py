@@ -74,7 +74,7 @@ def test_a_double_barcode_is_told_and_neither_disc_is_used(sandbox: Sandbox) -> 
     (alarm,) = sandbox.until(
         lambda: [a for a in sandbox.hsm("status")["alarms"] if a["kind"] == "double-barcode"]
     )
-    assert "barcode HSM00001 is on the discs in elements 1024 and 1027" in alarm["text"]
+    assert "barcode HSM00001 is read in elements 1024, 1027" in alarm["text"]
     write_files(sandbox.mnt / "a", 2, 300_000)
     sandbox.hsm("migrate", "-r", "--wait", str(sandbox.mnt))
     used = {disc["barcode"] for disc in sandbox.discs() if disc["state"] == "verified"}

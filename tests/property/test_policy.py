@@ -8,7 +8,8 @@ import string
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hsmfs.daemon.policy.conditions import compile_condition
+from hsmfs.daemon.policy.conditions import Names, compile_condition
+from hsmfs.daemon.policy.cursor import RESERVED
 from hsmfs.daemon.policy.evaluate import load_policy
 from hsmfs.daemon.policy.facts import (
     DURATION_UNITS_S,
@@ -20,24 +21,31 @@ from hsmfs.daemon.policy.facts import (
 )
 from hsmfs.daemon.policy.glob import name_matcher, path_matcher
 from hsmfs.daemon.policy.lexer import PolicyError, Source, TokenKind, quote, tokenize
-from hsmfs.daemon.policy.parser import RESERVED, parse
+from hsmfs.daemon.policy.parser import parse
 from hsmfs.daemon.policy.syntax import (
     Always,
     And,
+    Between,
     BurnClause,
     Comparison,
     Condition,
+    DemoteStatement,
+    LimitStatement,
     MigrateStatement,
     Not,
+    Options,
     Or,
     OrderItem,
     PinStatement,
     PolicySyntax,
     PoolStatement,
     Quantity,
+    RecallAheadStatement,
     ReleaseStatement,
+    RetainStatement,
     ScrubClause,
     Text,
+    TimeOfDay,
     Word,
 )
 
@@ -60,6 +68,14 @@ def quantities(kind: FactKind) -> st.SearchStrategy[Quantity]:
     return st.builds(Quantity, numbers, st.sampled_from(UNITS.get(kind, [""])))
 
 
+NAMED = {
+    FactKind.USER: ["ann", "bob"],
+    FactKind.GROUP: ["staff"],
+    FactKind.TIER: ["ssd", "raid"],
+}
+NAMES = Names(("ssd", "raid"), {"ann": 1, "bob": 2}.get, {"staff": 3}.get)
+
+
 @st.composite
 def comparisons(draw: st.DrawFn) -> Comparison:
     fact = draw(st.sampled_from(list(FACTS)))
@@ -67,10 +83,16 @@ def comparisons(draw: st.DrawFn) -> Comparison:
     if kind is FactKind.STATE:
         state = draw(st.sampled_from(["resident", "premigrated", "migrated", "recalling"]))
         return Comparison(Word(fact), Word(draw(st.sampled_from(["=", "!="]))), Word(state))
-    if kind in (FactKind.PATH, FactKind.NAME):
+    if kind in (FactKind.PATH, FactKind.NAME, FactKind.MIME, FactKind.XATTR):
         root = "/" if kind is FactKind.PATH else ""
         text = root + draw(st.text("ab*?. \u00e4", min_size=1, max_size=6))
-        return Comparison(Word(fact), Word("~"), Text(text))
+        key = Text(draw(st.sampled_from(["user.a", "user.\u00e4"])))
+        return Comparison(
+            Word(fact), Word("~"), Text(text), key if kind is FactKind.XATTR else None
+        )
+    if kind in NAMED:
+        sign = Word(draw(st.sampled_from(["=", "!="])))
+        return Comparison(Word(fact), sign, Text(draw(st.sampled_from(NAMED[kind]))))
     sign = draw(st.sampled_from(["<", "<=", ">", ">="]))
     return Comparison(Word(fact), Word(sign), draw(quantities(kind)))
 
@@ -84,6 +106,17 @@ conditions: st.SearchStrategy[Condition] = st.recursive(
     comparisons() | st.just(Always()), _composed, max_leaves=12
 )
 shares = st.builds(Quantity, numbers, st.just("%"))
+times = st.builds(TimeOfDay, st.integers(0, 24 * 60))
+rates = st.builds(Quantity, numbers, st.sampled_from(["/s", "/m", "/h", "/d"]))
+byte_rates = st.builds(Quantity, numbers, st.sampled_from(["B/s", "MiB/s", "GB/h"]))
+options = st.builds(
+    Options,
+    st.none() | st.builds(Between, times, times),
+    st.none() | rates,
+    st.none() | byte_rates,
+    st.none() | quantities(FactKind.COUNT),
+    st.none() | shares,
+)
 statements = st.one_of(
     st.builds(
         PoolStatement,
@@ -102,7 +135,38 @@ statements = st.one_of(
         st.none() | shares,
         st.none() | shares,
     ),
-    st.builds(MigrateStatement, st.builds(Text, names), st.builds(Text, names), conditions),
+    st.builds(
+        MigrateStatement, st.builds(Text, names), st.builds(Text, names), conditions, options
+    ),
+    st.builds(
+        DemoteStatement,
+        st.builds(Text, names),
+        st.builds(Text, names),
+        st.builds(Text, names),
+        conditions,
+        options,
+    ),
+    st.builds(
+        RecallAheadStatement,
+        st.builds(Text, names),
+        conditions,
+        st.none() | quantities(FactKind.SIZE),
+    ),
+    st.builds(
+        RetainStatement,
+        st.builds(Text, names),
+        quantities(FactKind.DURATION),
+        conditions,
+        st.none() | quantities(FactKind.DURATION),
+    ),
+    st.builds(
+        LimitStatement,
+        st.builds(Text, names),
+        conditions,
+        st.builds(Options, st.none(), rates, st.none() | byte_rates),
+        st.none() | st.builds(Text, names),
+        st.none() | st.builds(Text, names),
+    ),
     st.builds(PinStatement, st.builds(Text, names), conditions),
     st.builds(
         ReleaseStatement,
@@ -114,6 +178,7 @@ statements = st.one_of(
             st.builds(OrderItem, st.builds(Word, st.sampled_from(list(FACTS))), st.booleans()),
             max_size=3,
         ).map(tuple),
+        options,
     ),
 )
 
@@ -136,7 +201,29 @@ def test_every_byte_can_be_quoted(text: str) -> None:
 WORDS = [
     *sorted(RESERVED),
     *["copies", "spread", "magazine", "burn", "full", "oldest", "head", "age", "size", "path", "a"],
-    *["{", "}", "(", ")", ";", ",", "<", ">", "<=", "=", "~", "!=", "tier.used", "heat"],
+    *[
+        "{",
+        "}",
+        "(",
+        ")",
+        ";",
+        ",",
+        "<",
+        ">",
+        "<=",
+        "=",
+        "~",
+        "!=",
+        "tier.used",
+        "heat",
+        "20:00",
+        "5/s",
+        "at most",
+        "once",
+        "up",
+        "for",
+        "recalls",
+    ],
     *["1", "2d", "64KiB", "85%", '"x"', '"/a/**"', "#", "\n"],
 ]
 
@@ -168,6 +255,8 @@ files = st.builds(
     state=st.sampled_from(STATES),
     copies=st.integers(0, 9),
     ino=st.integers(1, 2**40),
+    tier=st.integers(0, 1),
+    xattrs=st.dictionaries(st.just(b"user.a"), st.sampled_from([b"a", b""])),
 )
 
 
@@ -181,7 +270,7 @@ def plain(condition: Condition, file: Facts, now_ns: int) -> bool:
             return any([plain(part, file, now_ns) for part in condition.parts])
         case Always():
             return True
-    return compile_condition(condition, Source("", "p")).test(file, now_ns)
+    return compile_condition(condition, Source("", "p"), NAMES).test(file, now_ns)
 
 
 @EXAMPLES
@@ -189,7 +278,7 @@ def plain(condition: Condition, file: Facts, now_ns: int) -> bool:
 def test_compiled_conditions_are_what_the_syntax_says(
     condition: Condition, file: Facts, now_ns: int
 ) -> None:
-    compiled = compile_condition(condition, Source("", "p"))
+    compiled = compile_condition(condition, Source("", "p"), NAMES)
     assert compiled.test(file, now_ns) is plain(condition, file, now_ns)
 
 
@@ -198,7 +287,7 @@ def test_compiled_conditions_are_what_the_syntax_says(
 def test_a_conjunction_holds_when_all_it_explains_holds(
     parts: list[Comparison], file: Facts, now_ns: int
 ) -> None:
-    compiled = compile_condition(And(tuple(parts)), Source("", "p"))
+    compiled = compile_condition(And(tuple(parts)), Source("", "p"), NAMES)
     explained = compiled.explain(file, now_ns)
     assert [item.condition for item in explained] == [str(part) for part in parts]
     assert compiled.test(file, now_ns) is all(item.holds for item in explained)

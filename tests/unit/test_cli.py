@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import typer
 
 from hsmfs.tools import hsm
 from hsmfs.tools.sandbox import CONFIG_TEXT, POLICY_TEXT
@@ -408,3 +409,12 @@ def test_a_missing_image_is_named(run: Run, tmp_path: Path) -> None:
     assert code == 1
     assert "no.img" in err
     assert "Traceback" not in err
+
+
+def test_every_command_is_found_without_importing_the_others() -> None:
+    listed = [name for names in hsm.MODULES.values() for name in names]
+    assert sorted(listed) == sorted(typer.main.get_group(hsm.make_app()).commands)
+    for module, names in hsm.MODULES.items():
+        for name in names:
+            found = typer.main.get_group(hsm.make_app([name, "--config", "x"])).commands
+            assert set(found) == set(names), module

@@ -11,13 +11,19 @@ POOL = "pool p { copies 2 }\n"
 MIGRATE = POOL + "migrate m to p when "
 RELEASE = "release r from tier ssd "
 COUNTS = "< <= > >= = !="
-FACT_NAMES = "age, atime_age, mtime_age, ctime_age, size, heat, uid, gid, copies, state, path, name"
+FACT_NAMES = (
+    "age, atime_age, mtime_age, ctime_age, size, heat, uid, gid, owner, group, copies, tier, "
+    "state, residency, path, name, mime, xattr"
+)
 DURATION = "a duration such as 30d (units s m h d w y)"
 SIZE = "a size such as 64KiB (units B kB MB GB TB KiB MiB GiB TiB)"
 SETTINGS = "'copies', 'burn', 'head', 'offsite', 'parity', 'scrub', 'reclaim', 'recovery'"
 STATES = "one of resident, premigrated, migrated, recalling"
 NAME = "a name of 1 to 64 characters that can be printed"
-STATEMENT = "'and', 'or' or a statement ('pool', 'migrate', 'release', 'pin')"
+STATEMENTS = (
+    "a statement ('pool', 'migrate', 'release', 'pin', 'demote', 'recall-ahead', 'retain', 'limit')"
+)
+STATEMENT = f"'and', 'or' or {STATEMENTS}"
 SIGNS = "a word, a number, a string or one of < <= > >= = != ~ ( ) { } ; ,"
 
 # text, line, column, width of the caret, sentence
@@ -41,8 +47,8 @@ TABLE = [
     ("pin a\u00a0when always", 1, 6, 1, f"found '?', expected {SIGNS}"),
     # statements
     ("migrat x", 1, 1, 6,
-     "found 'migrat', expected 'pool', 'migrate', 'release' or 'pin'; did you mean 'migrate'?"),
-    ("always", 1, 1, 6, "found 'always', expected 'pool', 'migrate', 'release' or 'pin'"),
+     f"found 'migrat', expected {STATEMENTS}; did you mean 'migrate'?"),
+    ("always", 1, 1, 6, f"found 'always', expected {STATEMENTS}"),
     (POOL + "relase r from tier ssd", 2, 1, 6,
      f"found 'relase', expected {STATEMENT}; did you mean 'release'?"),
     ("pin", 1, 4, 1, 'found the end of the text, expected the name of the rule; '
@@ -211,13 +217,103 @@ TABLE = [
      "when tier.used > 90% until tier.used < 80%", 2, 21, 3,
      'found a second release rule for tier "ssd", expected only the one of line 1; join them to '
      "one"),
+    # further facts
+    (MIGRATE + "owner = nobodyy", 2, 29, 7,
+     "found 'nobodyy', expected a user that this machine knows; "
+     "compare uid with a number where it does not"),
+    (MIGRATE + "owner > ann", 2, 27, 1, "found '>', expected one of = != behind 'owner'"),
+    (MIGRATE + "owner = 5", 2, 29, 1, "found '5', expected the name of a user"),
+    (MIGRATE + "group = wheell", 2, 29, 6,
+     "found 'wheell', expected a group that this machine knows; "
+     "compare gid with a number where it does not"),
+    (MIGRATE + "tier = sssd", 2, 28, 4,
+     "found 'sssd', expected a tier that exists: raid, ssd; did you mean 'ssd'?"),
+    (MIGRATE + "residency = gone", 2, 33, 4, f"found 'gone', expected {STATES}"),
+    (MIGRATE + "mime = 5", 2, 28, 1,
+     'found \'5\', expected a MIME type between quotes such as "image/*"'),
+    (MIGRATE + 'mime ~ "image/[a"', 2, 28, 10, 'found "image/[a", expected a pattern; '
+     "a '[' without its ']'; write \\\\[ for the sign itself"),
+    (MIGRATE + 'xattr = "x"', 2, 27, 1,
+     'found \'=\', expected the name of an attribute such as "user.project"'),
+    (MIGRATE + 'xattr "user.a" > "x"', 2, 36, 1,
+     "found '>', expected one of ~ = != behind 'xattr'"),
+    (MIGRATE + 'xattr "user.a" = x', 2, 38, 1, "found 'x', expected a value between quotes"),
+    (RELEASE + "when tier.used > 80% until tier.used < 70% order by owner", 1, 77, 5,
+     "found 'owner', expected a fact that is a number or a time"),
+    # times and rates
+    (MIGRATE + "always between 20 and 6", 2, 36, 2,
+     "found '20', expected a time of day such as 20:00, from 00:00 to 24:00"),
+    (MIGRATE + "always between 20:00 to 6:00", 2, 42, 2,
+     "found 'to', expected 'and' a time of day"),
+    (MIGRATE + "always between 20:00 and 24:01", 2, 46, 5,
+     "found '24:01', expected a time of day such as 20:00, from 00:00 to 24:00"),
+    (MIGRATE + "always between 20:60 and 24:00", 2, 36, 5,
+     "found '20:60', expected a time of day such as 20:00, from 00:00 to 24:00"),
+    (MIGRATE + "always between 20:00 and 20:00", 2, 46, 5,
+     "found '20:00', expected another time than it starts at; "
+     "leave 'between' away where the rule always works"),
+    (MIGRATE + "always betwen 20:00 and 20:00", 2, 28, 6,
+     f"found 'betwen', expected {STATEMENT}; did you mean 'between'?"),
+    (MIGRATE + "always between 20:00 and 06:00 and age > 3d", 2, 52, 3,
+     f"found 'and', expected {STATEMENTS}; "
+     "conditions stand before 'between', 'at most' and 'suspend'"),
+    (MIGRATE + "always at least 5/s", 2, 31, 5, "found 'least', expected 'most' RATE, or NUMBER at "
+     "once"),
+    (MIGRATE + "always at most 5", 2, 37, 1,
+     "found the end of the text, expected 'at' once, or a rate such as 5/s"),
+    (MIGRATE + "always at most 5 at one", 2, 41, 3,
+     "found 'one', expected 'once'; did you mean 'once'?"),
+    (MIGRATE + "always at most 0/s", 2, 36, 3, "found '0/s', expected more than nothing; "
+     "leave the rule away where nothing is to be done"),
+    (MIGRATE + "always at most 0 at once", 2, 36, 1, "found '0', expected more than nothing; "
+     "leave the rule away where nothing is to be done"),
+    (MIGRATE + "always at most 5/sec", 2, 36, 5, "found '5/sec', expected a rate such as 5/s"),
+    (MIGRATE + "always at most 5MiBs/s", 2, 36, 7,
+     "found '5MiBs/s', expected a rate such as 100MiB/s; did you mean 'MiB'?"),
+    (MIGRATE + "always at most 5/s at most 6/h", 2, 40, 2,
+     "found a second 'rate of files' in one rule, expected each once"),
+    (MIGRATE + "always suspend at 10", 2, 39, 2,
+     "found '10', expected a share between 0% and 100%; write 10%"),
+    # further statements
+    ("demote d from tier ssd to tier ssd when always", 1, 32, 3,
+     'found tier "ssd", which is not slower than tier "ssd", expected a slower tier; '
+     "the order of tiers in the configuration is that of their speed"),
+    ("demote d from tier raid to ssd when always", 1, 28, 3,
+     "found 'ssd', expected 'tier' and the name of a tier"),
+    ("recall-ahead a up to 0 when always", 1, 22, 1, "found '0', expected more than nothing; "
+     "leave the rule away where nothing is to be done"),
+    ("recall-ahed a when always", 1, 1, 11,
+     f"found 'recall-ahed', expected {STATEMENTS}; did you mean 'recall-ahead'?"),
+    ("retain a when always", 1, 10, 4, "found 'when', expected 'for' and a duration"),
+    ("retain a for 30 when always", 1, 14, 2, f"found '30', expected {DURATION}; 30 has no unit"),
+    ("retain a for 0s when always", 1, 14, 2, "found '0s', expected more than nothing; "
+     "leave the rule away where nothing is to be done"),
+    ("limit a recalls by user nobodyy when always at most 1/s", 1, 25, 7,
+     "found 'nobodyy', expected a user that this machine knows"),
+    ("limit a recalls by usr ann when always at most 1/s", 1, 20, 3,
+     "found 'usr', expected 'user' or 'program', each once; did you mean 'user'?"),
+    ("limit a recalls when always", 1, 28, 1,
+     "found the end of the text, expected 'at' most RATE, or at most NUMBER at once"),
+    # contradictions
+    (POOL + "pool q { copies 1 } migrate a to p when age > 3d migrate b to q when age > 4d and "
+     "size > 1B", 2, 58, 1,
+     "found rule 'b', which contradicts rule 'a' of line 2: that one matches all its files before "
+     "and does something else, expected rules that each decide for some files; "
+     "put the narrower rule first, or change one of them"),
+    ("retain a for 30y when always\nretain b for 15y when path ~ \"/a/**\"", 2, 8, 1,
+     "found rule 'b', which contradicts rule 'a' of line 1: that one matches all its files before "
+     "and does something else, expected rules that each decide for some files; "
+     "put the narrower rule first, or change one of them"),
+    (RELEASE + "when tier.used > 80% until tier.used < 70% pin a when always", 1, 9, 1,
+     "found rule 'r', which contradicts rule 'a' of line 1: that one pins every file, "
+     "expected files that may be released; give the pin a condition, or remove one of them"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "line", "column", "width", "sentence"), TABLE)
 def test_wrong_policies(text: str, line: int, column: int, width: int, sentence: str) -> None:
     with pytest.raises(PolicyError) as caught:
-        load_policy(text, "site.policy", {"ssd", "raid"}, 4)
+        load_policy(text, "site.policy", ("raid", "ssd"), 4)
     error = caught.value
     first, *excerpt = str(error).split("\n")
     assert first == f"site.policy:{line}:{column}: {sentence}"

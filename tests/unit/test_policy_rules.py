@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hsmfs.daemon.policy.evaluate import Policy, PoolDefaults, load_policy
+from hsmfs.daemon.policy.evaluate import Names, Policy, PoolDefaults, load_policy
 from hsmfs.daemon.policy.facts import FACTS, Facts
 
 DAY_NS = 86_400 * 10**9
+NAMES = Names((), {"ann": 1000, "bob": 1001}.get, {"staff": 100}.get)
 NOW_NS = 1_000 * DAY_NS
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = """
@@ -41,7 +42,7 @@ def facts(path: bytes = b"pacs/a/1.dcm", *, age_days: float = 40, **changes: obj
 
 
 def load(text: str, magazines: int | None = 2) -> Policy:
-    return load_policy(text, "site.policy", {"ssd", "raid"}, magazines)
+    return load_policy(text, "site.policy", ("ssd", "raid"), magazines, names=NAMES)
 
 
 def holds(condition: str, file: Facts) -> bool:
@@ -109,6 +110,23 @@ def test_explain_of_not_tells_what_the_rule_sees() -> None:
         ("heat >= 0.25", {}, True),
         ("uid = 1000 and gid != 100", {}, False),
         ("copies < 1", {}, True),
+        ("owner = ann", {}, True),
+        ("owner != bob", {}, True),
+        ('owner = "bob"', {}, False),
+        ("group = staff", {}, True),
+        ("tier = raid", {}, False),
+        ("tier = ssd", {}, True),
+        ("tier != ssd", {"tier": 1}, True),
+        ("residency = resident", {}, True),
+        ('mime = "application/dicom"', {}, True),
+        ('mime ~ "image/*"', {"name": b"a.JPG"}, True),
+        ('mime ~ "image/*"', {"name": b".jpg"}, False),
+        ('mime = "application/gzip"', {"name": b"a.tar.gz"}, True),
+        ('mime != "application/octet-stream"', {"name": b"a.\xff"}, False),
+        ('xattr "user.p" = "x"', {"xattrs": {b"user.p": b"x"}}, True),
+        ('xattr "user.p" = ""', {}, True),
+        ('xattr "user.p" ~ "x*"', {"xattrs": {b"user.p": b"xy"}}, True),
+        ('xattr "user.p" != "x"', {}, True),
         ("state = recalling", {"state": "recalling"}, True),
         ("state != resident", {}, False),
         ('name ~ "*.dcm"', {}, True),
@@ -214,6 +232,87 @@ def test_the_examples_of_the_manual_load() -> None:
 def test_the_manual_names_every_fact() -> None:
     manual = (DOCS / "policy.md").read_text()
     assert [name for name in FACTS if f"| `{name}` |" not in manual] == []
+
+
+def test_a_rule_has_hours_rates_and_bounds() -> None:
+    text = (
+        "pool p { copies 1 } migrate m to p when always between 20:00 and 06:00 at most 300/m "
+        "at most 1MiB/s at most 7 at once suspend at 20% migrate n to p when always"
+    )
+    rule, plain = load(text).migrate
+    pace = rule.pace
+    assert (pace.files_per_s, pace.bytes_per_s, pace.at_once, pace.errors) == (5, 2**20, 7, 0.2)
+    minutes = (0, 359, 360, 1199, 1200, 1439)
+    assert [pace.is_open(minute) for minute in minutes] == [True, True, False, False, True, True]
+    assert pace.window is not None
+    assert [pace.window.wait_minutes(minute) for minute in minutes] == [0, 0, 840, 1, 0, 0]
+    assert all(plain.pace.is_open(minute) for minute in minutes)
+    assert (plain.pace.at_once, plain.pace.errors) == (0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "pin a when age > 30d and age < 10d",
+            "line 1: rule 'a' can never match: age > 30d and age < 10d",
+        ),
+        (
+            "pin a when size > 3B\npin b when (size > 4B or size = 9B) and uid = 3",
+            "line 2: rule 'b' decides for no file: rule 'a' of line 1 matches all that it does",
+        ),
+        (
+            'pin a when path ~ "/a/**"\npin b when path ~ "/a/b*/**"',
+            "line 2: rule 'b' decides for no file: rule 'a' of line 1 matches all that it does",
+        ),
+        (
+            'pin a when name ~ "*.dcm"\npin b when name = "x.dcm"',
+            "line 2: rule 'b' decides for no file: rule 'a' of line 1 matches all that it does",
+        ),
+        (
+            "pool p { copies 1 } migrate m to p when state = migrated",
+            "line 1: rule 'm' can never match: only files in state resident are migrated",
+        ),
+        (
+            "release r from tier ssd when tier.used > 50% until tier.used < 5%",
+            "line 1: rule 'r' releases nearly everything that is on discs: it goes on until tier "
+            "'ssd' is filled by less than 5%",
+        ),
+    ],
+)
+def test_what_is_probably_not_meant_is_told(text: str, warning: str) -> None:
+    assert load(text).warnings == (warning,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        EXAMPLE,
+        "pin a when size > 3B\npin b when size >= 3B",
+        "pin a when size > 3B and uid != 4\npin b when size > 3B",
+        'pin a when path ~ "/a/*"\npin b when path ~ "/a/b/*"',
+        'pin a when not path ~ "/a/**"\npin b when path ~ "/b/**"',
+        "pin a when owner = ann\npin b when owner != ann",
+        "pin a when " + " and ".join(f"(uid = {n} or gid = {n})" for n in range(20)),
+    ],
+)
+def test_rules_that_may_all_decide_are_left_alone(text: str) -> None:
+    assert load(text).warnings == ()
+
+
+def test_what_is_not_carried_out_is_said() -> None:
+    text = (
+        "demote d from tier ssd to tier raid when always\nretain r for 30y when always\n"
+        "recall-ahead a when always\nlimit l recalls when always at most 1/s"
+    )
+    policy = load(text)
+    assert policy.retain[0].period_s == 30 * 365 * 86400
+    assert [line.split(":")[0] for line in policy.not_carried_out()] == [
+        "line 1",
+        "line 3",
+        "line 2",
+        "line 4",
+    ]
 
 
 def test_care_of_discs_is_said_by_pool_or_by_the_defaults() -> None:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from hsmfs.heat import HALF_LIFE_S
 from hsmfs.namespace import schema
 from hsmfs.namespace.recovery import VERSION_KEY
 from hsmfs.namespace.tables import (
@@ -24,13 +27,14 @@ from hsmfs.namespace.tables import (
     STARTS_KEY,
     Counters,
 )
-from hsmfs.records import InodeRecord
+from hsmfs.records import DTYPE, RECORD_BYTES, InodeRecord
 from hsmfs.store.interface import Item
 from hsmfs.types import ROOT_INODE, Residency
 
 LARGE_NAME: Final = b"large"
 STUB_COPIES: Final = 2
 SECOND_NS: Final = 10**9
+USED_S: Final = 10 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Shape:
     uid: int = 0
     gid: int = 0
     now_ns: int = 0
+    varied: bool = False
+    """Sizes, times and heat differ: ten years of use, the older the colder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,57 @@ def items(shape: Shape) -> Iterator[Item]:
     yield from _listed(shape)
 
 
+def _varied_index(shape: Shape) -> Iterator[Item]:
+    """In the order of the buckets, which is not that of the inodes."""
+    inodes = np.concatenate([_inodes_of(folder) for folder in folders(shape)])
+    scores = variety(shape, inodes)[2].astype(np.float64)
+    buckets = np.clip(schema.HEAT_ZERO + (scores * 16).astype(np.int64), 0, 0xFFFF)
+    order = np.lexsort((inodes, buckets))
+    head = b"C" + schema.INDEX.pack(shape.state, 0, 0, 0)[:3]
+    for start in range(0, len(order), 100_000):
+        part = order[start : start + 100_000]
+        rows = np.empty(len(part), dtype=[("bucket", ">u2"), ("ino", ">u8")])
+        rows["bucket"], rows["ino"] = buckets[part], inodes[part]
+        raw = rows.tobytes()
+        for at in range(0, len(raw), 10):
+            yield head + raw[at : at + 10], b""
+
+
+def _inodes_of(folder: Folder) -> NDArray[np.uint64]:
+    return np.arange(folder.ino + 2, folder.next_ino, 2, dtype=np.uint64)
+
+
+def variety(
+    shape: Shape, inodes: NDArray[np.uint64]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Bytes, time of the last use (ns) and score of heat of these files."""
+    mixed = (inodes * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(16)
+    first, second = mixed & np.uint64(0xFFFF), mixed >> np.uint64(24) & np.uint64(0xFFFF)
+    age_s = (first.astype(np.float64) / 65536) * USED_S
+    last_ns = (shape.now_ns - age_s * 1e9).astype(np.int64)
+    size = (np.float64(2) ** (10 + second.astype(np.float64) / 4096)).astype(np.uint64)
+    opens = np.log2(1.0 + (second & np.uint64(7)).astype(np.float64))
+    score = (last_ns / 1e9 / HALF_LIFE_S + opens).astype(np.float32)
+    return size, last_ns, score
+
+
+def _varied(shape: Shape, folder: Folder) -> Iterator[bytes]:
+    """The records of a directory's files."""
+    inodes = _inodes_of(folder)
+    records = np.zeros(len(inodes), dtype=DTYPE)
+    records[:] = np.frombuffer(_file(shape).pack(), dtype=DTYPE)[0]
+    records["ino"] = inodes
+    size, last_ns, score = variety(shape, inodes)
+    records["size"], records["heat"] = size, score
+    records["atime_ns"], records["mtime_ns"] = last_ns, last_ns
+    raw = records.tobytes()
+    return (raw[at : at + RECORD_BYTES] for at in range(0, len(raw), RECORD_BYTES))
+
+
 def _index(shape: Shape) -> Iterator[Item]:
+    if shape.varied:
+        yield from _varied_index(shape)
+        return
     key = schema.index_key
     for folder in folders(shape):
         for _, ino in folder.entries():
@@ -119,6 +175,10 @@ def _inodes(shape: Shape) -> Iterator[Item]:
     model = _file(shape).pack()[8:]
     for folder in folders(shape):
         yield key(folder.ino), _directory(shape, folder.ino, 2).pack()
+        if shape.varied:
+            pairs = zip(folder.entries(), _varied(shape, folder), strict=True)
+            yield from ((key(ino), record) for (_, ino), record in pairs)
+            continue
         for _, ino in folder.entries():
             # The inode number is the first field; all else is the same.
             yield key(ino), ino.to_bytes(8, "little") + model

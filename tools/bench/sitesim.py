@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
+from hsmfs.daemon.busyshare import BusyShare
 from hsmfs.daemon.catalogrecords import ExtentRecord
 from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.jobs import Job
@@ -36,6 +37,7 @@ from hsmfs.daemon.picture import (
 )
 from hsmfs.daemon.recallqueue import Request, VolumeQueue, Waiter
 from hsmfs.daemon.volumeheat import VolumeHeat
+from hsmfs.tools.bench.sitebound import LongWork
 from hsmfs.tools.bench.sitemodel import Day, Recall
 from hsmfs.types import FileVersion, Inode
 
@@ -72,8 +74,12 @@ class Outcome:
     burned: int = 0
     proved: int = 0
     yields: int = 0
+    suspended: int = 0
+    """Times that a proof made room for recalls."""
     plans: int = 0
     end_s: float = 0.0
+    works: list[LongWork] = field(default_factory=list)
+    """Burns and proofs, each with the moment from which it could have a drive."""
     claimed_s: float = 0.0
     """Drive seconds that were there while burn work claimed its floor."""
     burn_work_s: float = 0.0
@@ -93,6 +99,20 @@ class _BurnWork:
     name: str
     since_s: float
     left: int
+
+
+@dataclass(slots=True)
+class _Proof:
+    """A disc that is to be read; what was read stays proved when it makes room."""
+
+    demand: VerifyDemand
+    left_s: float
+    ready_s: float
+    """From when its drive time could have begun in any schedule."""
+    place: int = -1
+    """In ``Outcome.works``, once it began."""
+    started_s: float = 0.0
+    runs: int = 0
 
 
 class Simulation:
@@ -117,9 +137,11 @@ class Simulation:
         self._busy_volumes: set[str] = set()
         self._burns: dict[str, _BurnWork] = {}
         self._verifies: dict[str, VerifyDemand] = {}
+        self._proofs: dict[str, _Proof] = {}
         self._jobs: dict[str, Job] = {}
         self._heat = VolumeHeat()
         self._floor = BurnFloor(rules.burn_floor)
+        self._robot_share = BusyShare()
 
     # -- the clock ----------------------------------------------------------------
 
@@ -199,8 +221,9 @@ class Simulation:
         verifies = tuple(self._verifies.values())
         debt_s = self._floor.update(self._now_s, drives, burns, verifies)
         picture = Picture(
-            drives, self._reads(), burns, verifies, rules=self.rules, burn_debt_s=debt_s
-        )
+            drives, self._reads(), burns, verifies, rules=self.rules, burn_debt_s=debt_s,
+            robot_share=self._robot_share.of(self._now_s),
+        )  # fmt: skip
         self.outcome.plans += 1
         for action in self._decide(picture, self._now_s):
             self._start(action)
@@ -237,13 +260,15 @@ class Simulation:
             case Verify(name, disc):
                 del self._verifies[disc]
                 self._work(name, Work.VERIFY)
-                self._load(name, disc, lambda: self._verify(name))
+                self._load(name, disc, lambda: self._verify(name, disc))
             case Unload(name):
                 self._work(name, Work.OTHER)
                 self._unload(name, lambda: self._idle(name))
             case Yield(name):
                 self.outcome.yields += 1
                 self._set(name, yields=True)
+                if self._drives[name].view.work is Work.VERIFY:
+                    self._suspend(name, self._drives[name].view.disc)
             case StageImage():
                 raise AssertionError("no images are wanted here")
 
@@ -263,7 +288,12 @@ class Simulation:
         """The one robot, in order of asking."""
         self._robot_free_s = max(self._robot_free_s, self._now_s) + self.site.timing.move_s
         self.outcome.moves += 1
-        self._at(self._robot_free_s, then)
+
+        def moved() -> None:
+            self._robot_share.add(self.site.timing.move_s, self._now_s)
+            then()
+
+        self._at(self._robot_free_s, moved)
 
     def _unload(self, name: str, then: Callable[[], None]) -> None:
         def gone() -> None:
@@ -331,19 +361,46 @@ class Simulation:
         return request
 
     def _burn(self, name: str, disc: str) -> None:
+        site = self.site
+        ready_s = self.day.burns[int(disc[3:5])]
+        hold_s = site.pre_s + site.burn_s + site.post_s
+        self.outcome.works.append(LongWork(ready_s, self._now_s - site.pre_s, hold_s))
+
         def done() -> None:
             self.outcome.burned += 1
-            self._verifies[disc] = VerifyDemand(disc, name, self._now_s)
+            demand = VerifyDemand(disc, name, self._now_s)
+            self._proofs[disc] = _Proof(demand, site.verify_s, ready_s + hold_s)
+            self._verifies[disc] = demand
             self._idle(name)
 
-        self._at(self._now_s + self.site.burn_s, lambda: self._unload(name, done))
+        self._at(self._now_s + site.burn_s, lambda: self._unload(name, done))
 
-    def _verify(self, name: str) -> None:
+    def _verify(self, name: str, disc: str) -> None:
+        proof, site = self._proofs[disc], self.site
+        if proof.place < 0:
+            proof.place = len(self.outcome.works)
+            hold_s = site.pre_s + site.verify_s + site.post_s
+            self.outcome.works.append(LongWork(proof.ready_s, self._now_s - site.pre_s, hold_s))
+        proof.started_s = self._now_s
+        proof.runs = run = proof.runs + 1
+
         def done() -> None:
-            self.outcome.proved += 1
-            self._idle(name)
+            if proof.runs == run:
+                self.outcome.proved += 1
+                self._idle(name)
 
-        self._at(self._now_s + self.site.verify_s, done)
+        self._at(self._now_s + proof.left_s, done)
+
+    def _suspend(self, name: str, disc: str) -> None:
+        """Its drive time is in pieces now: for the bound it is a load alone."""
+        proof = self._proofs[disc]
+        proof.left_s -= self._now_s - proof.started_s
+        proof.runs += 1
+        self.outcome.suspended += 1
+        work = self.outcome.works[proof.place]
+        self.outcome.works[proof.place] = work._replace(hold_s=0.0)
+        self._verifies[disc] = proof.demand
+        self._idle(name)
 
 
 def _copies(volume: str) -> tuple[str, ...]:
