@@ -459,7 +459,8 @@ class Recaller:
         """Requests that wait for people, by magazine (the first will do)."""
         demand: defaultdict[str, list[Request]] = defaultdict(list)
         for request in self.requests.values():
-            if request.offline_since_s is not None:
+            waits = request.offline_since_s is not None
+            if waits and not any(self.usable(request, label) for label in request.labels()):
                 magazines = self.offline_magazines(request)
                 if magazines:
                     demand[magazines[0]].append(request)
