@@ -113,16 +113,22 @@ class Changer:
     def _elements(self, kind: int) -> list[Element]:
         """All of one type, asked for in as many commands as the answers need."""
         found: dict[ElementAddress, Element] = {}
-        start = 0
+        start = said = 0
         for _ in range(STATUS_COMMANDS_MAX):
             data = self._status(kind, start)
             part = {element.address: element for element in parse_elements(data)}
             fresh = part.keys() - found.keys()
             found.update(part)
+            said = said or (int.from_bytes(data[2:4], "big") if len(data) >= 8 else 0)
             told = int.from_bytes(data[5:8], "big") + 8 if len(data) >= 8 else 0
             if not fresh or told <= len(data) + SHORT_BYTES_MAX:
                 break
             start = max(fresh) + 1
+        if len(found) < said:
+            raise LibraryError(
+                f"READ ELEMENT STATUS of {_KINDS[kind]}s: the library says that it has {said}, and "
+                f"tells of {len(found)}; nothing is believed of it"
+            )
         return [found[address] for address in sorted(found)]
 
     def _status(self, kind: int, start: int, count: int = ELEMENTS_MAX) -> bytes:

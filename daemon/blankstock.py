@@ -118,4 +118,5 @@ class BlankStock:
         rates = found["per_day"].items()
         yield gauge("hsmd_burned_discs_per_day", "Discs burned a day of late.", "pool", rates)
         days = math.inf if found["days_left"] is None else found["days_left"]
-        yield plain("hsmd_blank_days_left", "Days until blank discs end, at that rate.", days)
+        text = "Time until blank discs end, at that rate."
+        yield plain("hsmd_blanks_left_seconds", text, days * DAY_S)

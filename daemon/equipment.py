@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry
 from hsmfs.changer.drive import Drive
 from hsmfs.changer.emulated import EmulatedLibrary, open_library
 from hsmfs.changer.emulated.desk import Desk
+from hsmfs.changer.follow import Followed, Open, neighbours
 from hsmfs.changer.library import Changer, Element
-from hsmfs.changer.transport.address import open_transport, parse_address
+from hsmfs.changer.transport.address import DeviceAddress, open_transport, parse_address
 from hsmfs.changer.transport.interface import Transport
 from hsmfs.changer.transport.metrics import CommandMetrics
 from hsmfs.changer.transport.stack import Stack
@@ -80,15 +81,12 @@ def open_equipment(
     robot = Stack(CHANGER, transport(config.changer), clock, metrics)
     changer = Changer(robot.top, clock.sleep)
     try:
-        changer.inquiry()
+        _check_library(config, changer.inquiry().serial)
     except HsmError as error:
         kind = CallerError if isinstance(error, CallerError) else LibraryError
         raise kind(f"library {config.name}: {config.changer}: {error}") from error
     elements = changer.inventory(refresh=True).drives
-    found = [
-        _identified(drive, Stack(f"device{number}", transport(drive.device), clock))
-        for number, drive in enumerate(config.drive)
-    ]
+    found = _found_drives(config, clock)
     named = _matched(elements, found, metrics, clock)
     units = [unit for unit, _stack in named]
     _check_any(units, config)
@@ -97,8 +95,22 @@ def open_equipment(
 
 
 def _opener(config: Library) -> Callable[[str], Transport]:
+    where = _where(config)
+    return lambda device: open_transport(where(device))
+
+
+def _where(config: Library) -> Callable[[str], DeviceAddress]:
     secret = _secret(config)
-    return lambda device: open_transport(parse_address(device, config.iscsi_user, secret))
+    return lambda device: parse_address(device, config.iscsi_user, secret)
+
+
+def _found_drives(config: Library, clock: Clock) -> list[_Found]:
+    """All that are configured."""
+    transport, where = _opener(config), _where(config)
+    return [
+        _identified(drive, f"device{number}", clock, transport, where(drive.device))
+        for number, drive in enumerate(config.drive)
+    ]
 
 
 def _manual(config: Library, clock: Clock, metrics: CommandMetrics) -> Equipment:
@@ -111,11 +123,7 @@ def _manual(config: Library, clock: Clock, metrics: CommandMetrics) -> Equipment
             stack = Stack(name, device, clock, metrics, watched=False)
             named.append((DriveUnit(name, index, Drive(stack.top), clock), stack))
     else:
-        transport = _opener(config)
-        found = [
-            _identified(drive, Stack(f"device{number}", transport(drive.device), clock))
-            for number, drive in enumerate(config.drive)
-        ]
+        found = _found_drives(config, clock)
         _check_serials(found)
         named = [
             _unit(f"drive{index}", index, one, metrics, clock) for index, one in enumerate(found)
@@ -167,20 +175,41 @@ def _secret(config: Library) -> str:
     return text.strip()
 
 
-def _identified(drive: LibraryDrive, stack: Stack) -> _Found:
-    """CallerError if it is another drive than the configuration says."""
-    try:
-        identity = Drive(stack.top).identity()
-    except HsmError as error:
-        if isinstance(error, CallerError):
-            raise CallerError(f"drive {drive.device}: {error}") from error
-        return _Found(drive, stack, drive.serial, f"{drive.device} does not answer: {error}")
-    if drive.serial and identity.serial != drive.serial:
+def _check_library(config: Library, found: str) -> None:
+    """CallerError if it is another library than the configuration says."""
+    if config.serial and found != config.serial:
         raise CallerError(
-            f"drive {drive.device}: found serial number {identity.serial!r}, expected "
-            f"{drive.serial!r}; devices may have changed their names: run hsm library scan"
+            f"found serial number {found!r}, expected {config.serial!r}; is it another library? "
+            "See hsm library scan"
         )
-    return _Found(drive, stack, identity.serial)
+
+
+def _identified(
+    drive: LibraryDrive, name: str, clock: Clock, open_device: Open, address: DeviceAddress
+) -> _Found:
+    """The drive, by its serial number where the configuration has it, whatever its device is
+    called now. CallerError if another drive is there, and this one nowhere."""
+    inner, wanted = open_device(drive.device), drive.serial
+    followed = Followed(inner, drive.device, lambda: neighbours(address), open_device)
+    stack = Stack(name, followed, clock)
+    problem, found = "", ""
+    try:
+        found = Drive(stack.top).identity().serial
+    except CallerError as error:
+        if not wanted:
+            raise CallerError(f"drive {drive.device}: {error}") from error
+        problem = str(error)
+    except HsmError as error:
+        problem = f"{drive.device} does not answer: {error}"
+    if wanted and found != wanted and followed.look_for(wanted):
+        return _Found(drive, stack, wanted)
+    if wanted and found and found != wanted:
+        raise CallerError(
+            f"drive {drive.device}: found serial number {found!r}, expected {wanted!r}, which no "
+            "other device has; run hsm library scan"
+        )
+    followed.serial = found or wanted
+    return _Found(drive, stack, found or wanted, problem)
 
 
 def _matched(

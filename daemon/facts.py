@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from hsmfs.daemon.packing import Found, found
 from hsmfs.daemon.policy.evaluate import Facts
 from hsmfs.heat import heat_now
 from hsmfs.namespace.view import NamespaceView
@@ -38,13 +36,3 @@ def facts_of(
         tier=record.tier,
         xattrs=xattrs or {},
     )
-
-
-def files_with_facts(
-    view: NamespaceView, state: Residency, now_ns: int
-) -> Iterator[tuple[Found, Facts]]:
-    """All regular files in one state, by the index, each under its first name."""
-    for record in view.files_in_state(state):
-        paths = view.paths_of(record.ino)
-        if paths and stat.S_ISREG(record.mode):
-            yield found(paths[0], record), facts_of(paths[0], record, now_ns)

@@ -92,12 +92,21 @@ class Librarian:
         async with self._lock:
             try:
                 inventory = await self.robot.inventory(refresh=True)
+                self._check(inventory)
             except HsmError as error:
                 self.problem = str(error)
                 raise
             self.problem = ""
             await self._believe(inventory)
         self._wake()
+
+    def _check(self, inventory: Inventory) -> None:
+        """LibraryError where it tells of fewer slots than before: its discs are not gone."""
+        if len(inventory.slots) < len(self._slots):
+            raise LibraryError(
+                f"library {self.config.name}: it tells of {len(inventory.slots)} slots, before of "
+                f"{len(self._slots)}; what was known is kept. If it was rebuilt: restart hsmd"
+            )
 
     async def watch(self) -> None:
         """Follow what people do with magazines, until cancelled."""

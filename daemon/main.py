@@ -28,6 +28,7 @@ from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogproof import open_catalog, read_catalog, want_volumes
 from hsmfs.daemon.catalogrecords import DiscState
+from hsmfs.daemon.clockguard import ClockGuard
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
 from hsmfs.daemon.deadshare import DeadShares
@@ -47,7 +48,7 @@ from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.ownfiles import OwnFiles
 from hsmfs.daemon.policyload import load_of
-from hsmfs.daemon.policyrun import PolicyRunner
+from hsmfs.daemon.policyrun import CLOCK_KEY, PolicyRunner
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.daemon.releaser import Releaser
@@ -193,7 +194,8 @@ def build(
     migrator = Migrator(core, PlanStore(Path(config.catalog.path) / "plans"))
     magazines_keeper = Magazines(core, recaller, equipment.hands)
     care = Care(core, Path(config.care.stage or Path(config.catalog.path) / "stage"))
-    releaser = Releaser(core)
+    guard = ClockGuard(clock, core.alarms, catalog.number(CLOCK_KEY))
+    releaser = Releaser(core, guard)
     reclaimer = Reclaimer(core, migrator, recaller, releaser)
     hsmd = Hsmd(
         core=core,

@@ -32,10 +32,11 @@ from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, pack, parents_of, sources_of
 from hsmfs.daemon.parityset import OVERHEAD_SECTORS
 from hsmfs.daemon.policy.evaluate import Pool
+from hsmfs.daemon.policyload import default_pool
 from hsmfs.daemon.poolcare import parity_at_all
 from hsmfs.daemon.splitter import Splitter, file_of, part_of
 from hsmfs.daemon.waiting import Waiting
-from hsmfs.errors import CallerError, HsmError, TransientError
+from hsmfs.errors import HsmError, TransientError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import CopiedFile
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
@@ -76,6 +77,11 @@ class Migrator:
         return ino in self.core.catalog.splits or any(
             ino in files for files in self._waiting.values()
         )
+
+    def has(self, item: Found) -> bool:
+        """Whether a file is under way, in parts or whole."""
+        active = any(item.file in active.files for active in self.active.values())
+        return active or item.file in self._placed or self.is_under_way(item.ino)
 
     def claims(self) -> list[FileVersion]:
         """Versions whose bytes a burn still needs."""
@@ -493,10 +499,4 @@ class Migrator:
     @property
     def default_pool(self) -> str:
         """The first pool of the policy."""
-        try:
-            return next(iter(self.core.policy.pools))
-        except StopIteration:
-            raise CallerError(
-                f"policy {self.core.config.policy.file}: no pool, expected at least one; "
-                'add: pool "main" { copies 2 spread magazine }'
-            ) from None
+        return default_pool(self.core.policy, self.core.config)

@@ -10,6 +10,7 @@ from hsmfs.config import Config
 from hsmfs.configload import read_text
 from hsmfs.daemon.policy.conditions import Names
 from hsmfs.daemon.policy.evaluate import YEAR_S, Policy, PoolDefaults, load_policy
+from hsmfs.errors import CallerError
 
 
 def uid_of(name: str) -> int | None:
@@ -49,3 +50,13 @@ def load_text(config: Config, text: str, file_name: str, magazines: int | None) 
     )
     names = names_of(config)
     return load_policy(text, file_name, names.tiers, magazines, defaults, names)
+
+
+def default_pool(policy: Policy, config: Config) -> str:
+    """The first pool of the policy."""
+    for name in policy.pools:
+        return name
+    raise CallerError(
+        f"policy {config.policy.file}: no pool, expected at least one; "
+        'add: pool "main" { copies 2 spread magazine }'
+    )

@@ -7,24 +7,23 @@ namespace and catalog and from the fill of the tiers; it changes nothing.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from hsmfs.daemon.candidates import Candidates
-from hsmfs.daemon.catalog import Catalog
+from hsmfs.daemon.catalog import COUNTED, Catalog
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.coverage import copies_of
 from hsmfs.daemon.packing import Found
-from hsmfs.daemon.policy.rules import Pace, Policy, ReleaseRule
-from hsmfs.daemon.selection import Chosen, migrate_files, release_order
+from hsmfs.daemon.policy.rules import MigrateRule, Pace, Policy, ReleaseRule
+from hsmfs.daemon.selection import migrate_files, release_order
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
 
 DEFAULT_HEAD_BYTES: Final = 65_536
-BURN_BYTES_S: Final = 27_000_000
-"""What a drive burns and proves: an estimate, as for recalls."""
+EMERGENCY: Final = 0.97
+"""A tier so full is emptied outside of a rule's hours too: writers are about to meet ENOSPC."""
 
 
 class Fill(NamedTuple):
@@ -92,15 +91,30 @@ def minute_of_day(now_ns: int) -> int:
     return local.tm_hour * 60 + local.tm_min
 
 
-def proved(catalog: Catalog, policy: Policy, file: FileVersion) -> tuple[str, int, int]:
-    """Pool, verified copies and copies that the pool wants."""
-    wanted, pool, places = 1, "", []
-    for label, extent in catalog.extents(file):
-        record = catalog.volumes[label]
-        places.append((extent, len(catalog.verified_discs(label))))
-        known = policy.pools.get(record.pool)
-        wanted, pool = (known.copies if known else record.copies), record.pool
-    return pool, copies_of(places), wanted
+class Proofs:
+    """Which volumes have how many proved discs, as of when it was made: made on the thread that
+    owns the catalog, asked from any."""
+
+    def __init__(self, policy: Policy, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._policy = policy
+        verified = Counter(
+            disc.volume for disc in catalog.discs.values() if disc.state in COUNTED and disc.volume
+        )
+        self._volumes = {
+            label: (record.pool, record.copies, verified[label])
+            for label, record in catalog.volumes.items()
+        }
+
+    def of(self, file: FileVersion) -> tuple[str, int, int]:
+        """Pool, verified copies and copies that the pool wants."""
+        wanted, pool, places = 1, "", []
+        for label, extent in self._catalog.extents(file):
+            pool, copies, verified = self._volumes.get(label, ("", 1, 0))
+            places.append((extent, verified))
+            known = self._policy.pools.get(pool)
+            wanted = known.copies if known else copies
+        return pool, copies_of(places), wanted
 
 
 def head_bytes_of(policy: Policy, pool: str) -> int:
@@ -127,37 +141,36 @@ def why_waits(pace: Pace, now_ns: int) -> str:
 
 
 class Planner:
-    """Makes plans of one policy."""
+    """Makes plans of one policy; to be made anew for each, on the thread of the catalog."""
 
     def __init__(self, policy: Policy, catalog: Catalog) -> None:
         self.policy = policy
-        self.catalog = catalog
+        self._proofs = Proofs(policy, catalog)
+        self._disc_bytes = disc_bytes_of(catalog)
+        self._blanks = sum(disc.state == DiscState.BLANK for disc in catalog.discs.values())
 
     def plan(self, view: NamespaceView, now_ns: int, fills: dict[str, Fill]) -> Plan:
         """What a run would do at this moment; blocks, use a worker thread."""
-        chosen = migrate_files(
-            self.policy.migrate, Candidates(view, Residency.RESIDENT).all(), now_ns
-        )
-        disc_bytes = disc_bytes_of(self.catalog)
-        rules = [self._migrate(one, now_ns, disc_bytes) for one in chosen]
-        rules += [
-            self.release(view, rule, now_ns, fills.get(rule.tier, Fill(0, 0)))
-            for rule in self.policy.release
+        candidates = Candidates(view, Residency.RESIDENT).all()
+        chosen = migrate_files(self.policy.migrate, candidates, now_ns)
+        rules = [
+            self._migrate(rule, one.files, now_ns)
+            for rule, one in zip(self.policy.migrate, chosen, strict=True)
         ]
-        blanks = sum(disc.state == DiscState.BLANK for disc in self.catalog.discs.values())
+        for rule in self.policy.release:
+            rules.append(self.release(view, rule, now_ns, fills.get(rule.tier, Fill(0, 0))))
         rules.sort(key=lambda rule: rule.line)
-        return Plan(now_ns, rules, disc_bytes, blanks)
+        return Plan(now_ns, rules, self._disc_bytes, self._blanks)
 
-    def _migrate(self, chosen: Chosen, now_ns: int, disc_bytes: int) -> RulePlan:
-        rule = next(one for one in self.policy.migrate if one is chosen.rule)
-        size = chosen.bytes
-        discs = -(-size // disc_bytes) if disc_bytes else 0
+    def _migrate(self, rule: MigrateRule, files: list[Found], now_ns: int) -> RulePlan:
+        size = sum(file.size for file in files)
+        discs = -(-size // self._disc_bytes) if self._disc_bytes else 0
         return RulePlan(
             "migrate",
             rule.name,
             rule.line,
             rule.pool,
-            chosen.files,
+            files,
             size,
             discs * self.policy.pools[rule.pool].copies,
             why_waits(rule.pace, now_ns),
@@ -167,28 +180,24 @@ class Planner:
         """The files that bring a tier below its low watermark."""
         made = RulePlan("release", rule.name, rule.line, rule.tier)
         if not rule.should_start(fill.fraction):
-            made.waits = f"the tier is filled by {fill.fraction:.1%} of {rule.start_fraction:.1%}"
+            made.waits = f"the tier is filled by {fill.fraction:.1%}"
             return made
-        made.waits = why_waits(rule.pace, now_ns)
+        made.waits = "" if fill.fraction >= EMERGENCY else why_waits(rule.pace, now_ns)
+        return self.make_room(view, rule, now_ns, fill, made)
+
+    def make_room(
+        self, view: NamespaceView, rule: ReleaseRule, now_ns: int, fill: Fill, made: RulePlan
+    ) -> RulePlan:
+        """What is to go until the tier is below the low watermark, whether or not it is above
+        the high one."""
         wanted = fill.used_bytes - int(rule.stop_fraction * fill.capacity_bytes) + 1
         for item in release_order(view, rule, self.policy.pin, now_ns, wanted):
             if made.bytes >= wanted:
                 break
-            pool, copies, needed = proved(self.catalog, self.policy, item.file)
+            pool, copies, needed = self._proofs.of(item.file)
             if copies < needed:
                 made.refused += 1
                 continue
             made.files.append(item)
             made.bytes += max(0, item.size - head_bytes_of(self.policy, pool))
         return made
-
-
-def by_pool(plans: Sequence[RulePlan]) -> dict[str, list[Found]]:
-    """Files to migrate."""
-    pools: defaultdict[str, list[Found]] = defaultdict(list)
-    for plan in plans:
-        pools[plan.place] += plan.files
-    return pools
-
-
-Skip = Callable[[int], bool]

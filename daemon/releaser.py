@@ -5,63 +5,60 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 import trio
 
+from hsmfs.daemon.clockguard import ClockGuard
 from hsmfs.daemon.core import Core
-from hsmfs.daemon.coverage import copies_of
-from hsmfs.daemon.facts import files_with_facts
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
-from hsmfs.daemon.policy.evaluate import Facts, ReleaseRule
+from hsmfs.daemon.policy.rules import ReleaseRule
+from hsmfs.daemon.policyplan import Fill, Planner, Proofs, RulePlan, head_bytes_of
+from hsmfs.daemon.rulepace import Paces
 from hsmfs.errors import FsError, TransientError
-from hsmfs.types import FileVersion, Residency
+from hsmfs.namespace.view import NamespaceView
+from hsmfs.types import Residency
 
 log = structlog.get_logger(__name__)
 BATCH_FILES: Final = 1_000
+ROUNDS_MAX: Final = 20
+"""Plans of one rule in a row: files that are in use make a further one necessary."""
 
 
 class Releaser:
     """Frees cache space, never without proved copies."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, guard: ClockGuard | None = None) -> None:
         self.core = core
-
-    def _proved(self, file: FileVersion) -> tuple[str, int, int]:
-        """Pool, verified copies and copies that the pool wants."""
-        wanted, pool, places = 1, "", []
-        for label, extent in self.core.catalog.extents(file):
-            record = self.core.catalog.volumes[label]
-            places.append((extent, len(self.core.catalog.verified_discs(label))))
-            known = self.core.policy.pools.get(record.pool)
-            wanted, pool = (known.copies if known else record.copies), record.pool
-        return pool, copies_of(places), wanted
+        self.guard = guard or ClockGuard(core.clock, core.alarms)
+        self.paces = Paces(core.clock, core.alarms)
 
     async def release(self, items: Sequence[Found], job: Job) -> None:
         """Release these files; each is answered in the job."""
         by_head: defaultdict[int, list[Found]] = defaultdict(list)
+        proofs = Proofs(self.core.policy, self.core.catalog)
         for item in items:
             if item.state in (Residency.MIGRATED, Residency.RECALLING):
                 job.done(item.size)
             elif item.state == Residency.RESIDENT:
                 job.fail(f"{os.fsdecode(item.path)}: not migrated yet; run hsm migrate first")
             else:
-                self._sort(item, by_head, job)
+                self._sort(item, by_head, job, proofs)
         for head_bytes, group in by_head.items():
             for start in range(0, len(group), BATCH_FILES):
                 await self._release_batch(group[start : start + BATCH_FILES], head_bytes, job)
         await self.core.link.sync()
 
-    def _sort(self, item: Found, by_head: dict[int, list[Found]], job: Job) -> None:
-        pool, copies, wanted = self._proved(item.file)
+    def _sort(self, item: Found, by_head: dict[int, list[Found]], job: Job, proofs: Proofs) -> None:
+        pool, copies, wanted = proofs.of(item.file)
         if copies < wanted:
             path = os.fsdecode(item.path)
             job.fail(f"{path}: {copies} proved copies, pool {pool!r} wants {wanted}; kept")
             return
-        known = self.core.policy.pools.get(pool)
-        by_head[known.head_bytes if known else 65536].append(item)
+        by_head[head_bytes_of(self.core.policy, pool)].append(item)
 
     async def _release_batch(self, batch: Sequence[Found], head_bytes: int, job: Job) -> None:
         by_file = {item.file: item for item in batch}
@@ -90,37 +87,62 @@ class Releaser:
         """Apply each release rule once; files released."""
         released = 0
         for rule in self.core.policy.release:
-            used = await self._used_fraction(rule.tier)
-            if rule.should_start(used):
-                released += await self._make_room(rule)
+            fill = (await self.fills()).get(rule.tier, Fill(0, 0))
+            if rule.should_start(fill.fraction) and self.paces.of(rule).may_work():
+                released += await self._make_room(rule, fill)
         return released
 
-    async def _used_fraction(self, tier: str) -> float:
-        for status in (await self.core.link.status()).tiers:
-            if status.name == tier and status.capacity_bytes:
-                return status.used_bytes / status.capacity_bytes
-        return 0.0
+    async def fills(self) -> dict[str, Fill]:
+        """How full the tiers are, as hsmfs counts."""
+        tiers = (await self.core.link.status()).tiers
+        return {tier.name: Fill(tier.used_bytes, tier.capacity_bytes) for tier in tiers}
 
-    async def _make_room(self, rule: ReleaseRule) -> int:
+    async def _make_room(self, rule: ReleaseRule, fill: Fill) -> int:
         """Release in the rule's order until its low watermark."""
         await self.core.link.sync()
-        candidates = await self._candidates()
-        candidates.sort(key=lambda pair: rule.order_key(pair[1]))
-        released = 0
-        for start in range(0, len(candidates), BATCH_FILES // 10):
-            if rule.should_stop(await self._used_fraction(rule.tier)):
+        released, now_ns = 0, self.guard.now_ns()
+        for _ in range(ROUNDS_MAX):
+            planner = Planner(self.core.policy, self.core.catalog)
+            # What one round leaves (files that were open) another does not bring: no harm.
+            plan = await self.core.namespace.read(
+                partial(_plan_of, planner, rule, now_ns, fill, first=not released)
+            )
+            if plan.waits or not plan.files:
                 break
-            batch = [item for item, _ in candidates[start : start + BATCH_FILES // 10]]
-            job = self.core.jobs.new("release")
-            job.note = f"rule {rule.name}"
-            job.add(len(batch), sum(item.size for item in batch))
-            await self.release(batch, job)
-            released += job.files_done
+            done = await self._release_part(rule, plan.files)
+            released += done
+            fill = (await self.fills()).get(rule.tier, Fill(0, 0))
+            if not done or rule.should_stop(fill.fraction):
+                break
         return released
 
-    async def _candidates(self) -> list[tuple[Found, Facts]]:
-        now_ns = self.core.clock.now_ns()
-        pairs = await self.core.namespace.read(
-            lambda view: list(files_with_facts(view, Residency.PREMIGRATED, now_ns))
-        )
-        return [pair for pair in pairs if self.core.policy.is_pinned(pair[1], now_ns) is None]
+    async def _release_part(self, rule: ReleaseRule, files: list[Found]) -> int:
+        pace = self.paces.of(rule)
+        now = pace.take(files)
+        if not now:
+            return 0
+        job = self.core.jobs.new("release")
+        job.note = f"rule {rule.name}"
+        job.add(len(now), sum(item.size for item in now))
+        counted = pace.job(job)
+        for start in range(0, len(now), BATCH_FILES):
+            if not pace.may_work():
+                break
+            await self.release(now[start : start + BATCH_FILES], counted)
+        job.end()
+        return job.files_done
+
+
+def _plan_of(
+    planner: Planner,
+    rule: ReleaseRule,
+    now_ns: int,
+    fill: Fill,
+    view: NamespaceView,
+    *,
+    first: bool,
+) -> RulePlan:
+    if first:
+        return planner.release(view, rule, now_ns, fill)
+    made = RulePlan("release", rule.name, rule.line, rule.tier)
+    return planner.make_room(view, rule, now_ns, fill, made)

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 
-from hsmfs.daemon import magazinereport
+from hsmfs.daemon import magazinereport, statusmetrics
 from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord, VolumeRecord
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.coverage import size_of
@@ -355,7 +355,7 @@ class Report:
 
     # -- metrics ------------------------------------------------------------------------
 
-    def gauges(self) -> Iterable[GaugeMetricFamily]:
+    def gauges(self) -> Iterable[Metric]:
         """Read when /metrics is scraped."""
         drives = GaugeMetricFamily(
             "hsmd_drive_state", "1 for the state a drive is in.", labels=["drive", "state"]
@@ -383,6 +383,7 @@ class Report:
         yield plain("hsmd_hsmfs_connected", "1 while hsmfs answers.", self.core.link.connected)
         alive = len(self.core.librarian.alive_units())
         yield plain("hsmd_drives_alive", "Drives in service.", alive)
+        yield from statusmetrics.gauges(self.hsmd)
 
 
 def _foreign(record: VolumeRecord) -> dict[str, Any] | None:

@@ -207,6 +207,8 @@ class Library(Section, frozen=True):
     """Directory of an emulated library, or of a manual library's emulated drives."""
     changer: str = ""
     """Device of a SCSI library's robot."""
+    serial: str = ""
+    """The serial number it must have; empty: any."""
     drive: list[LibraryDrive] = []
     iscsi_user: str = ""
     iscsi_secret_file: str = ""

@@ -56,6 +56,7 @@ class ResidencyCalls:
         self.session = session
         self.metrics = metrics
         engine.imports.name_changed = session.name_changed
+        engine.imports.names_made = session.names_made
         self._methods: Final[dict[type, Callable[[Any], Any]]] = {
             Claim: lambda call: engine.claim(call.files),
             Unclaim: lambda call: engine.unclaim(call.files),

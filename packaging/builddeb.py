@@ -180,7 +180,7 @@ def _system_files(tree: Path) -> None:
     _copy(ROOT / "LICENSE", documents / "copyright")
     for path in (*(ROOT / "export").glob("*.conf"), ROOT / "systemd/archive.mount"):
         _copy(path, documents / "examples" / path.name)
-    for path in (ROOT / "packaging/examples").iterdir():
+    for path in (*(ROOT / "packaging/examples").iterdir(), *(ROOT / "monitoring").iterdir()):
         _copy(path, documents / "examples" / path.name)
     with tempfile.TemporaryDirectory() as pages:
         _run(sys.executable, "-m", "hsmfs.tools.manpages", pages)

@@ -116,6 +116,7 @@ class Api:
             ("/v1/images/import", self._import_image),
             ("/v1/policy/run", self._policy_run),
             ("/v1/policy/check", self._policy_check),
+            ("/v1/policy/accept-clock", self._accept_clock),
             ("/v1/{kind}", self._files_job),
         ]
         more = LibraryRoutes(self.commands, self.report)
@@ -286,6 +287,10 @@ class Api:
         core = self.report.core
         policy = load_text(core.config, text, "policy", len(core.catalog.magazines) or None)
         return {"pools": len(policy.pools), "migrate": len(policy.migrate)}
+
+    async def _accept_clock(self, request: Request) -> Any:
+        self.commands.policy_runner.guard.accept()
+        return {"accepted": True}
 
     async def _files_job(self, request: Request) -> Any:
         kind = request.path_params["kind"]

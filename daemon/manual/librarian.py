@@ -21,7 +21,7 @@ from hsmfs.daemon.catalogrecords import (
     MagazineRecord,
     MagazineState,
 )
-from hsmfs.daemon.discidentity import Identities
+from hsmfs.daemon.discidentity import IN_USE, Identities
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.manual.asks import Ask
@@ -70,7 +70,9 @@ class ManualLibrarian(Librarian):
         for seat in self.seats.values():
             if seat.unit.alive and not seat.unit.busy:
                 await self.poll(seat)
-        self.problem = "; ".join(seat.problem for seat in self.seats.values() if seat.problem)
+        alive = [seat for seat in self.seats.values() if seat.unit.alive]
+        silent = [seat.problem for seat in alive if seat.problem]
+        self.problem = "; ".join(silent) if len(silent) == len(alive) else ""
 
     async def watch(self) -> None:
         """Follow what people do with discs, until cancelled."""
@@ -91,6 +93,10 @@ class ManualLibrarian(Librarian):
                 disc.become(DiscState.SUSPECT)
                 disc.note = "its burn was cut"
                 changed.append(disc)
+            if disc.state in IN_USE and disc.magazine not in self._catalog.magazines:
+                # Taken in by hsm rebuild: a box to begin to look in.
+                disc.magazine, disc.library = self.config.boxes[0], self.config.name
+                changed.append(disc)
         await self._catalog.save(*changed)
         for disc in list(self._catalog.discs.values()):
             if disc.state == DiscState.BLANK and disc.library == self.config.name:
@@ -108,7 +114,7 @@ class ManualLibrarian(Librarian):
         except HsmError as error:
             if not seat.problem:
                 log.warning("a drive does not answer", drive=unit.name, error=str(error))
-            seat.problem = f"drive {unit.name}: {error}"
+            seat.problem = unit.note = f"drive {unit.name}: {error}"
             return
         if unit.busy:
             return  # its job knows better

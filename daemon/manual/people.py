@@ -142,7 +142,7 @@ class People:
             seat.unit.assign(OpenJob(self.librarian, seat), DriveState.LOADING)
 
     def _is_free(self, seat: Seat) -> bool:
-        return seat.unit.alive and not seat.unit.busy and seat.is_planned
+        return seat.unit.alive and not seat.unit.busy and seat.is_planned and seat.is_usable
 
     def _must_come_out(self, seat: Seat, ask: Ask | None) -> bool:
         """What is in is not what is asked for."""

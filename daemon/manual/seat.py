@@ -32,7 +32,8 @@ class Seat:
     """What is present was looked at."""
     is_planned: bool = False
     """The dispatcher knows of it."""
-    is_locked: bool = False
+    is_locked: bool = True
+    """Perhaps: by a job, or by one of a process that was killed."""
     blank_sectors: int = 0
     """Of a blank disc in it."""
     stranger: str = ""

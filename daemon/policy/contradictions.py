@@ -266,7 +266,7 @@ class _Examiner:
                 yield (
                     f"line {rule.line}: rule {rule.name!r} releases nearly everything that is on "
                     f"discs: it goes on until tier {rule.tier!r} is filled by less than "
-                    f"{rule.stop_fraction:.0%}"
+                    f"{100 * rule.stop_fraction:g}%"
                 )
         everything = (
             pin for pin in policy.pin if any(c.is_everything for c in self.cases(pin) or ())

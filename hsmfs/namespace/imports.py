@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,7 +63,8 @@ class _Level:
 
 
 class Imports:
-    """All imported trees. ``name_changed`` is told of directory and name of each root."""
+    """All imported trees. ``name_changed`` is told of directory and name of each root,
+    ``names_made`` of those below: programs may have listed the directories already."""
 
     def __init__(
         self, tables: Tables, tree: Tree, files: OpenFiles, removal: Removal, quotas: Quotas
@@ -74,6 +75,8 @@ class Imports:
         self.removal = removal
         self.quotas = quotas
         self.name_changed: Callable[[int, bytes], None] = lambda parent, name: None
+        self.names_made: Callable[[Sequence[tuple[int, bytes]]], None] = lambda names: None
+        self._fresh: list[tuple[int, bytes]] = []
         stored = tables.kv.get(IMPORTS_KEY)
         self.known: dict[str, Import] = (
             msgspec.msgpack.decode(stored, type=dict[str, Import]) if stored else {}
@@ -158,7 +161,11 @@ class Imports:
         known = self._unfinished_import(call.label)
         if len(call.entries) > IMPORT_BATCH_MAX:
             raise FsError(errno.E2BIG, f"more than {IMPORT_BATCH_MAX} entries in a batch")
-        results = [self._add(known.ino, call.label, entry) for entry in call.entries]
+        try:
+            results = [self._add(known.ino, call.label, entry) for entry in call.entries]
+        finally:
+            fresh, self._fresh = self._fresh, []
+            self.names_made(fresh)
         answer: Deferred[list[FileResult]] = Deferred()
         flush_into(self.tables, answer, results)
         return answer
@@ -236,6 +243,7 @@ class Imports:
             tables.put_xattr(record, schema.VOLUMES_XATTR, label.encode())
         tables.add_entry(folder.ino, name, record, record.ino)
         tables.save(record)
+        self._fresh.append((folder.ino, name))
         return record
 
     def end(self, label: str) -> Deferred[None]:

@@ -113,6 +113,34 @@ def test_a_reader_goes_before_a_burn_and_asks_in_its_task(sandbox: Sandbox) -> N
 
 
 @pytest.mark.long
+def test_a_burn_that_fails_and_boxes_that_went_away(sandbox: Sandbox) -> None:
+    """A bad disc is to be marked so, another blank is asked for; a box is back when one of its
+    discs is."""
+    made = write_files(sandbox.mnt / "a", 3, 300_000)
+    sandbox.faults({"device": "disc001", "op": "write", "sense": [3, 12, 0]})
+    with Person(sandbox) as person:
+        sandbox.migrate_and_release()
+        sandbox.until(lambda: not person.tasks())
+        sandbox.hsm("magazine", "export", "A")
+        sandbox.hsm("magazine", "export", "B")
+    assert {m["state"] for m in sandbox.hsm("magazine", "ls")["magazines"]} == {"shelf"}
+    discs = {disc.written: name for name, disc in person.hands.look().discs.items()}
+    assert discs.pop("BAD D0001") == "disc001"
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(differing, made)
+        (task,) = sandbox.until(lambda: [t for t in person.tasks() if t["waiting"]])
+        assert (task["kind"], task["drive"]) == ("bring", "")
+        homes = {d["barcode"]: d["magazine"] for d in sandbox.discs()}
+        wanted = next(d for d in discs if d and homes[d] == task["magazine"])
+        person.hands.press("drive0")
+        person.hands.put(wanted, "drive0")
+        assert reading.result(90) == []
+    sandbox.until(lambda: not person.tasks())
+    states = {m["name"]: m["state"] for m in sandbox.hsm("magazine", "ls")["magazines"]}
+    assert states[task["magazine"]] == "library" and sorted(states.values()) == ["library", "shelf"]
+
+
+@pytest.mark.long
 def test_drives_behind_a_transport_do_as_well(tmp_path: Path) -> None:
     """Two drives, known only by MMC commands over iSCSI: each copy is burned in its own."""
     needs_libiscsi()

@@ -103,7 +103,7 @@ def test_counts_are_kept_and_the_alarm_comes_and_goes(tmp_path: Path) -> None:
         for sample in family.samples
     }
     assert samples["hsmd_blank_discs", "usable"] == 8
-    assert samples["hsmd_blank_days_left",] == stock.report()["days_left"]
+    assert samples["hsmd_blanks_left_seconds",] == stock.report()["days_left"] * 86_400
     site.clock.advance((BURN_DAYS_MAX + 3) * 86_400)
     burn("ct", 1)
     assert len(site.catalog.burned_discs()) == 1
