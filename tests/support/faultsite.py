@@ -106,6 +106,9 @@ class _Session:
     def attributes_changed(self, ino: int) -> None:
         """No cache to drop."""
 
+    def data_changed(self, ino: int) -> None:
+        """No pages to write back."""
+
     def name_changed(self, parent: int, name: bytes) -> None:
         """No cache to drop."""
 
