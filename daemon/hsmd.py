@@ -23,6 +23,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.discchoice import choose_discs, copies_left
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.floor import BurnFloor
+from hsmfs.daemon.hashjob import HashJob
 from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.migrator import Migrator
@@ -322,7 +323,9 @@ class Hsmd:
             case Unload(drive):
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
             case Verify(drive, barcode) if barcode in self.importer.wanted:
-                units[drive].assign(self.importer.start(barcode), DriveState.READING)
+                reading = self.importer.start(barcode)
+                work = Work.VERIFY if isinstance(reading, HashJob) else Work.OTHER
+                units[drive].assign(reading, DriveState.READING, work)
             case Verify(drive, barcode):
                 proof = self.care.start_verify(barcode)
                 work = Work.SCRUB if barcode in self.care.scrubs else Work.VERIFY
