@@ -28,6 +28,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeState,
 )
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discproof import Proof
 from hsmfs.daemon.identifyjob import IdentifyJob
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.paritykeeper import ParityKeeper
@@ -72,6 +73,9 @@ class Care:
     waiting: dict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
     """Jobs that end when a volume has its copies."""
     scrubs: set[str] = field(default_factory=set)
+    paused: dict[str, tuple[str, float, Proof]] = field(default_factory=dict)
+    """Discs whose proof made room for readers, by barcode: volume, sample in percent and how far
+    it came. A restart of hsmd, or the disc out of the library, begins anew."""
     unknown: dict[str, Job] = field(default_factory=dict)
     """Discs that people want looked at, by barcode."""
     doubted: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -311,6 +315,8 @@ class Care:
     def verify_demands(self) -> list[VerifyDemand]:
         """Fresh copies, then what people asked for, then one disc of the regular reading."""
         catalog = self.core.catalog
+        for barcode in [code for code in self.paused if not self._stays(code)]:
+            del self.paused[barcode]
         demands = [
             VerifyDemand(
                 disc.barcode, self.core.ward.failed_in(disc) or disc.burned_in, self._since_s
@@ -332,11 +338,21 @@ class Care:
             if self._free(catalog.discs[barcode])
         ]
         if not demands and not self.scrubs:
-            due = due_disc(self.core, self._free)
+            due = self._paused_scrub() or due_disc(self.core, self._free)
             if due is not None:
                 since_s = self.core.clock.monotonic_s()
                 demands.append(VerifyDemand(due.barcode, "", since_s, is_scrub=True))
         return demands
+
+    def _stays(self, barcode: str) -> bool:
+        disc = self.core.catalog.discs.get(barcode)
+        return disc is not None and self.core.librarian.present(disc)
+
+    def _paused_scrub(self) -> DiscRecord | None:
+        """One that made room for readers goes on before another is begun."""
+        discs = self.core.catalog.discs
+        known = (discs[code] for code in self.paused if discs[code].state == DiscState.VERIFIED)
+        return next((disc for disc in known if self._free(disc)), None)
 
     def _free(self, disc: DiscRecord) -> bool:
         return disc.barcode not in self.core.reserved and self.core.librarian.present(disc)
@@ -356,13 +372,20 @@ class Care:
             percent, what = scrub_percent(self.core, volume), "scrub"
             self.scrubs.add(barcode)
         self.core.reserved.add(barcode)
-        return VerifyJob(self.core, disc, volume, self.verified, percent, what)
+        label, sampled, proof = self.paused.pop(barcode, ("", 0.0, Proof()))
+        if (label, sampled) != (volume.label, percent):
+            proof = Proof()
+        return VerifyJob(self.core, disc, volume, self.verified, percent, what, proof)
 
     def verified(self, job: VerifyJob) -> None:
-        """A proof ended, well or not."""
+        """A proof ended, well or not, or was paused."""
         barcode = job.disc.barcode
         self.core.reserved.discard(barcode)
         self.scrubs.discard(barcode)
+        if job.is_paused:
+            self.paused[barcode] = (job.volume.label, job.sample_percent, job.proof)
+            self.core.wake()
+            return
         doubted = self.doubted.pop(barcode, None)
         self._blame(job, doubted[0] if doubted is not None else "")
         if isinstance(job.error, MediumError) and job.disc.state == DiscState.DAMAGED:

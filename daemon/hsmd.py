@@ -25,6 +25,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.discchoice import choose_discs, copies_left
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.floor import BurnFloor
+from hsmfs.daemon.hashjob import HashJob
 from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
 from hsmfs.daemon.manual.people import People
@@ -366,7 +367,9 @@ class Hsmd:
             case Unload(drive):
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
             case Verify(drive, barcode) if barcode in self.importer.wanted:
-                units[drive].assign(self.importer.start(barcode), DriveState.READING)
+                reading = self.importer.start(barcode)
+                work = Work.VERIFY if isinstance(reading, HashJob) else Work.OTHER
+                units[drive].assign(reading, DriveState.READING, work)
             case Verify(drive, barcode) if self.auditor.wants(barcode):
                 units[drive].assign(self.auditor.start(barcode), DriveState.READING, Work.SCRUB)
             case Verify(drive, barcode):

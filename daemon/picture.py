@@ -31,6 +31,8 @@ class Work(StrEnum):
     OTHER = "other"
 
 
+ENDLESS: Final = frozenset({Work.BURN, Work.OTHER})
+"""Work that cannot be broken off; a proof goes on later where it was."""
 LONG_WORK: Final = frozenset({Work.BURN, Work.VERIFY, Work.SCRUB, Work.OTHER})
 """Work that holds a drive for long, of which recalls are kept some drives free."""
 BURN_WORK: Final = frozenset({Work.BURN, Work.VERIFY})
@@ -63,6 +65,9 @@ class Rules:
     """Recalls by hand that waited so long go with readers, by what they waited since."""
     reserved: float = 0.25
     """Share of the drives, rounded down, that long work leaves to recalls."""
+    quiet_below: float = 0.1
+    """A burn takes the last drive, beyond the floor, only while the robot moves less than this
+    share of the last minutes: nobody can break it off."""
     burn_floor: float = 0.2
     """Share of drive time that burning and proving get while there is such work."""
     burn_floor_wait_s: float = 600.0

@@ -20,7 +20,7 @@ from hsmfs.daemon.catalog import put_history, put_record
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, HistoryRecord, VolumeRecord
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.discidentity import mark_for
-from hsmfs.daemon.discproof import damaged_files
+from hsmfs.daemon.discproof import all_files
 from hsmfs.daemon.discrecovery import mend
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
@@ -163,7 +163,7 @@ class StageJob:
                 return os.pread(file.fileno(), sectors * SECTOR_BYTES, sector * SECTOR_BYTES)
 
             extents = self.core.catalog.volume_extents(self.stage.volume.label)
-            return not damaged_files(read, extents, lambda: None).total
+            return not all_files(extents).go_on(read, lambda: None).total
 
     async def _note(self, unit: DriveUnit, sectors: int, seconds: float) -> None:
         entry = HistoryRecord(

@@ -33,7 +33,7 @@ class Figures:
     readers_max_s: float
     bulk_max_s: float
     floor_share: float
-    """Of drive time that burn work had while it claimed its floor; 1 where it never did."""
+    """Of drive time that burn work had in spells in which it claimed its floor; 1: it never did."""
     end_s: float
     cpu_s: float
     outcome: Outcome

@@ -81,7 +81,7 @@ class Outcome:
     works: list[LongWork] = field(default_factory=list)
     """Burns and proofs, each with the moment from which it could have a drive."""
     claimed_s: float = 0.0
-    """Drive seconds that were there while burn work claimed its floor."""
+    """Drive seconds of spells with burn work that had to claim its floor."""
     burn_work_s: float = 0.0
     """Of these, what burn work had."""
 
@@ -142,6 +142,7 @@ class Simulation:
         self._heat = VolumeHeat()
         self._floor = BurnFloor(rules.burn_floor)
         self._robot_share = BusyShare()
+        self._spell_s, self._spell_work_s, self._claims = 0.0, 0.0, False
 
     # -- the clock ----------------------------------------------------------------
 
@@ -157,6 +158,7 @@ class Simulation:
             while self._events and self._events[0][0] <= self._now_s:
                 heapq.heappop(self._events)[2]()
             self._dispatch()
+        self._end_spell()
         self.outcome.end_s = self._now_s
         return self.outcome
 
@@ -169,16 +171,24 @@ class Simulation:
         heapq.heappush(self._events, (at_s, self._count, what))
 
     def _pass(self, at_s: float) -> None:
-        """Time goes on; while burn work claims its floor, count what it has."""
+        """Time goes on; of a spell with burn work count what it has."""
         before_s = self._now_s - self.rules.burn_floor_wait_s
         since = [burn.since_s for burn in self._burns.values()]
         since += [verify.since_s for verify in self._verifies.values()]
-        if any(since_s <= before_s for since_s in since):
-            passed_s = at_s - self._now_s
-            at_work = sum(drive.view.work in BURN_WORK for drive in self._drives.values())
-            self.outcome.claimed_s += passed_s * len(self._drives)
-            self.outcome.burn_work_s += passed_s * at_work
-        self._now_s = at_s
+        at_work = sum(drive.view.work in BURN_WORK for drive in self._drives.values())
+        passed_s, self._now_s = at_s - self._now_s, at_s
+        if not since and not at_work:
+            self._end_spell()
+            return
+        self._spell_s += passed_s * len(self._drives)
+        self._spell_work_s += passed_s * at_work
+        self._claims |= any(since_s <= before_s for since_s in since)
+
+    def _end_spell(self) -> None:
+        if self._claims:
+            self.outcome.claimed_s += self._spell_s
+            self.outcome.burn_work_s += self._spell_work_s
+        self._spell_s, self._spell_work_s, self._claims = 0.0, 0.0, False
 
     # -- what comes in ----------------------------------------------------------------
 
