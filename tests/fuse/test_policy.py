@@ -142,12 +142,12 @@ def test_more_than_the_stock_of_blanks_is_told(box: Sandbox) -> None:
 
 
 def test_a_study_comes_back_with_its_first_file(box: Sandbox) -> None:
-    ahead = 'recall-ahead "studies" up to 2MB when path ~ "/a/*"\n'
+    ahead = 'recall-ahead "studies" up to 20MB when path ~ "/a/*"\n'
     (box.root / "policy.hsm").write_text(POOL + ahead)
     box.stop()
     box.start()
-    files = write_files(box.mnt / "a", 30, 20_000, seed=1)
-    write_files(box.mnt / "b", 3, 20_000, seed=2)
+    files = write_files(box.mnt / "a", 30, 200_000, seed=1)
+    write_files(box.mnt / "b", 3, 200_000, seed=2)
     box.migrate_and_release()
     moves = box.hsm("library", "ls")["libraries"][0]["moves"]
     first = next(iter(files))
