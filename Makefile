@@ -1,12 +1,12 @@
 # make setup | demo | demo-manual | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | bench-sim |
-# bench-discs | docs | deb
+# bench-policy | bench-discs | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: setup demo demo-manual test test-long test-foreign lint fuzz bench bench-scale bench-rebuild bench-sim \
-	bench-discs docs deb clean
+	bench-policy bench-discs docs deb clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,9 @@ bench: setup
 
 bench-scale: setup
 	$(BIN)/python -m hsmfs.tools.bench.scale
+
+bench-policy: setup
+	$(BIN)/python -m hsmfs.tools.bench.policyscale
 
 bench-rebuild: setup
 	$(BIN)/python -m hsmfs.tools.bench.rebuildscale $(if $(LIBRARY),--library $(LIBRARY))

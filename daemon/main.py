@@ -49,6 +49,7 @@ from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.ownfiles import OwnFiles
 from hsmfs.daemon.policyload import load_of
 from hsmfs.daemon.policyrun import CLOCK_KEY, PolicyRunner
+from hsmfs.daemon.recallahead import RecallAhead
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.daemon.releaser import Releaser
@@ -227,6 +228,8 @@ def build(
 async def _serve(hsmd: Hsmd) -> None:
     core = hsmd.core
     runner = PolicyRunner(core, hsmd.migrator, hsmd.releaser)
+    ahead = RecallAhead(core, hsmd.recaller, hsmd.releaser.guard)
+    hsmd.recaller.on_reader = ahead.on_wanted
     async with trio.open_nursery() as nursery:
         commands = Commands(hsmd, runner, nursery)
         report = Report(hsmd, commands)
@@ -234,6 +237,7 @@ async def _serve(hsmd: Hsmd) -> None:
         core.metrics.add_gauges(lambda: hsmd.stock.gauges())
         nursery.start_soon(hsmd.run)
         nursery.start_soon(supervise, "policy", runner.run, core.alarms)
+        nursery.start_soon(supervise, "recall-ahead", ahead.run, core.alarms)
         api = Api(commands, report)
         socket_path = Path(core.config.run.path) / "hsmd.sock"
         socket_path.unlink(missing_ok=True)

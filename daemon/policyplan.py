@@ -22,6 +22,8 @@ from hsmfs.namespace.view import NamespaceView
 from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
 
 DEFAULT_HEAD_BYTES: Final = 65_536
+ASK_MORE: Final = 4
+"""Where too many candidates may not go, so many times as much is looked at."""
 EMERGENCY: Final = 0.97
 """A tier so full is emptied outside of a rule's hours too: writers are about to meet ENOSPC."""
 
@@ -191,13 +193,22 @@ class Planner:
         """What is to go until the tier is below the low watermark, whether or not it is above
         the high one."""
         wanted = fill.used_bytes - int(rule.stop_fraction * fill.capacity_bytes) + 1
-        for item in release_order(view, rule, self.policy.pin, now_ns, wanted):
+        ask, whole = wanted, False
+        while not whole and made.bytes < wanted:
+            made.files, made.bytes, made.refused = [], 0, 0
+            items, whole = release_order(view, rule, self.policy.pin, now_ns, ask)
+            self._take(made, items, wanted)
+            ask *= ASK_MORE
+        return made
+
+    def _take(self, made: RulePlan, items: list[Found], wanted: int) -> None:
+        """The first of these that may go, until there are enough."""
+        for item in items:
             if made.bytes >= wanted:
-                break
+                return
             pool, copies, needed = self._proofs.of(item.file)
             if copies < needed:
                 made.refused += 1
                 continue
             made.files.append(item)
             made.bytes += max(0, item.size - head_bytes_of(self.policy, pool))
-        return made

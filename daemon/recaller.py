@@ -52,6 +52,8 @@ class Recaller:
         """Whether a volume without a readable copy gets a fresh one soon."""
         self.doubt: Callable[[DiscRecord, str], None] = lambda disc, drive: None
         """Told of a disc of which a part could not be read, and in which drive."""
+        self.on_reader: Callable[[Wanted], None] = lambda event: None
+        """Told of each reader that waits."""
         self.heat = VolumeHeat()
         self._syncs = trio.CapacityLimiter(SYNCS_MAX)
         self._nursery: trio.Nursery | None = None
@@ -67,6 +69,7 @@ class Recaller:
         request.wanted.append(event.range)
         if not request.completing:
             self._place(request)
+        self.on_reader(event)
         self.core.wake()
 
     async def _request(self, file: FileVersion, path: str) -> Request | None:

@@ -16,7 +16,15 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.policy.rules import ReleaseRule
-from hsmfs.daemon.policyplan import Fill, Planner, Proofs, RulePlan, head_bytes_of
+from hsmfs.daemon.policyplan import (
+    EMERGENCY,
+    Fill,
+    Planner,
+    Proofs,
+    RulePlan,
+    head_bytes_of,
+    why_waits,
+)
 from hsmfs.daemon.rulepace import Paces
 from hsmfs.errors import FsError, TransientError
 from hsmfs.namespace.view import NamespaceView
@@ -24,6 +32,8 @@ from hsmfs.types import Residency
 
 log = structlog.get_logger(__name__)
 BATCH_FILES: Final = 1_000
+PAUSE_S: Final = 5.0
+PAUSE_MAX_S: Final = 60.0
 ROUNDS_MAX: Final = 20
 """Plans of one rule in a row: files that are in use make a further one necessary."""
 
@@ -35,6 +45,9 @@ class Releaser:
         self.core = core
         self.guard = guard or ClockGuard(core.clock, core.alarms)
         self.paces = Paces(core.clock, core.alarms)
+        self._pause_s = self._rests_until_s = 0.0
+        self._begun: set[str] = set()
+        """Rules on their way to the low watermark."""
 
     async def release(self, items: Sequence[Found], job: Job) -> None:
         """Release these files; each is answered in the job."""
@@ -78,6 +91,8 @@ class Releaser:
             await trio.sleep(min(5.0, self.core.config.policy.interval_s))
             if not self.core.policy.release or not self.core.link.connected:
                 continue
+            if self.core.clock.monotonic_s() < self._rests_until_s:
+                continue
             try:
                 await self.run_rules()
             except (TransientError, FsError) as error:
@@ -88,9 +103,25 @@ class Releaser:
         released = 0
         for rule in self.core.policy.release:
             fill = (await self.fills()).get(rule.tier, Fill(0, 0))
-            if rule.should_start(fill.fraction) and self.paces.of(rule).may_work():
-                released += await self._make_room(rule, fill)
+            if self._is_wanted(rule, fill) and self.paces.of(rule).may_work():
+                done = await self._make_room(rule, fill)
+                self._rest(done)
+                released += done
         return released
+
+    def _is_wanted(self, rule: ReleaseRule, fill: Fill) -> bool:
+        """From the high watermark to the low one, however long a rate makes it last."""
+        if rule.should_start(fill.fraction):
+            return True
+        if rule.should_stop(fill.fraction):
+            self._begun.discard(rule.name)
+        is_open = fill.fraction >= EMERGENCY or not why_waits(rule.pace, self.guard.now_ns())
+        return rule.name in self._begun and is_open
+
+    def _rest(self, released: int) -> None:
+        """Where nothing could go, looking again at once costs much and brings nothing."""
+        self._pause_s = 0.0 if released else min(PAUSE_MAX_S, 2 * self._pause_s or PAUSE_S)
+        self._rests_until_s = self.core.clock.monotonic_s() + self._pause_s
 
     async def fills(self) -> dict[str, Fill]:
         """How full the tiers are, as hsmfs counts."""
@@ -105,10 +136,12 @@ class Releaser:
             planner = Planner(self.core.policy, self.core.catalog)
             # What one round leaves (files that were open) another does not bring: no harm.
             plan = await self.core.namespace.read(
-                partial(_plan_of, planner, rule, now_ns, fill, first=not released)
+                partial(_plan_of, planner, rule, now_ns, fill, begun=rule.name in self._begun)
             )
             if plan.waits or not plan.files:
+                self._begun.discard(rule.name)
                 break
+            self._begun.add(rule.name)
             done = await self._release_part(rule, plan.files)
             released += done
             fill = (await self.fills()).get(rule.tier, Fill(0, 0))
@@ -140,9 +173,9 @@ def _plan_of(
     fill: Fill,
     view: NamespaceView,
     *,
-    first: bool,
+    begun: bool,
 ) -> RulePlan:
-    if first:
+    if not begun:
         return planner.release(view, rule, now_ns, fill)
     made = RulePlan("release", rule.name, rule.line, rule.tier)
     return planner.make_room(view, rule, now_ns, fill, made)

@@ -18,7 +18,7 @@ from hsmfs.daemon.policy.conditions import Node
 from hsmfs.daemon.policy.facts import FACTS, FactKind
 from hsmfs.daemon.policy.rules import FileRule, MigrateRule, PinRule, ReleaseRule
 from hsmfs.daemon.policy.vector import Evaluator, Rows
-from hsmfs.namespace.schema import index_key
+from hsmfs.namespace.schema import HEAT_ZERO, index_key
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.records import FLAG_PINNED
 from hsmfs.types import Residency
@@ -140,6 +140,8 @@ class Ranked:
         self._inodes: list[NDArray[Any]] = []
         self._sizes: list[NDArray[Any]] = []
         self._count = 0
+        self.is_whole = True
+        """Whether none was left out."""
 
     def add(self, batch: Batch, rows: Rows) -> None:
         """More candidates."""
@@ -163,10 +165,19 @@ class Ranked:
         self._inodes = [np.concatenate(self._inodes)[order]]
         self._sizes = [np.concatenate(self._sizes)[order]]
         self._count = len(order)
+        self.is_whole = False
 
     def _ordered(self) -> NDArray[np.intp]:
         keys = [np.concatenate(keys) for keys in self._keys]
         return np.lexsort((np.concatenate(self._inodes), *reversed(keys)))
+
+    def bytes_below(self, bucket: int) -> int:
+        """Bytes of the files that are colder than a bucket of the index."""
+        if not self._count:
+            return 0
+        scores = np.concatenate(self._keys[0])
+        sizes = np.concatenate(self._sizes)
+        return int(sizes[scores * 16 < bucket - HEAT_ZERO].sum())
 
     def inodes(self) -> list[int]:
         """All that are held, the first to go first."""
@@ -194,12 +205,20 @@ def release_order(
     pins: Sequence[PinRule],
     now_ns: int,
     bytes_wanted: int,
-) -> list[Found]:
-    """Files that may go, the first to go first; at least so many bytes where there are."""
+) -> tuple[list[Found], bool]:
+    """Files that may go, the first to go first: at least so many bytes where there are, and
+    whether these are all.
+
+    Where the coldest go first the index is followed no further than needed.
+    """
     evaluator = Evaluator(now_ns)
     ranked = Ranked(rule, bytes_wanted)
     candidates = Candidates(view, Residency.PREMIGRATED)
-    for batch in candidates.all():
+    by_heat = rule.order[0] == ("heat", False)
+    for bucket, batch in candidates.coldest() if by_heat else _unordered(candidates):
+        if by_heat and ranked.bytes_below(bucket) >= bytes_wanted:
+            ranked.is_whole = False
+            break
         rows = np.flatnonzero((batch.number("flags", batch.rows) & FLAG_PINNED) == 0)
         for pin in pins:
             rows = rows[~evaluator.holds(pin.condition.tree, batch, rows)]
@@ -209,4 +228,8 @@ def release_order(
     found: dict[int, Found] = {}
     for batch in candidates.of(order):
         found.update((item.ino, item) for _, item in _placed(batch, batch.rows))
-    return [found[ino] for ino in order if ino in found]
+    return [found[ino] for ino in order if ino in found], ranked.is_whole
+
+
+def _unordered(candidates: Candidates) -> Iterator[tuple[int, Batch]]:
+    return ((0, batch) for batch in candidates.all())

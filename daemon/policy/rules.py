@@ -224,7 +224,6 @@ class Policy:
         """Rules that hsmd does not act upon yet, in words."""
         kinds: list[tuple[str, tuple[FileRule, ...], str]] = [
             ("demote", self.demote, "data stays in its tier"),
-            ("recall-ahead", self.recall_ahead, "files are recalled one by one"),
             ("retain", self.retain, "files can be changed and removed"),
             ("limit", self.limit, "recalls have no limit"),
         ]

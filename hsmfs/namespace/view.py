@@ -62,11 +62,12 @@ class NamespaceView:
             ino = schema.U64.unpack_from(place[0], 9)[0]
         return b"/".join(reversed(names))
 
-    def children(self, ino: int) -> list[tuple[bytes, int]]:
-        """Names and inodes of a directory, in the order of inode numbers."""
+    def children(self, ino: int, limit: int | None = None) -> list[tuple[bytes, int]]:
+        """Names and inodes of a directory, in the order of inode numbers; of the ``limit``
+        made first."""
         entries = [
             (value[12:], schema.LISTED.unpack_from(value)[0])
-            for _, value in self._reader.scan(*schema.listed_range(ino))
+            for _, value in self._reader.scan(*schema.listed_range(ino), limit=limit)
         ]
         return sorted(entries, key=lambda entry: entry[1])
 

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.sandboxes import Sandbox, write_files
+from support.sandboxes import Sandbox, differing, write_files
+
+from hsmfs.daemon.catalog import put_number
+from hsmfs.daemon.policyrun import CLOCK_KEY
+from hsmfs.store.lmdbstore import LmdbStore
 
 pytestmark = pytest.mark.fuse
 POOL = 'pool "main" { copies 2 spread magazine; burn when oldest > 0s }\n'
@@ -95,3 +99,60 @@ def test_a_run_does_what_the_dry_run_said(box: Sandbox) -> None:
 
 def migrated(box: Sandbox) -> set[str]:
     return {path for path, state in states(box).items() if state == "migrated"}
+
+
+def test_a_jump_of_the_clock_migrates_nothing(box: Sandbox) -> None:
+    policy = box.root / "policy.hsm"
+    policy.write_text(POOL + 'migrate "all" to "main" when age > 30d\n')
+    files = write_files(box.mnt / "a", 3, 50_000)
+    old = time.time() - 60 * 86_400
+    for path in files:
+        os.utime(path, (old, old))
+    box.stop()
+    store = LmdbStore(box.root / "state" / "catalog")
+    years_ago = time.time_ns() - 5 * 365 * 86_400 * 10**9
+    store.transact(put_number(CLOCK_KEY, years_ago))
+    store.close()
+    box.start()
+    for _ in range(2):
+        assert box.hsm("policy", "run", "--wait", check=False)["errors"] == [
+            "nothing was migrated: the clock jumped, see hsm status"
+        ]
+    (alarm,) = [a["text"] for a in box.hsm("status")["alarms"] if a["kind"] == "clock"]
+    assert alarm.startswith("the clock went forward from ")
+    assert set(states(box).values()) == {"resident"}
+    assert box.hsm("policy", "accept-clock") == {"accepted": True}
+    assert [a for a in box.hsm("status")["alarms"] if a["kind"] == "clock"] == []
+    assert box.hsm("policy", "run", "--wait")["state"] == "done"
+    assert set(states(box).values()) == {"premigrated"}
+
+
+def test_more_than_the_stock_of_blanks_is_told(box: Sandbox) -> None:
+    (box.root / "policy.hsm").write_text(POOL + 'migrate "all" to "main" when always\n')
+    write_files(box.mnt / "a", 2, 50_000)
+    box.hsm("migrate", "-r", "--wait", str(box.mnt))
+    for number in range(4):
+        with (box.mnt / f"large{number}").open("wb") as file:
+            file.truncate(19_000_000)
+    os.sync()
+    checked = box.hsm("policy", "check")
+    assert checked["warnings"] == [
+        "8 discs would be burned, but only 4 are blank: bring more, or migrate less"
+    ]
+
+
+def test_a_study_comes_back_with_its_first_file(box: Sandbox) -> None:
+    ahead = 'recall-ahead "studies" up to 20MB when path ~ "/a/*"\n'
+    (box.root / "policy.hsm").write_text(POOL + ahead)
+    box.stop()
+    box.start()
+    files = write_files(box.mnt / "a", 30, 200_000, seed=1)
+    write_files(box.mnt / "b", 3, 200_000, seed=2)
+    box.migrate_and_release()
+    moves = box.hsm("library", "ls")["libraries"][0]["moves"]
+    first = next(iter(files))
+    assert Path(first).read_bytes() == files[first]
+    box.until(lambda: {s for p, s in states(box).items() if p[:3] == "/a/"} == {"premigrated"})
+    assert {s for p, s in states(box).items() if p[:3] == "/b/"} == {"migrated"}
+    assert box.hsm("library", "ls")["libraries"][0]["moves"] <= moves + 2
+    assert not differing(files)

@@ -1,4 +1,4 @@
-"""``make bench``: the same work on ext4, mergerfs, bindfs and both sessions; then discs.
+"""``make bench``: the same work on ext4, mergerfs, bindfs and both sessions; then discs and rules.
 
 In every round every system does every work, one after another in an order
 that rotates; the first round warms up and does not count.
@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
-from hsmfs.tools.bench import discs, machine, report, systems
+from hsmfs.tools.bench import discs, machine, policyscale, report, systems
 from hsmfs.tools.bench.bigworks import WORKS
 from hsmfs.tools.bench.measure import can_drop_caches
 from hsmfs.tools.bench.runner import Runner
@@ -29,6 +29,8 @@ EXIT_FAILED: Final = 1
 EXIT_WRONG_USE: Final = 2
 EXIT_IN_PART: Final = 3
 WIDTH: Final = 200
+POLICY: Final = "policy"
+RULE_FILES: Final = {"full": policyscale.FILES, "quick": policyscale.FILES // 10, "tiny": 1000}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         groups = [group for group in discs.GROUPS if _chosen(group, options.only)]
         bench = discs.DiscBench(place, discs.SIZES[options.sizes], runner.say)
         found = bench.run(groups) if groups else discs.DiscResults()
+        rules = _rules(options, place, runner)
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return EXIT_FAILED
@@ -59,13 +62,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if results:
         _show(screen, results, options.systems, runner)
     _show_discs(screen, found)
+    if rules:
+        policyscale.show(screen, RULE_FILES[options.sizes], rules)
     if options.json:
-        _write(options, sizes, results, runner, found)
+        _write(options, sizes, results, runner, found, rules)
     return EXIT_IN_PART if runner.failures or found.failures else 0
 
 
+def _rules(options: argparse.Namespace, place: Path, runner: Runner) -> list[policyscale.Taken]:
+    """Rules on a generated namespace."""
+    if not _chosen(POLICY, options.only):
+        return []
+    runner.say("policy: rules on a generated namespace")
+    return policyscale.run(place, RULE_FILES[options.sizes])
+
+
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    names = [*(work.name for work in WORKS), *discs.GROUPS]
+    names = [*(work.name for work in WORKS), *discs.GROUPS, POLICY]
     known = ", ".join(names)
     parser = argparse.ArgumentParser(
         prog="python -m hsmfs.tools.bench", description="hsmfs against ext4, mergerfs, bindfs."
@@ -137,6 +150,7 @@ def _write(
     results: list[report.Result],
     runner: Runner,
     of_discs: discs.DiscResults,
+    rules: list[policyscale.Taken],
 ) -> None:
     found = {
         "format": 1,
@@ -150,6 +164,7 @@ def _write(
         "sizes": sizes,
         "results": results,
         "discs": of_discs,
+        "policy": rules,
     }
     text = msgspec.json.format(msgspec.json.encode(found), indent=2)
     options.json.write_bytes(text + b"\n")
