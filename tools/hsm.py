@@ -26,6 +26,9 @@ MODULES: Final = {
     "fsckcommand": ("fsck",),
     "rebuildcommand": ("rebuild",),
     "policycommands": ("policy",),
+    "retentioncommands": ("retention",),
+    "holdcommands": ("hold",),
+    "logcommands": ("log",),
     "sandboxcommands": ("sandbox",),
     "emulatorcommands": ("emulator",),
 }

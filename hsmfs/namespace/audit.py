@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from hsmfs.namespace import schema
-from hsmfs.namespace.wormrows import HEAD_KEY, Head, decode_head, encode, entry_key
+from hsmfs.namespace.wormrows import DAMAGED, HEAD_KEY, Head, decode_head, encode, entry_key
 
 NONE: Final = "0" * 64
 FAULTS_MAX: Final = 1000
@@ -52,7 +52,7 @@ def head_of(value: bytes | None) -> Head | None:
     """The stored head; None where there is none that can be read."""
     try:
         return decode_head(value) if value is not None else None
-    except msgspec.MsgspecError:
+    except DAMAGED:
         return None
 
 

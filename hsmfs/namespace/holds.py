@@ -12,8 +12,6 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from hsmfs.deferred import Deferred
 from hsmfs.errors import CallerError, FsError
 from hsmfs.namespace import keeping, schema
@@ -23,6 +21,7 @@ from hsmfs.namespace.settling import shown_path
 from hsmfs.namespace.stubs import flush_into
 from hsmfs.namespace.tree import Tree
 from hsmfs.namespace.wormrows import (
+    DAMAGED,
     HOLDS_MAX,
     REASON_BYTES_MAX,
     Hold,
@@ -55,7 +54,7 @@ class Holds:
         value = self.tables.kv.get(hold_key(ino))
         try:
             return decode_holds(value) if value is not None else []
-        except msgspec.MsgspecError:
+        except DAMAGED:
             return [Hold("unknown: its row is damaged; hsm fsck --repair", "", 0)]
 
     def set(self, inodes: Sequence[int], reason: str, by: str) -> Deferred[list[str]]:

@@ -16,8 +16,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
 from hsmfs.deferred import Deferred, Executor
 from hsmfs.errors import CallerError, FsError
 from hsmfs.namespace import keeping, schema
@@ -30,6 +28,7 @@ from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.through import Through
 from hsmfs.namespace.wormclock import WormClock
 from hsmfs.namespace.wormrows import (
+    DAMAGED,
     TREES,
     TREES_MAX,
     Tree,
@@ -355,7 +354,7 @@ class Retention(Guard):
 def _stored_trees(tables: Tables) -> dict[int, Tree]:
     try:
         return {ino_of(key): decode_tree(value) for key, value in tables.kv.scan(*TREES)}
-    except msgspec.MsgspecError as error:
+    except DAMAGED as error:
         raise CallerError(
             f"namespace: row of a tree with a retention: {error}; hsm fsck --repair"
         ) from None

@@ -12,7 +12,7 @@ from hsmfs.namespace import schema
 from hsmfs.namespace.audit import AuditLog, parsed
 from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.trustedtime import Jump, TimeRow, TrustedTime
-from hsmfs.namespace.wormrows import ENTRIES, HEAD_KEY, TIME_KEY, encode
+from hsmfs.namespace.wormrows import DAMAGED, ENTRIES, HEAD_KEY, TIME_KEY, encode
 
 log = structlog.get_logger(__name__)
 VERSION_KEY: Final = b"Mversion"
@@ -35,7 +35,7 @@ def time_row(value: bytes | None) -> TimeRow | None:
         return None
     try:
         return msgspec.msgpack.decode(value, type=TimeRow)
-    except msgspec.MsgspecError as error:
+    except DAMAGED as error:
         raise CallerError(
             f"namespace: row {TIME_KEY!r} of trusted time: {error}; hsm fsck --repair"
         ) from None

@@ -109,6 +109,8 @@ def ino_of(key: bytes) -> int:
     return int(schema.U64.unpack(key[-8:])[0])
 
 
+DAMAGED: Final = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What decoding raises for bytes that were not written so."""
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_tree: Final = msgspec.msgpack.Decoder(Tree).decode
 decode_kept: Final = msgspec.msgpack.Decoder(Kept).decode
