@@ -103,6 +103,9 @@ class _Session:
     async def call(self, fn: Callable[[], T | Deferred[T]]) -> T:
         return await later(fn())
 
+    def names_made(self, names: object) -> None:
+        """No kernel knows names."""
+
     def attributes_changed(self, ino: int) -> None:
         """No cache to drop."""
 
