@@ -84,8 +84,10 @@ class BlankStock:
         return [disc for disc in self._blank() if librarian.present(disc)]
 
     def _blank(self) -> list[DiscRecord]:
-        discs = self.core.catalog.discs.values()
-        return [disc for disc in discs if disc.state == DiscState.BLANK]
+        """All that somebody knows the place of."""
+        catalog = self.core.catalog
+        discs = [disc for disc in catalog.discs.values() if disc.state == DiscState.BLANK]
+        return [disc for disc in discs if not catalog.is_missing(disc)]
 
     def _forecast(self, usable: int) -> Forecast:
         """Nobody counts the blank discs beside a drive without a robot: no forecast there."""

@@ -418,7 +418,7 @@ class Librarian:
             unit.ejected = unit.moving = False
             self._wake()
             self.place[barcode] = unit.element
-            self._carried(source, unit.element)
+            self._carried(source, unit.element, barcode)
             unit.loads += 1
             await self._count_load(barcode)
         try:
@@ -439,6 +439,7 @@ class Librarian:
             raise LibraryError(f"disc {barcode} is in no slot of library {self.config.name}")
         await self._move(source, destination)
         self.place[barcode] = destination
+        self._carried(source, destination, barcode)
 
     async def _prove_number(self, unit: DriveUnit, barcode: str) -> None:
         """A disc without a barcode must be what the catalog says; LibraryError where it is not."""
@@ -478,7 +479,7 @@ class Librarian:
         unit.disc = ""
         unit.ejected = False
         self.place[barcode] = home
-        self._carried(unit.element, home)
+        self._carried(unit.element, home, barcode)
 
     # -- discs without barcodes ------------------------------------------------------
 
@@ -519,10 +520,13 @@ class Librarian:
         log.info("disc identified", disc=disc.barcode, address=address, found=found.content.value)
         await self.unload(unit, address if address != unit.element else None)
 
-    def _carried(self, source: int, destination: int) -> None:
+    def _carried(self, source: int, destination: int, barcode: str = "") -> None:
+        """What was moved; a disc whose barcode the robot reads is never one that nobody knows."""
         self._full.discard(source)
         self._full.add(destination)
-        self.untagged.moved(source, destination)
+        disc = self._catalog.discs.get(barcode)
+        if disc is None or disc.is_numbered:
+            self.untagged.moved(source, destination)
 
     def _free_slot(self, barcode: str) -> int:
         """Its own slot; if another disc stands there, any empty one of the library."""

@@ -96,6 +96,8 @@ def test_counts_are_kept_and_the_alarm_comes_and_goes(tmp_path: Path) -> None:
     site.take_out(0)
     site.look_once()
     assert stock.report()["outside"] == 3
+    site.run(lambda: site.magazines.missing("M01", ""))
+    assert stock.report()["outside"] == 0
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for family in stock.gauges()

@@ -432,3 +432,18 @@ def test_an_export_that_a_restart_cut_ends_when_the_magazine_is_gone(site: Libra
     site.look_once()
     assert not site.open_tasks() and not site.alarm_texts("magazine-gone")
     assert site.catalog.magazines["M01"].history[-1].text == TAKEN_OUT
+
+
+def test_a_disc_with_a_barcode_is_known_wherever_the_robot_lays_it(boxed: LibrarySite) -> None:
+    site, code = boxed, boxed.barcodes("M01")[0]
+
+    async def carry() -> None:
+        unit = site.librarian.units[0]
+        await site.librarian.load(unit, code)
+        assert site.librarian.unknown_places() == []
+        await site.librarian.unload(unit)
+        assert site.librarian.unknown_places() == []
+        await site.librarian.carry(code, site.librarian.mailslots[0])
+        assert site.librarian.unknown_places() == []
+
+    site.run(carry)
