@@ -60,6 +60,8 @@ NAMES = (
     b"case/README",
     b"case/readme",
     b"like ours/x~0123456789abcdef.txt",
+    b"like ours/x.part0001",
+    b"like ours/dir.part00002/x.part",
     "bom/\ufeffstart".encode(),
     "bom/\u202ertl".encode(),
     b"/".join([b"%03d" % n for n in range(100)]) + b"/deepest",
