@@ -102,7 +102,8 @@ class Auditor:
 
     async def _differences(self) -> list[Finding]:
         belief = self._belief()
-        return compare(belief, await self.core.librarian.robot.inventory(refresh=True))
+        inventory = await self.core.librarian.robot.inventory(refresh=True)
+        return compare(belief, self.core.librarian.named(inventory))
 
     def _belief(self) -> Belief:
         librarian, catalog = self.core.librarian, self.core.catalog

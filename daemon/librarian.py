@@ -137,8 +137,7 @@ class Librarian:
         if self.identities is not None and not self._seeded:
             self._seeded = True
             self.untagged.seed(self._homes(), inventory)
-        if self.identities is not None:
-            inventory = self.untagged.named(inventory)
+        inventory = self.named(inventory)
         elements = (*inventory.slots, *inventory.drives, *inventory.mailslots)
         self._full = {int(element.address) for element in elements if element.full}
         self.oddities = oddities(inventory)
@@ -148,6 +147,10 @@ class Librarian:
             if element.full and element.barcode and element.barcode not in self.oddities.doubles
         }
         return inventory
+
+    def named(self, inventory: Inventory) -> Inventory:
+        """Element status with the numbers of discs that have no barcode."""
+        return inventory if self.identities is None else self.untagged.named(inventory)
 
     def _homes(self) -> dict[int, str]:
         """Numbers of discs without barcodes by the slot in which the catalog has them."""

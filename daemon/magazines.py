@@ -164,6 +164,7 @@ class Magazines:
             task = await self.add_task("bring", text, name, self._way_in(magazine), why)
         if self._hands is not None:
             await self._hands.put_in(magazine)
+            await self.core.catalog.save(magazine)
         await self._until(lambda: magazine.present, task, job)
         await self.finish(task)
         self.core.wake()

@@ -183,6 +183,8 @@ class ManualLibrarian(Librarian):
 
     def present(self, disc: DiscRecord) -> bool:
         """A person can bring it."""
+        if disc.quarantined_until_ns and self.is_aside(disc):
+            return False
         if self.unit_with(disc.barcode) is not None:
             return True
         box = self._catalog.magazines.get(disc.magazine)

@@ -58,6 +58,7 @@ def test_a_person_does_the_whole_job_by_the_tasks_alone(sandbox: Sandbox) -> Non
     assert images["holiday"].read_bytes() == images["unfinished"].read_bytes() == JUNK
 
 
+@pytest.mark.long
 def test_said_to_be_done_is_looked_at(sandbox: Sandbox) -> None:
     """An empty drive, a wrong disc, a busy one: `hsm tasks done` believes none of them; the
     right disc needs no word. A restart goes on with what lies on the tray."""

@@ -66,6 +66,7 @@ def test_discs_without_barcodes_are_known_by_what_is_on_them(sandbox: Sandbox) -
     assert all(disc["state"] != "damaged" for disc in sandbox.discs())
 
 
+@pytest.mark.long
 def test_a_double_barcode_is_told_and_neither_disc_is_used(sandbox: Sandbox) -> None:
     state = change(sandbox)
     slots = [*state["slots"][:3], state["slots"][0]]
