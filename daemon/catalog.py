@@ -280,14 +280,12 @@ class Catalog:
 
         await self.transact(drop)
 
-    def asked(self, kind: str) -> dict[int, str]:
-        """Inodes (and pools) of the work of one kind that is still open."""
+    def asked(self, kind: str) -> Iterator[tuple[int, str]]:
+        """Inodes and pools of the work of one kind that is still open."""
         prefix = b"Q" + kind.encode()
         with self._store.snapshot() as reader:
-            return {
-                _U64.unpack_from(key, len(prefix))[0]: value.decode()
-                for key, value in reader.scan(prefix, _after(prefix))
-            }
+            for key, value in reader.scan(prefix, _after(prefix)):
+                yield _U64.unpack_from(key, len(prefix))[0], value.decode()
 
 
 def put_history(barcode: str, time_ns: int, entry: HistoryRecord) -> Change:

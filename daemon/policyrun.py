@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import stat
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Final
 
 import structlog
 import trio
 
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.facts import facts_of
+from hsmfs.daemon.filequeue import WAITING_FILES_MAX
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.packing import Found, found
@@ -19,6 +23,8 @@ from hsmfs.namespace.view import NamespaceView
 from hsmfs.types import ROOT_INODE, Residency
 
 log = structlog.get_logger(__name__)
+OFFERED_FILES: Final = 1000
+"""Handed over at a time."""
 
 
 class PolicyRunner:
@@ -52,29 +58,33 @@ class PolicyRunner:
             job.end()
 
     async def migrate_once(self, job: Job) -> None:
-        """Queue what the migrate rules match."""
+        """Queue what the migrate rules match and is not on its way; as much as may wait, the
+        next run finds the rest."""
         await self.core.link.sync()
-        chosen = await self.core.namespace.read(self._select)
-        by_pool: defaultdict[str, list[Found]] = defaultdict(list)
-        for pool, item in chosen:
-            by_pool[pool].append(item)
-        job.add(len(chosen), sum(item.size for _, item in chosen))
-        for pool, items in by_pool.items():
-            await self.migrator.ask(items, pool, job, urgent=False)
+        await self.core.namespace.read(partial(self._queue_matches, job))
+        self.migrator.wake()
 
-    def _select(self, view: NamespaceView) -> list[tuple[str, Found]]:
-        return list(self._matches(view))
+    def _queue_matches(self, job: Job, view: NamespaceView) -> None:
+        """In a worker thread; the queue is asked in its own."""
+        matches = self._matches(view)
+        while batch := list(islice(matches, OFFERED_FILES)):
+            if not trio.from_thread.run_sync(self.migrator.queue.offer, batch, job):
+                log.info("policy leaves files for later", waiting=WAITING_FILES_MAX)
+                return
 
     def _matches(self, view: NamespaceView) -> Iterator[tuple[str, Found]]:
         """In walk order, so that directories stay together on discs."""
         now_ns = self.core.clock.now_ns()
-        candidates = {record.ino for record in view.files_in_state(Residency.RESIDENT)}
-        if not candidates:
+        if next(iter(view.files_in_state(Residency.RESIDENT)), None) is None:
             return
+        seen: set[int] = set()
         for path, record in view.walk(ROOT_INODE, b""):
-            if record.ino not in candidates:
+            if record.state != Residency.RESIDENT or not stat.S_ISREG(record.mode):
+                continue
+            if record.ino in seen:
                 continue
             rule = self.core.policy.migrate_rule_for(facts_of(path, record, now_ns), now_ns)
             if rule is not None:
-                candidates.discard(record.ino)
+                if record.nlink > 1:
+                    seen.add(record.ino)
                 yield rule.pool, found(path, record)
