@@ -6,7 +6,8 @@ Everything here blocks; it runs in the thread of the drive that reads.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 import xxhash
@@ -42,11 +43,12 @@ def image_hash(read: Read, total_sectors: int, check: Check) -> str:
     return digest.hexdigest()
 
 
-def damaged_files(read: Read, extents: Sequence[ExtentRecord], check: Check) -> Damage:
-    """All files whose bytes are not those that were burned, in the order of the disc."""
+def damaged_files(read: Read, extents: Iterable[ExtentRecord], check: Check) -> Damage:
+    """All files whose bytes are not those that were burned; extents in the order of the
+    disc, and so are these."""
     files: list[str] = []
     count = size = 0
-    for extent in sorted(extents, key=lambda one: one.offset):
+    for extent in extents:
         good = all(
             _chunk_is_good(read, extent, number, check) for number in range(chunk_count(extent))
         )
@@ -59,20 +61,34 @@ def damaged_files(read: Read, extents: Sequence[ExtentRecord], check: Check) -> 
 
 
 def sampled(
-    read: Read, extents: Sequence[ExtentRecord], percent: float, check: Check, seed: int
+    read: Read, extents: Iterable[ExtentRecord], percent: float, check: Check, seed: int
 ) -> Damage:
-    """The same of chunks chosen by chance, about so much of the data, at least one."""
-    chunks = [(extent, number) for extent in extents for number in range(chunk_count(extent))]
-    count = min(len(chunks), max(1, round(len(chunks) * percent / 100)))
-    chosen = random.Random(seed).sample(chunks, count)
-    chosen.sort(key=lambda one: (one[0].offset, one[1]))
+    """The same of chunks chosen by chance, about so much of the data, at least one; the
+    extents are gone through twice."""
+    total = sum(map(chunk_count, extents))
+    count = min(total, max(1, round(total * percent / 100)))
+    chosen = array("Q", sorted(random.Random(seed).sample(range(total), count)))
     bad: dict[str, None] = {}
     size = 0
-    for extent, number in chosen:
+    for extent, number in _chunks_at(extents, chosen):
         size += min(CHUNK_BYTES, extent.size - number * CHUNK_BYTES)
         if not _chunk_is_good(read, extent, number, check):
             bad[extent.path] = None
     return Damage(list(bad)[:DAMAGED_MAX], len(bad), size)
+
+
+def _chunks_at(
+    extents: Iterable[ExtentRecord], places: Iterable[int]
+) -> Iterator[tuple[ExtentRecord, int]]:
+    """Chunks by their places among all, ascending."""
+    rest = iter(places)
+    wanted, first = next(rest, None), 0
+    for extent in extents:
+        after = first + chunk_count(extent)
+        while wanted is not None and wanted < after:
+            yield extent, wanted - first
+            wanted = next(rest, None)
+        first = after
 
 
 def _chunk_is_good(read: Read, extent: ExtentRecord, number: int, check: Check) -> bool:

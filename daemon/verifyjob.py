@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from hsmfs.daemon.catalog import put_history, put_record
+from hsmfs.daemon.catalog import VolumeExtents, put_history, put_record
 from hsmfs.daemon.catalogrecords import (
     DiscRecord,
     DiscState,
-    ExtentRecord,
     HistoryRecord,
     VolumeRecord,
 )
@@ -105,7 +104,7 @@ class VerifyJob:
 
     async def _prove_files(self, unit: DriveUnit, digest: str) -> int:
         """Where the image's hash is not known (after a rebuild): by all files' hashes."""
-        extents = await self._extents()
+        extents = self._extents()
         found = await unit.call(damaged_files, unit.drive.read, extents, self._check)
         self._refuse(found)
         self.volume.image_xxh3 = digest
@@ -113,7 +112,7 @@ class VerifyJob:
         return self.volume.total_sectors * SECTOR_BYTES + found.bytes
 
     async def _prove_sample(self, unit: DriveUnit) -> int:
-        extents = await self._extents()
+        extents = self._extents()
         seed = self.core.clock.now_ns()
         found = await unit.call(
             sampled, unit.drive.read, extents, self.sample_percent, self._check, seed
@@ -128,13 +127,13 @@ class VerifyJob:
 
     async def _damage(self, unit: DriveUnit, why: str) -> str:
         """Which files are hit, in words."""
-        extents = await self._extents()
+        extents = self._extents()
         found = await unit.call(damaged_files, unit.drive.read, extents, self._check)
         self._damaged = found.total
         return f"disc {self.disc.barcode}: {why}; {_damage_words(found)}"
 
-    async def _extents(self) -> list[ExtentRecord]:
-        return await trio.to_thread.run_sync(self.core.catalog.volume_extents, self.volume.label)
+    def _extents(self) -> VolumeExtents:
+        return self.core.catalog.volume_extents(self.volume.label)
 
     def _check(self) -> None:
         if self._cancelled:
