@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -65,5 +66,6 @@ class Draft:
 
     def drop(self) -> None:
         """The file goes; entries that were asked for can still be read."""
-        self._file.close()
+        with suppress(OSError):  # what it still had to write is of no use
+            self._file.close()
         self._path.unlink(missing_ok=True)

@@ -3,7 +3,7 @@ a time. Whatever goes wrong, they all wait again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
 from contextlib import suppress
 from typing import Final
 
@@ -12,11 +12,11 @@ import trio
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.draft import Draft
 from hsmfs.daemon.filequeue import FileQueue
-from hsmfs.daemon.packing import Found, parents_of, sources_of
+from hsmfs.daemon.packing import founds, parents_of, sources_of
 from hsmfs.daemon.waiting import Waiting
 from hsmfs.errors import HsmError
 from hsmfs.namespace.view import NamespaceView
-from hsmfs.types import FileVersion, Residency
+from hsmfs.types import FileVersion
 from hsmfs.volume.layout import FileSource
 
 BATCH_FILES: Final = 4096
@@ -36,6 +36,8 @@ class Filling:
         self._since_s = core.clock.monotonic_s()
         self._urgent = False
         self._claimed = 0
+        self._inodes, self._versions = array("Q"), array("Q")
+        """Of the files in the draft."""
         self.taken = 0
         """Files that came out of the queue."""
         self.left: list[Waiting] = []
@@ -116,6 +118,8 @@ class Filling:
     def _plan(self, waiting: Waiting) -> None:
         self._since_s = min(self._since_s, waiting.since_s)
         self._urgent = self._urgent or waiting.urgent
+        self._inodes.append(waiting.item.ino)
+        self._versions.append(waiting.item.data_version)
         self._queue.plan(waiting)
 
     async def _forget(self, gone: list[Waiting]) -> None:
@@ -140,23 +144,25 @@ class Filling:
         back, self.left = self.left, []
         files = [waiting.item.file for waiting in back]
         self._queue.put_back(reversed(back), self._pool)
-        for waiting in self._drafted():
-            files.append(waiting.item.file)
-            self._queue.put_back([waiting], self._pool)
+        drafted = list(map(FileVersion, self._inodes, self._versions))
+        files += drafted
+        for stop in range(len(drafted), 0, -BATCH_FILES):
+            await self._put_back(drafted[max(0, stop - BATCH_FILES) : stop])
         self._draft.drop()
         with suppress(HsmError):  # without a connection hsmfs drops them itself
             await self._core.link.unclaim(files)
 
-    def _drafted(self) -> Iterator[Waiting]:
-        """Files of the draft, the last one first."""
-        entries = self._draft.entries()
-        for number in reversed(range(len(entries))):
-            source = entries[number]
-            if source.kind == "file" and source.link_of is None and source.part is None:
-                yield self._waiting(source)
-
-    def _waiting(self, source: FileSource) -> Waiting:
-        ino, version = source.ino, source.data_version
-        jobs = self._queue.planned.pop(FileVersion(ino, version))
-        found = Found(source.path, ino, version, source.size, Residency.RESIDENT)
-        return Waiting(found, self._since_s, self._urgent, jobs)
+    async def _put_back(self, files: list[FileVersion]) -> None:
+        """As the namespace has them: the draft may be what failed."""
+        inodes = [file.ino for file in files]
+        items = await self._core.namespace.read(lambda view: founds(view, inodes))
+        known = {item.file: item for item in items}
+        for file in reversed(files):
+            jobs = self._queue.planned.pop(file)
+            item = known.get(file)
+            if item is not None:
+                waiting = Waiting(item, self._since_s, self._urgent, jobs)
+                self._queue.put_back([waiting], self._pool)
+                continue
+            for job in jobs:
+                job.fail("a file was changed or removed before it was burned")

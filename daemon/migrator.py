@@ -128,7 +128,7 @@ class Migrator:
                     await self._plan_pool(self.core.policy.pools[pool])
             except TransientError as error:
                 log.info("migration waits", why=str(error))
-            except HsmError as error:
+            except (HsmError, OSError) as error:
                 self.core.alarms.raise_("migration", str(error))
                 await trio.sleep(TROUBLE_S)
 

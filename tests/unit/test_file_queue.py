@@ -162,9 +162,6 @@ class Room:
         self.files = len(self.taken)
         return left
 
-    def entries(self) -> list[FileSource]:
-        return self.taken
-
     def drop(self) -> None:
         """Nothing to remove."""
 
@@ -176,6 +173,9 @@ def filling(queue: FileQueue, core: Core, monkeypatch: pytest.MonkeyPatch) -> Fi
 
     monkeypatch.setattr("hsmfs.daemon.filling.BATCH_FILES", 4)
     monkeypatch.setattr("hsmfs.daemon.filling.sources_of", sources_of)
+    monkeypatch.setattr(
+        "hsmfs.daemon.filling.founds", lambda view, inodes: [core.files[i] for i in inodes]
+    )
     monkeypatch.setattr("hsmfs.daemon.filling.parents_of", lambda view, paths: [])
     return Filling(core, queue, Room(9), "main")  # type: ignore[arg-type]
 
@@ -204,6 +204,7 @@ def test_files_of_a_plan_that_failed_wait_again(
     job = Job(1, "policy")
     queue.offer([("main", found(ino)) for ino in range(1, 13)], job)
     core.down_after = 8
+    core.files[3] = Found(b"f3", 3, 2, 10, Residency.RESIDENT)
 
     async def run() -> None:
         with pytest.raises(TransientError):
@@ -212,9 +213,10 @@ def test_files_of_a_plan_that_failed_wait_again(
 
     trio.run(run)
     assert core.claimed == set()
-    assert (len(queue.planned), queue.files) == (0, 12)
+    # one was changed meanwhile
+    assert (len(queue.planned), queue.files, job.files_failed) == (0, 11, 1)
     taken = queue.take("main", 100, 1 << 40)
-    assert [one.item.ino for one in taken] == list(range(1, 13))
+    assert [one.item.ino for one in taken] == [1, 2, *range(4, 13)]
     assert all(one.jobs == [job] for one in taken)
 
 
