@@ -45,13 +45,9 @@ class Filling:
         self.names: list[FileSource] = []
         """Entries of the last batch, parents first."""
 
-    async def fill(self, room: int) -> None:
-        """With the files that wait now and are no more bytes than the room, or a little.
-
-        Files that come into the queue meanwhile are for the next volume: the draft's set of
-        namespace changes may not know them.
-        """
-        waiting = len(self._queue.of(self._pool))
+    async def fill(self, room: int, files_max: int) -> None:
+        """With the first files of the queue: no more bytes than the room, or a little."""
+        waiting = files_max
         while waiting > 0 and room > 0:
             batch = self._queue.take(self._pool, min(BATCH_FILES, waiting), room)
             if not batch:

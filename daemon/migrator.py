@@ -186,6 +186,8 @@ class Migrator:
             udf=self.core.config.burn.udf,
             features=[PARTS] if split is not None else [],
         )
+        # Files that come meanwhile are not known to the set of namespace changes.
+        files_max = len(self.queue.of(pool.name))
         own, namespace_until = await self._own_files(header, capacity)
         new = _New(pool, split, number, header, whole, namespace_until, label_change)
         path = self.plans.draft(label)
@@ -195,12 +197,13 @@ class Migrator:
             await self._return_part(split, label, capacity)
             return False
         try:
-            await filling.fill(self._room_of(split, capacity))
+            await filling.fill(self._room_of(split, capacity), files_max)
             if split is None and not draft.files:
                 return await self._nothing_fits(filling, header, capacity, own)
             await filling.give_back()
             await self._plan_draft(new, draft)
         except (HsmError, OSError):
+            self.core.catalog.volumes.pop(label, None)
             await filling.undo()
             self.plans.drop(label)
             raise

@@ -188,7 +188,7 @@ def test_a_volume_is_filled_and_the_rest_waits_in_order(
     queue.offer([("main", found(ino)) for ino in range(1, 21)], job)
 
     async def run() -> None:
-        await filling.fill(1 << 40)
+        await filling.fill(1 << 40, 100)
         assert filling.only is None
         await filling.give_back()
 
@@ -208,7 +208,7 @@ def test_files_of_a_plan_that_failed_wait_again(
 
     async def run() -> None:
         with pytest.raises(TransientError):
-            await filling.fill(1 << 40)
+            await filling.fill(1 << 40, 100)
         await filling.undo()
 
     trio.run(run)
@@ -225,6 +225,6 @@ def test_the_only_file_that_fits_no_disc_is_told(
 ) -> None:
     filling._draft.room = 0  # type: ignore[attr-defined]
     queue.offer([("main", found(7))], Job(1, "policy"))
-    trio.run(lambda: filling.fill(5))
+    trio.run(lambda: filling.fill(5, 100))
     assert filling.only is not None
     assert filling.only.item.ino == 7
