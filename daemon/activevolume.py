@@ -140,6 +140,10 @@ class PlanStore:
     def _path(self, label: str) -> Path:
         return self._root / f"{label}.plan"
 
+    def draft(self, label: str) -> Path:
+        """File for the entries of a volume while it is filled."""
+        return self._root / f"{label}.draft"
+
     def own(self, label: str) -> Path:
         """Directory of the bytes of the volume's own files (``kind="own"``)."""
         return self._root / f"{label}{_OWN_SUFFIX}"
@@ -192,6 +196,7 @@ class PlanStore:
 
     def drop(self, label: str) -> None:
         self._path(label).unlink(missing_ok=True)
+        self.draft(label).unlink(missing_ok=True)
         shutil.rmtree(self.own(label), ignore_errors=True)
 
     def drop_others(self, labels: set[str]) -> None:

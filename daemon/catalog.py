@@ -58,6 +58,8 @@ START_TABLES: Final = (b"M", b"V", b"K", b"G", b"T", b"S", b"Q", b"B")
 DAY_NS: Final = 86_400 * 10**9
 BURN_DAYS_MAX: Final = 400
 """Days of which burns are kept."""
+EXTENTS_READ: Final = 1000
+"""Of a volume, read at a time."""
 HISTORY_MAX: Final = 500
 """Entries kept of one disc."""
 _history_decode: Final = msgspec.msgpack.Decoder(HistoryRecord).decode
@@ -219,22 +221,14 @@ class Catalog:
                 for key, value in reader.scan(prefix, _after(prefix), limit=limit)
             ]
 
-    def volume_extents(self, label: str) -> list[ExtentRecord]:
-        """Of all files of a volume; blocks, use a worker thread."""
-        return [extent for _, extent in self.volume_files(label)]
+    def volume_extents(self, label: str) -> VolumeExtents:
+        """Of all files of a volume, in disc order; read as they are gone through, which
+        blocks: use a worker thread."""
+        return VolumeExtents(self._store, label)
 
     def volume_files(self, label: str) -> list[tuple[FileVersion, ExtentRecord]]:
-        """The same with whose they are, in disc order."""
-        found = []
-        coded = label.encode()
-        with self._store.snapshot() as reader:
-            prefix = _contents_prefix(label)
-            for key, value in reader.scan(prefix, _after(prefix)):
-                ino, version = _ino_version(key, value)
-                extent = reader.get(b"E" + _FILE.pack(ino, version) + coded)
-                if extent is not None:
-                    found.append((FileVersion(ino, version), _extent_decode(extent)))
-        return found
+        """The same with whose they are."""
+        return list(self.volume_extents(label).files())
 
     def sizes(self, label: str) -> list[tuple[FileVersion, int]]:
         """Files of a volume and their bytes on it; blocks, use a worker thread."""
@@ -344,14 +338,50 @@ class Catalog:
 
         await self.transact(drop)
 
-    def asked(self, kind: str) -> dict[int, str]:
-        """Inodes (and pools) of the work of one kind that is still open."""
+    def asked(self, kind: str) -> Iterator[tuple[int, str]]:
+        """Inodes and pools of the work of one kind that is still open."""
         prefix = b"Q" + kind.encode()
         with self._store.snapshot() as reader:
-            return {
-                _U64.unpack_from(key, len(prefix))[0]: value.decode()
-                for key, value in reader.scan(prefix, _after(prefix))
-            }
+            for key, value in reader.scan(prefix, _after(prefix)):
+                yield _U64.unpack_from(key, len(prefix))[0], value.decode()
+
+
+class VolumeExtents:
+    """A volume's extents, gone through as often as one likes: some of them are in memory
+    at a time, and no snapshot stays open while a disc is read beside."""
+
+    def __init__(self, store: KVStore, label: str) -> None:
+        self._store = store
+        self._label = label.encode()
+        self._prefix = _contents_prefix(label)
+
+    def __iter__(self) -> Iterator[ExtentRecord]:
+        return (extent for _, extent in self.files())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def files(self) -> Iterator[tuple[FileVersion, ExtentRecord]]:
+        """With whose they are."""
+        start = self._prefix
+        while True:
+            page = self._page(start)
+            for _, file, extent in page:
+                if extent is not None:
+                    yield file, _extent_decode(extent)
+            if len(page) < EXTENTS_READ:
+                return
+            start = page[-1][0] + b"\0"
+
+    def _page(self, start: bytes) -> list[tuple[bytes, FileVersion, bytes | None]]:
+        """Key, file and packed extent of the next ones."""
+        with self._store.snapshot() as reader:
+            page = []
+            for key, value in reader.scan(start, _after(self._prefix), limit=EXTENTS_READ):
+                ino, version = _ino_version(key, value)
+                packed = reader.get(b"E" + _FILE.pack(ino, version) + self._label)
+                page.append((key, FileVersion(ino, version), packed))
+            return page
 
 
 def put_history(barcode: str, time_ns: int, entry: HistoryRecord) -> Change:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +34,28 @@ LOAD_ESTIMATE_S: Final = 15.0
 READ_ESTIMATE_BYTES_S: Final = 36_000_000
 
 
+@dataclass(slots=True)
+class Chosen:
+    """Files that somebody wants on discs; 8 bytes for each that is to be burned."""
+
+    resident: array[int] = field(default_factory=partial(array, "Q"))
+    """Inodes of those that have not enough copies, in the order of a walk."""
+    files: int = 0
+    bytes: int = 0
+    """Of all."""
+    bytes_done: int = 0
+    """Of those that have enough."""
+
+    def add(self, item: Found) -> None:
+        """One more."""
+        self.files += 1
+        self.bytes += item.size
+        if item.state == Residency.RESIDENT:
+            self.resident.append(item.ino)
+        else:
+            self.bytes_done += item.size
+
+
 class Commands:
     """Starts jobs; each runs in a nursery and tells its end by itself."""
 
@@ -55,17 +80,24 @@ class Commands:
 
     async def files(self, paths: Sequence[str], *, recursive: bool) -> list[Found]:
         """All regular files that the paths name, in the order of a walk."""
+        found: list[Found] = []
+        await self._read_files(paths, recursive, found.append)
+        return found
+
+    async def _read_files(
+        self, paths: Sequence[str], recursive: bool, take: Callable[[Found], None]
+    ) -> None:
         if self.core.link.connected:
             await self.core.link.sync()
         relative = [self.relative(path) for path in paths]
 
-        def query(view: NamespaceView) -> list[Found]:
-            return [
-                item for path in relative for item in regular_files(view, path, recursive=recursive)
-            ]
+        def query(view: NamespaceView) -> None:
+            for path in relative:
+                for item in regular_files(view, path, recursive=recursive):
+                    take(item)
 
         try:
-            return await self.core.namespace.read(query)
+            await self.core.namespace.read(query)
         except FileNotFoundError as error:
             raise CallerError(f"{error}: no such file or directory in the mount") from None
 
@@ -95,13 +127,16 @@ class Commands:
 
     async def migrate(self, paths: Sequence[str], *, recursive: bool) -> Job:
         """Copies on discs for all these files, as soon as drives can."""
-        items = await self.files(paths, recursive=recursive)
-        return self._start("migrate", self._migrate, items)
+        chosen = Chosen()
+        await self._read_files(paths, recursive, chosen.add)
+        return self._start("migrate", self._migrate, chosen)
 
-    async def _migrate(self, job: Job, items: list[Found]) -> None:
-        job.add(len(items), sum(item.size for item in items))
+    async def _migrate(self, job: Job, chosen: Chosen) -> None:
+        job.add(chosen.files, chosen.bytes)
         pool = self.hsmd.migrator.default_pool
-        await self.hsmd.migrator.ask(items, pool, job, urgent=True)
+        if chosen.files > len(chosen.resident):
+            job.done_before(chosen.files - len(chosen.resident), chosen.bytes_done)
+        await self.hsmd.migrator.remember(chosen.resident, pool, job)
 
     async def release(self, paths: Sequence[str], *, recursive: bool) -> Job:
         """Stubs out of all these files."""

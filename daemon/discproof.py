@@ -7,7 +7,8 @@ paused between two requests and go on later, in another drive too.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -84,18 +85,30 @@ class FilesProof:
                     self._bad.append(extent.path)
 
 
-def all_files(extents: Sequence[ExtentRecord]) -> FilesProof:
-    """All files of a disc, in its order."""
-    ordered = sorted(extents, key=lambda one: one.offset)
-    return FilesProof((extent, n) for extent in ordered for n in range(chunk_count(extent)))
+def all_files(extents: Iterable[ExtentRecord]) -> FilesProof:
+    """All files of a disc; extents come in its order."""
+    return FilesProof((extent, n) for extent in extents for n in range(chunk_count(extent)))
 
 
-def sample(extents: Sequence[ExtentRecord], percent: float, seed: int) -> FilesProof:
-    """Chunks chosen by chance, about so much of the data, at least one."""
-    chunks = [(extent, number) for extent in extents for number in range(chunk_count(extent))]
-    count = min(len(chunks), max(1, round(len(chunks) * percent / 100)))
-    chosen = random.Random(seed).sample(chunks, count)
-    return FilesProof(sorted(chosen, key=lambda one: (one[0].offset, one[1])))
+def sample(extents: Iterable[ExtentRecord], percent: float, seed: int) -> FilesProof:
+    """Chunks chosen by chance, about so much of the data, at least one; the extents are gone
+    through twice."""
+    total = sum(map(chunk_count, extents))
+    count = min(total, max(1, round(total * percent / 100)))
+    chosen = array("Q", sorted(random.Random(seed).sample(range(total), count)))
+    return FilesProof(_chunks_at(extents, chosen))
+
+
+def _chunks_at(extents: Iterable[ExtentRecord], places: Iterable[int]) -> Iterator[Chunk]:
+    """Chunks by their places among all, ascending."""
+    rest = iter(places)
+    wanted, first = next(rest, None), 0
+    for extent in extents:
+        after = first + chunk_count(extent)
+        while wanted is not None and wanted < after:
+            yield extent, wanted - first
+            wanted = next(rest, None)
+        first = after
 
 
 @dataclass(slots=True)

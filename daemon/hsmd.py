@@ -154,7 +154,7 @@ class Hsmd:
         self.core.wake()
 
     async def _resume_recalls(self) -> None:
-        asked = list(self.core.catalog.asked("r"))
+        asked = [ino for ino, _ in self.core.catalog.asked("r")]
         items = await self.core.namespace.read(lambda view: founds(view, asked))
         await self.core.catalog.answer("r", set(asked) - {item.ino for item in items})
         items = [item for item in items if item.file not in self.recaller.requests]

@@ -56,6 +56,12 @@ class Job:
         self.bytes_done += size
         self._maybe_end()
 
+    def done_before(self, files: int, size: int) -> None:
+        """These had been done already."""
+        self.files_done += files
+        self.bytes_done += size
+        self._maybe_end()
+
     def fail(self, why: str) -> None:
         """One file did not."""
         self.files_failed += 1

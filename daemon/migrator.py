@@ -9,9 +9,10 @@ disc, when a person asked, or when the oldest has waited ``burn_max_wait_s``.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
-from typing import Final
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -28,8 +29,11 @@ from hsmfs.daemon.catalogrecords import DiscState, SplitRecord, VolumeRecord, Vo
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.discchoice import is_lost_to
 from hsmfs.daemon.discrecovery import with_recovery
+from hsmfs.daemon.draft import Draft
+from hsmfs.daemon.filequeue import FileQueue
+from hsmfs.daemon.filling import Filling
 from hsmfs.daemon.jobs import Job
-from hsmfs.daemon.packing import Found, pack, parents_of, sources_of
+from hsmfs.daemon.packing import Found
 from hsmfs.daemon.parityset import OVERHEAD_SECTORS
 from hsmfs.daemon.policy.evaluate import Pool
 from hsmfs.daemon.policyload import default_pool
@@ -37,9 +41,8 @@ from hsmfs.daemon.poolcare import parity_at_all
 from hsmfs.daemon.splitter import Splitter, file_of, part_of
 from hsmfs.daemon.waiting import Waiting
 from hsmfs.errors import HsmError, TransientError
-from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import CopiedFile
-from hsmfs.types import SECTOR_BYTES, FileVersion, Residency
+from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.layout import FileSource, VolumeHeader
 from hsmfs.volume.recovery import room_left
 from hsmfs.volume.source import PARTS
@@ -47,9 +50,24 @@ from hsmfs.volume.source import PARTS
 log = structlog.get_logger(__name__)
 PLANNED_MAX: Final = 4
 """Volumes planned ahead of the drives: bounds claims and memory."""
-WAITING_FILES_MAX: Final = 2_000_000
+BATCH_FILES: Final = 4096
+"""Claimed, looked up and counted at a time: bounds memory."""
 IDLE_S: Final = 1.0
 TROUBLE_S: Final = 5.0
+
+
+class _New(NamedTuple):
+    """What is known of a volume before it is filled."""
+
+    pool: Pool
+    split: SplitRecord | None
+    number: int
+    """Of the split's part."""
+    header: VolumeHeader
+    whole: int
+    """Sectors of the disc, with those for recovery data."""
+    namespace_until: int
+    label_change: Change
 
 
 class Migrator:
@@ -59,9 +77,8 @@ class Migrator:
         self.core = core
         self.plans = plans
         self.active: dict[str, ActiveVolume] = {}
-        self._waiting: dict[str, OrderedDict[int, Waiting]] = defaultdict(OrderedDict)
-        self._placed: dict[FileVersion, Waiting] = {}
         self.splits = Splitter(core)
+        self.queue = FileQueue(core, self.splits, self.active)
         self._wake = trio.Event()
 
     def wake(self) -> None:
@@ -69,19 +86,15 @@ class Migrator:
 
     @property
     def waiting_files(self) -> int:
-        queued = sum(len(files) for files in self._waiting.values())
-        return queued + len(self._placed) + len(self.splits.waiting)
+        return self.queue.files + len(self.splits.waiting)
 
     def is_under_way(self, ino: int) -> bool:
         """Whether a file waits, or is in parts that are being burned."""
-        return ino in self.core.catalog.splits or any(
-            ino in files for files in self._waiting.values()
-        )
+        return ino in self.core.catalog.splits or ino in self.queue
 
     def has(self, item: Found) -> bool:
         """Whether a file is under way, in parts or whole."""
-        active = any(item.file in active.files for active in self.active.values())
-        return active or item.file in self._placed or self.is_under_way(item.ino)
+        return self.queue.is_on_its_way(item)
 
     def claims(self) -> list[FileVersion]:
         """Versions whose bytes a burn still needs."""
@@ -95,46 +108,14 @@ class Migrator:
     async def ask(
         self, items: Sequence[Found], pool: str, job: Job, *, urgent: bool, again: bool = False
     ) -> None:
-        """Queue files; those that have enough copies already count as done, unless they
-        are to be burned ``again``."""
-        fresh = []
-        for item in items:
-            if item.state != Residency.RESIDENT and not (
-                again and item.state == Residency.PREMIGRATED
-            ):
-                job.done(item.size)
-                continue
-            waiting = self._known(item)
-            if waiting is not None:
-                waiting.jobs.append(job)
-                waiting.urgent = waiting.urgent or urgent
-            elif self.waiting_files >= WAITING_FILES_MAX:
-                job.fail(f"{os.fsdecode(item.path)}: {WAITING_FILES_MAX} files wait already")
-            else:
-                now_s = self.core.clock.monotonic_s()
-                self._waiting[pool][item.ino] = Waiting(item, now_s, urgent, [job])
-                fresh.append(item.ino)
-        if urgent and fresh:
-            await self.core.catalog.ask("m", fresh, pool)
+        """Queue files (see ``FileQueue``)."""
+        await self.queue.ask(items, pool, job, urgent=urgent, again=again)
         self.wake()
 
-    def _known(self, item: Found) -> Waiting | None:
-        placed = self._placed.get(item.file) or self.splits.waiting.get(item.file)
-        if placed is not None:
-            return placed
-        if self.splits.get(item.file) is not None:
-            return self._taken_up(item, self.splits.waiting)
-        if any(item.file in active.files for active in self.active.values()):
-            return self._taken_up(item, self._placed)
-        for files in self._waiting.values():
-            if item.ino in files:
-                return files[item.ino]
-        return None
-
-    def _taken_up(self, item: Found, place: dict[FileVersion, Waiting]) -> Waiting:
-        """Planned before a restart: from now on somebody waits for it again."""
-        waiting = place[item.file] = Waiting(item, self.core.clock.monotonic_s(), False)
-        return waiting
+    async def remember(self, inodes: array[int], pool: str, job: Job) -> None:
+        """Queue any number of files that somebody asked for."""
+        await self.queue.remember(inodes, pool, job)
+        self.wake()
 
     # -- planning -------------------------------------------------------------------
 
@@ -148,11 +129,12 @@ class Migrator:
                 continue
             try:
                 await self._finish_ready()
-                for pool in dict.fromkeys([*self._waiting, *self.splits.pools()]):
+                await self.queue.feed()
+                for pool in dict.fromkeys([*self.queue.pools, *self.splits.pools()]):
                     await self._plan_pool(self.core.policy.pools[pool])
             except TransientError as error:
                 log.info("migration waits", why=str(error))
-            except HsmError as error:
+            except (HsmError, OSError) as error:
                 self.core.alarms.raise_("migration", str(error))
                 await trio.sleep(TROUBLE_S)
 
@@ -165,6 +147,7 @@ class Migrator:
             if not await self._plan_one(pool, capacity, split):
                 return
             self.core.wake()
+            await self.queue.feed()
 
     def _capacity_sectors(self) -> int:
         """Of the blank discs at hand; 0 until one was looked at."""
@@ -182,28 +165,23 @@ class Migrator:
     @property
     def wants_probe(self) -> bool:
         """No disc's capacity is known, and files wait for it."""
-        wanted = any(self._waiting.values()) or bool(self.core.catalog.splits)
+        wanted = bool(self.queue.queued) or bool(self.core.catalog.splits)
         return wanted and not self._capacity_sectors()
 
     def _due(self, pool: Pool, capacity: int) -> bool:
-        files = self._waiting[pool.name].values()
-        if not files or self.splits.holds(pool.name):
+        files = self.queue.of(pool.name)
+        if not len(files) or self.splits.holds(pool.name):
             return False
-        oldest = self.core.clock.monotonic_s() - next(iter(files)).since_s
+        oldest = self.core.clock.monotonic_s() - files.oldest_s()
         waited = pool.burn_max_wait_s is not None and oldest >= pool.burn_max_wait_s
-        if waited or any(waiting.urgent for waiting in files):
-            return True
-        return sum(waiting.item.size for waiting in files) >= capacity * SECTOR_BYTES
+        is_full = files.bytes >= capacity * SECTOR_BYTES or self.queue.is_full_by(pool.name)
+        return waited or is_full or files.urgent > 0
 
     async def _plan_one(self, pool: Pool, capacity: int, split: SplitRecord | None) -> bool:
         """One volume from the head of the queue, or with a part of a file; False when none
         came of it."""
         number = split.next_part if split is not None else 0
         whole, capacity = capacity, room_left(capacity, pool.recovery_percent)
-        head = self._take_head(pool.name, capacity, split)
-        claimed = await self._claim(head, pool.name)
-        if not claimed and split is None:
-            return bool(head)
         label, label_change = self._new_label(split)
         header = VolumeHeader(
             label=label,
@@ -214,48 +192,84 @@ class Migrator:
             udf=self.core.config.burn.udf,
             features=[PARTS] if split is not None else [],
         )
-        entries, parents = await self._entries(claimed)
-        if split is not None:
-            part, above = await self.splits.entries(split, number)
-            entries, parents = [*part, *entries], [*above, *parents]
+        # Files that come meanwhile are not known to the set of namespace changes.
+        files_max = len(self.queue.of(pool.name))
         own, namespace_until = await self._own_files(header, capacity)
-        chosen, left = await trio.to_thread.run_sync(pack, header, capacity, own, parents, entries)
-        if split is not None and not any(entry.part is not None for entry in chosen):
-            await self._return_part(pool.name, split, claimed, label, capacity)
+        new = _New(pool, split, number, header, whole, namespace_until, label_change)
+        path = self.plans.draft(label)
+        draft = await trio.to_thread.run_sync(Draft, path, header, capacity, own)
+        filling = Filling(self.core, self.queue, draft, pool.name)
+        if split is not None and not await self._fits_part(draft, split, number):
+            await self._return_part(split, label, capacity)
             return False
-        if len(left) == len(claimed) == 1 and split is None:
-            await self._split(claimed[0], header, capacity, own, [*parents, *entries])
+        try:
+            await filling.fill(self._room_of(split, capacity), files_max)
+            if split is None and not draft.files:
+                return await self._nothing_fits(filling, header, capacity, own)
+            await filling.give_back()
+            await self._plan_draft(new, draft)
+        except (HsmError, OSError):
+            self.core.catalog.volumes.pop(label, None)
+            await filling.undo()
             self.plans.drop(label)
-            return True
-        await self._give_back(pool.name, claimed, left)
-        if all(entry.kind == "own" for entry in chosen):
-            self.plans.drop(label)
-            return True
+            raise
+        return True
+
+    def _room_of(self, split: SplitRecord | None, capacity: int) -> int:
+        """Bytes for whole files: about a disc full; beside a part of a file only where it
+        is the last."""
+        room = capacity * SECTOR_BYTES
+        if split is None:
+            return room
+        is_last = split.next_part == len(split.labels)
+        return room - part_of(split, split.next_part)[1] if is_last else 0
+
+    async def _fits_part(self, draft: Draft, split: SplitRecord, number: int) -> bool:
+        part, above = await self.splits.entries(split, number)
+        await trio.to_thread.run_sync(draft.add, above, part)
+        return draft.has_part
+
+    async def _nothing_fits(
+        self, filling: Filling, header: VolumeHeader, capacity: int, own: Sequence[FileSource]
+    ) -> bool:
+        """Files were refused, or the only one fits no disc; whether others may be tried."""
+        only = filling.only
+        if only is None:
+            has_left = bool(filling.left)
+            await filling.give_back()
+            self.plans.drop(header.label)
+            return filling.taken > 0 and not has_left
+        self.queue.drop(only)
+        await self._split(only, header, capacity, own, filling.names)
+        self.plans.drop(header.label)
+        return True
+
+    async def _plan_draft(self, new: _New, draft: Draft) -> None:
+        """What was filled becomes a plan."""
+        header, whole, label, pool = new.header, new.whole, new.header.label, new.pool
         record = VolumeRecord(
             label=label,
             pool=pool.name,
             copies=pool.copies,
             created_ns=header.created_ns,
-            namespace_until=namespace_until,
+            namespace_until=new.namespace_until,
         )
+        chosen: Sequence[FileSource] = await trio.to_thread.run_sync(draft.entries)
         if pool.recovery_percent:
             own_root = self.plans.own(label)
             chosen = await trio.to_thread.run_sync(
                 with_recovery, header, chosen, whole, pool.recovery_percent, own_root
             )
         active = await self._activate_new(record, header, whole, chosen)
-        changes = [label_change, put_record(record)]
-        if split is not None:
-            split.labels[number - 1] = label
-            changes.append(put_record(split))
+        draft.drop()
+        changes = [new.label_change, put_record(record)]
+        if new.split is not None:
+            new.split.labels[new.number - 1] = label
+            changes.append(put_record(new.split))
         self.core.catalog.volumes[label] = record
         await self.core.catalog.transact(*changes)
-        for waiting in claimed:
-            if waiting.item.file in active.files:
-                self._placed[waiting.item.file] = waiting
         self.active[label] = active
         log.info("volume planned", volume=label, files=record.files, bytes=record.bytes)
-        return True
 
     def _new_label(self, split: SplitRecord | None) -> tuple[str, Change]:
         """The next one, or the one that the other parts of a file name."""
@@ -279,12 +293,9 @@ class Migrator:
             waiting.fail(why)
             await self.core.catalog.answer("m", [waiting.item.ino])
 
-    async def _return_part(
-        self, pool: str, split: SplitRecord, claimed: list[Waiting], label: str, capacity: int
-    ) -> None:
+    async def _return_part(self, split: SplitRecord, label: str, capacity: int) -> None:
         """A part that does not fit the discs at hand, or whose file is gone."""
         self.plans.drop(label)
-        await self._give_back(pool, claimed, {waiting.item.ino for waiting in claimed})
         why = (
             f"{os.fsdecode(split.names[0])}: a part of {split.part_bytes} bytes does not fit on a "
             f"disc of {capacity * SECTOR_BYTES} bytes, or the file is gone; it was planned for "
@@ -311,58 +322,6 @@ class Migrator:
         record.total_sectors = active.layout.total_sectors
         return active
 
-    def _take_head(self, pool: str, capacity: int, split: SplitRecord | None) -> list[Waiting]:
-        """About a disc full, in order (they leave the queue); beside a part of a file only
-        where it is the last."""
-        files = self._waiting[pool]
-        head: list[Waiting] = []
-        room = capacity * SECTOR_BYTES
-        if split is not None:
-            is_last = split.next_part == len(split.labels)
-            room = room - part_of(split, split.next_part)[1] if is_last else 0
-        while files and room > 0:
-            _, waiting = files.popitem(last=False)
-            room -= waiting.item.size
-            head.append(waiting)
-        return head
-
-    async def _claim(self, head: list[Waiting], pool: str) -> list[Waiting]:
-        """Those that stand still from now on; the others are answered."""
-        by_file = {waiting.item.file: waiting for waiting in head}
-        try:
-            results = await self.core.link.claim(list(by_file))
-        except HsmError:
-            self._requeue(head, pool)
-            raise
-        claimed, refused = [], []
-        for result in results:
-            waiting = by_file[result.file]
-            if result.refused:
-                waiting.fail(result.refused)
-                refused.append(waiting.item.ino)
-            else:
-                claimed.append(waiting)
-        if refused:
-            await self.core.catalog.answer("m", refused)
-        return claimed
-
-    def _requeue(self, waiting: Sequence[Waiting], pool: str) -> None:
-        """Back to the head of the queue, in their order."""
-        for item in reversed(waiting):
-            self._waiting[pool][item.item.ino] = item
-            self._waiting[pool].move_to_end(item.item.ino, last=False)
-
-    async def _entries(
-        self, claimed: Sequence[Waiting]
-    ) -> tuple[list[FileSource], list[FileSource]]:
-        inodes = [waiting.item.ino for waiting in claimed]
-
-        def query(view: NamespaceView) -> tuple[list[FileSource], list[FileSource]]:
-            entries = sources_of(view, inodes)
-            return entries, parents_of(view, [entry.path for entry in entries])
-
-        return await self.core.namespace.read(query)
-
     async def _own_files(self, header: VolumeHeader, capacity: int) -> tuple[list[FileSource], int]:
         """What the volume carries besides data, put into the plan's directory; and up to
         where the namespace's changes are in it (0: they are not)."""
@@ -385,14 +344,6 @@ class Migrator:
             capacity * SECTOR_BYTES,
             max(proved, default=0),
         )
-
-    async def _give_back(self, pool: str, claimed: list[Waiting], left: set[int]) -> None:
-        """Files that did not fit wait for the next disc."""
-        back = [waiting for waiting in claimed if waiting.item.ino in left]
-        if not back:
-            return
-        await self.core.link.unclaim([waiting.item.file for waiting in back])
-        self._requeue(back, pool)
 
     # -- after a burn --------------------------------------------------------------------
 
@@ -420,39 +371,45 @@ class Migrator:
         """Enough proved copies: count them, then let the claims go."""
         record = active.record
         parts = active.parts()
-        counted = [file for file in active.files if file not in active.void | parts]
+        skipped = active.void | parts
         copies = len(self.core.catalog.verified_discs(record.label))
-        results = await self.core.link.copied(
-            [CopiedFile(file, copies, True, record.pool, [record.label]) for file in counted]
-        )
-        refused = {result.file: result.refused for result in results if result.refused}
+        refused: dict[FileVersion, str] = {}
+        for batch in batches(file for file in active.files if file not in skipped):
+            results = await self.core.link.copied(
+                [CopiedFile(file, copies, True, record.pool, [record.label]) for file in batch]
+            )
+            refused |= {result.file: result.refused for result in results if result.refused}
         await self._unclaim(active)
         record.state = VolumeState.COMPLETE
         await self.core.catalog.save(record)
-        await self.core.catalog.answer("m", [f.ino for f in active.files if f not in parts])
+        for batch in batches(file for file in active.files if file not in parts):
+            await self.core.catalog.answer("m", [file.ino for file in batch])
         self.active.pop(record.label)
         self.plans.drop(record.label)
         await self.core.link.sync()
-        self._tell(active, refused)
+        await self._tell(active, refused)
         for file in parts - set(self.splits.files()):
             await self.splits.forget_places(file, [record.label])
         for file in parts & active.void:
             await self.splits.abandon(file, "a part could not be read, or its bytes changed")
         await self.splits.settle()
-        log.info("volume complete", volume=record.label, copies=copies, files=len(counted))
+        log.info("volume complete", volume=record.label, copies=copies, files=record.files)
         self.core.wake()
 
     async def _unclaim(self, active: ActiveVolume) -> None:
         """Its files may change, but for those of which other parts are still to be burned."""
         kept = set(self.splits.files())
-        await self.core.link.unclaim([file for file in active.files if file not in kept])
+        for batch in batches(file for file in active.files if file not in kept):
+            await self.core.link.unclaim(batch)
 
-    def _tell(self, active: ActiveVolume, refused: dict[FileVersion, str]) -> None:
+    async def _tell(self, active: ActiveVolume, refused: dict[FileVersion, str]) -> None:
         parts = active.parts()
-        for file, source in active.files.items():
+        for number, (file, source) in enumerate(active.files.items()):
+            if number % BATCH_FILES == 0:
+                await trio.lowlevel.checkpoint()
             if file in parts:
                 continue
-            waiting = self._placed.pop(file, None)
+            jobs = self.queue.planned.pop(file)
             why = refused.get(file, "")
             if file in active.void:
                 why = "could not be read from the cache, or its bytes changed"
@@ -461,8 +418,8 @@ class Migrator:
             if not why:
                 self.core.metrics.migrated_files.inc()
                 self.core.metrics.migrated_bytes.inc(source.size)
-            if waiting is not None:
-                waiting.fail(why) if why else waiting.finish()
+            for job in jobs:
+                job.fail(f"{os.fsdecode(source.path)}: {why}") if why else job.done(source.size)
 
     async def give_up(self, active: ActiveVolume, why: str) -> None:
         """Leave the volume as it is; its files may go into another one later."""
@@ -472,10 +429,7 @@ class Migrator:
         self.active.pop(record.label, None)
         self.plans.drop(record.label)
         self.core.alarms.raise_("volume-short", f"volume {record.label}: {why}")
-        for file in active.files:
-            waiting = self._placed.pop(file, None)
-            if waiting is not None:
-                waiting.fail(why)
+        self.queue.planned.let_go(_paths_of(active), why)
         for file in active.parts():
             await self.splits.abandon(file, f"volume {record.label} with a part of it: {why}")
         if self.core.link.connected:
@@ -483,20 +437,37 @@ class Migrator:
 
     def tell_held(self, active: ActiveVolume, why: str) -> None:
         """The volume must wait for people: jobs end, the files stay queued."""
-        for file in active.files:
-            waiting = self._placed.get(file) or self.splits.waiting.get(file)
-            if waiting is not None:
-                waiting.fail(f"stays queued: {why}")
-                waiting.jobs = []
+        why = f"stays queued: {why}"
+        self.queue.planned.let_go(_paths_of(active), why)
+        for file in active.parts():
+            self._let_part_go(file, why)
+
+    def _let_part_go(self, file: FileVersion, why: str) -> None:
+        waiting = self.splits.waiting.get(file)
+        if waiting is not None:
+            waiting.fail(why)
+            waiting.jobs = []
 
     def tell_everybody(self, why: str) -> None:
         """The library as a whole fails: jobs end, all files stay queued."""
-        everybody = [w for files in self._waiting.values() for w in files.values()]
-        for waiting in [*everybody, *self._placed.values(), *self.splits.waiting.values()]:
-            waiting.fail(f"stays queued: {why}")
-            waiting.jobs = []
+        for active in self.active.values():
+            self.tell_held(active, why)
+        self.queue.let_go(f"stays queued: {why}")
+        for file in self.splits.waiting:
+            self._let_part_go(file, f"stays queued: {why}")
 
     @property
     def default_pool(self) -> str:
         """The first pool of the policy."""
         return default_pool(self.core.policy, self.core.config)
+
+
+def _paths_of(active: ActiveVolume) -> Iterator[tuple[FileVersion, bytes]]:
+    return ((file, source.path) for file, source in active.files.items())
+
+
+def batches(files: Iterable[FileVersion]) -> Iterator[list[FileVersion]]:
+    """A volume's files, some at a time."""
+    rest = iter(files)
+    while batch := list(islice(rest, BATCH_FILES)):
+        yield batch

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Final
 
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.records import InodeRecord
 from hsmfs.types import FileVersion, Residency
-from hsmfs.volume.layout import FileSource, VolumeHeader
-from hsmfs.volume.packer import Packer
+from hsmfs.volume.layout import FileSource
 
 _KINDS: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink"}
 MIGRATABLE: Final = frozenset({Residency.RESIDENT})
@@ -139,29 +137,3 @@ def parent_paths(path: bytes) -> list[bytes]:
     """All directories above a path, outermost first."""
     parts = path.split(b"/")[:-1]
     return [b"/".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-def pack(
-    header: VolumeHeader,
-    capacity: int,
-    own: Sequence[FileSource],
-    parents: Sequence[FileSource],
-    entries: Sequence[FileSource],
-) -> tuple[list[FileSource], set[int]]:
-    """What fits, in order, with the parents it needs; inodes left over."""
-    packer = Packer(header, capacity)
-    directories = {entry.path: entry for entry in parents}
-    chosen = [entry for entry in own if packer.add(entry)]
-    left: set[int] = set()
-    for _, group in groupby(entries, key=lambda entry: entry.ino):
-        # All names of a file go together: on a disc, links are to its own files.
-        names = list(group)
-        paths = dict.fromkeys(path for name in names for path in parent_paths(name.path))
-        needed = [directories[path] for path in paths if path in directories]
-        if not packer.add_all([*needed, *names]):
-            left.add(names[0].ino)
-            continue
-        for parent in needed:
-            del directories[parent.path]
-        chosen += [*needed, *names]
-    return chosen, left

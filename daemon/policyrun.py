@@ -19,6 +19,7 @@ from hsmfs.daemon.candidates import Batch, Candidates
 from hsmfs.daemon.catalog import put_number
 from hsmfs.daemon.clockguard import ClockGuard
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.filequeue import WAITING_FILES_MAX
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.policy.rules import MigrateRule
@@ -156,10 +157,23 @@ class PolicyRunner:
         chosen = await self.core.namespace.read(
             lambda view: migrate_files(rules, Candidates(view, Residency.RESIDENT).all(), now_ns)
         )
-        working = [pair for pair in zip(rules, chosen, strict=True) if self._works(pair[0], now_ns)]
+        working = [
+            (rule, self._fitting(one))
+            for rule, one in zip(rules, chosen, strict=True)
+            if self._works(rule, now_ns)
+        ]
         job.add(sum(len(one.files) for _, one in working), sum(one.bytes for _, one in working))
         for rule, one in working:
             await self._ask(rule, one, job, bounded=False)
+
+    def _fitting(self, chosen: Chosen) -> Chosen:
+        """As many as may wait; a later pass finds the rest."""
+        room = self.migrator.queue.room
+        if len(chosen.files) <= room:
+            return chosen
+        log.info("policy leaves files for later", waiting=WAITING_FILES_MAX)
+        self.scope.everything = True
+        return Chosen(chosen.rule, chosen.files[:room])
 
     def _works(self, rule: MigrateRule, now_ns: int) -> bool:
         return rule.pace.is_open(minute_of_day(now_ns)) and self.paces.of(rule).may_work()
@@ -189,7 +203,8 @@ class PolicyRunner:
         self._open = working
 
     async def _begin(self, rule: MigrateRule, chosen: Chosen) -> None:
-        fresh = {item.ino: item for item in chosen.files if not self.migrator.has(item)}
+        left = [item for item in chosen.files if not self.migrator.has(item)]
+        fresh = {item.ino: item for item in self._fitting(Chosen(rule, left)).files}
         if not fresh:
             return
         files = list(fresh.values())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import structlog
 import trio
 
 from hsmfs.daemon.activevolume import ActiveVolume, activate
 from hsmfs.daemon.catalogrecords import VolumeRecord, VolumeState
-from hsmfs.daemon.migrator import Migrator
-from hsmfs.daemon.packing import Found, founds
+from hsmfs.daemon.migrator import Migrator, batches
 from hsmfs.errors import CallerError
-from hsmfs.namespace.view import NamespaceView
 
 log = structlog.get_logger(__name__)
 
@@ -35,11 +35,14 @@ async def _resume_volume(migrator: Migrator, record: VolumeRecord) -> None:
     if active is None:
         await _abandon(migrator, record)
         return
-    results = await migrator.core.link.claim(list(active.files))
-    stale = [result for result in results if result.refused]
-    active.claimed = not stale
-    if stale and migrator.counted(record.label) < record.copies:
-        await migrator.core.link.unclaim(list(active.files))
+    is_stale = False
+    for batch in batches(active.files):
+        results = await migrator.core.link.claim(batch)
+        is_stale = is_stale or any(result.refused for result in results)
+    active.claimed = not is_stale
+    if is_stale and migrator.counted(record.label) < record.copies:
+        for batch in batches(active.files):
+            await migrator.core.link.unclaim(batch)
         await _abandon(migrator, record)
         return
     if record.state == VolumeState.BURNED:
@@ -77,28 +80,32 @@ async def _abandon(migrator: Migrator, record: VolumeRecord) -> None:
 
 async def _resume_asked(migrator: Migrator) -> None:
     asked = migrator.core.catalog.asked("m")
-    placed = {
-        file.ino
-        for active in migrator.active.values()
-        # A part of a version that was given up: who asked wants the file as it is now.
-        for file in active.files.keys() - (active.parts() - set(migrator.splits.files()))
-    }
+    placed = _placed(migrator)
     job = migrator.core.jobs.new("migrate")
     job.note = "taken up again after a restart"
-    by_pool: dict[str, list[int]] = defaultdict(list)
-    for ino, pool in asked.items():
-        if ino not in placed and not migrator.is_under_way(ino):
+    by_pool: dict[str, array[int]] = defaultdict(partial(array, "Q"))
+    for ino, pool in asked:
+        if not _is_in(placed, ino) and not migrator.is_under_way(ino):
             known = pool in migrator.core.policy.pools
             by_pool[pool if known else migrator.default_pool].append(ino)
     for pool, inodes in by_pool.items():
-        items = await migrator.core.namespace.read(partial(_founds_of, inodes))
-        gone = set(inodes) - {item.ino for item in items}
-        await migrator.core.catalog.answer("m", gone)
-        job.add(len(items), sum(item.size for item in items))
-        await migrator.ask(items, pool, job, urgent=True)
+        job.add(len(inodes), 0)
+        migrator.queue.take_up(inodes, pool, job)
     if not job.files_total:
         job.end()
+    migrator.wake()
 
 
-def _founds_of(inodes: Sequence[int], view: NamespaceView) -> list[Found]:
-    return founds(view, inodes)
+def _placed(migrator: Migrator) -> npt.NDArray[np.uint64]:
+    """Inodes that are in planned volumes, sorted."""
+    found = array("Q")
+    for active in migrator.active.values():
+        # A part of a version that was given up: who asked wants the file as it is now.
+        given_up = active.parts() - set(migrator.splits.files())
+        found.extend(file.ino for file in active.files if file not in given_up)
+    return np.sort(np.frombuffer(found, np.uint64)) if found else np.empty(0, np.uint64)
+
+
+def _is_in(inodes: npt.NDArray[np.uint64], ino: int) -> bool:
+    at = int(np.searchsorted(inodes, np.uint64(ino)))
+    return at < len(inodes) and int(inodes[at]) == ino

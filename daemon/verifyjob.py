@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from hsmfs.daemon.catalog import put_history, put_record
+from hsmfs.daemon.catalog import VolumeExtents, put_history, put_record
 from hsmfs.daemon.catalogrecords import (
     DiscRecord,
     DiscState,
-    ExtentRecord,
     HistoryRecord,
     VolumeRecord,
 )
@@ -134,13 +133,13 @@ class VerifyJob:
     async def _files(self, unit: DriveUnit) -> Damage:
         """Which files are hit."""
         if self.proof.files is None:
-            self.proof.files = all_files(await self._extents())
+            self.proof.files = all_files(self._extents())
         return await unit.call(self.proof.files.go_on, unit.drive.read, self._check)
 
     async def _prove_sample(self, unit: DriveUnit) -> int:
         if self.proof.files is None:
             seed = self.core.clock.now_ns()
-            self.proof.files = sample(await self._extents(), self.sample_percent, seed)
+            self.proof.files = sample(self._extents(), self.sample_percent, seed)
         found = await unit.call(self.proof.files.go_on, unit.drive.read, self._check)
         self._refuse(found)
         return found.bytes
@@ -150,8 +149,8 @@ class VerifyJob:
         if found.total:
             raise MediumError(f"disc {self.disc.barcode}: {_damage_words(found)}")
 
-    async def _extents(self) -> list[ExtentRecord]:
-        return await trio.to_thread.run_sync(self.core.catalog.volume_extents, self.volume.label)
+    def _extents(self) -> VolumeExtents:
+        return self.core.catalog.volume_extents(self.volume.label)
 
     def _check(self) -> None:
         if self._cancelled:

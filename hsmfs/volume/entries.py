@@ -28,14 +28,30 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(FileSource)
 
 
-def write_entries(out: BinaryIO, head: bytes, entries: Iterable[FileSource]) -> None:
-    """A whole plan file; ``head`` may not be empty."""
-    assert head
-    out.write(MAGIC + _LENGTH.pack(len(head)) + head)
-    for entry in entries:
+class EntriesWriter:
+    """A plan file from its beginning to its end; ``head`` may not be empty."""
+
+    def __init__(self, out: BinaryIO, head: bytes) -> None:
+        assert head
+        self._out = out
+        out.write(MAGIC + _LENGTH.pack(len(head)) + head)
+
+    def add(self, entry: FileSource) -> None:
+        """The next one."""
         data = _encode(entry)
-        out.write(_LENGTH.pack(len(data)) + data)
-    out.write(_LENGTH.pack(0))
+        self._out.write(_LENGTH.pack(len(data)) + data)
+
+    def end(self) -> None:
+        """It is whole."""
+        self._out.write(_LENGTH.pack(0))
+
+
+def write_entries(out: BinaryIO, head: bytes, entries: Iterable[FileSource]) -> None:
+    """A whole plan file."""
+    writer = EntriesWriter(out, head)
+    for entry in entries:
+        writer.add(entry)
+    writer.end()
 
 
 class StoredEntries(Sequence[FileSource]):

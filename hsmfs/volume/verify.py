@@ -6,6 +6,7 @@ there is no volume at all. All are generators: who reads them sets the bound.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 
 from hsmfs.errors import MediumError
@@ -17,6 +18,7 @@ from hsmfs.volume.hashes import FileHashes
 from hsmfs.volume.manifest import FileResult
 from hsmfs.volume.manifestread import ManifestEntry
 from hsmfs.volume.mount import SEQUENCE_TAGS, Mount, Read, anchor_at, anchor_sectors, exactly
+from hsmfs.volume.pathtable import PathTable
 from hsmfs.volume.reader import READ_SECTORS, README_PATH, VolumeReader, WalkEntry
 from hsmfs.volume.sequence import recognition
 
@@ -133,15 +135,15 @@ def _unreadable(read: Read, sector: int, what: str) -> Iterator[str]:
 
 def tree_problems(reader: VolumeReader) -> Iterator[str]:
     """What the manifest and the directories do not say alike, and void files."""
-    tree: dict[str, WalkEntry] = {}
+    tree = _Tree()
     is_whole = True
     for found in reader.walk_around_damage():
         if isinstance(found, MediumError):
             is_whole = False
             yield f"directories: {found}"
         else:
-            tree[found.path] = found
-    listed: set[str] = set()
+            tree.add(found)
+    listed = _Paths()
     for entry in reader.manifest_or_rest():
         if isinstance(entry, MediumError):
             yield str(entry)
@@ -159,24 +161,58 @@ def tree_problems(reader: VolumeReader) -> Iterator[str]:
             yield f"{one.path}: is in a directory, but the manifest has no line that proves it"
 
 
-def _entry_problems(entry: ManifestEntry, tree: dict[str, WalkEntry]) -> Iterator[str]:
+class _Paths:
+    """A set of paths on the disc; some 30 bytes for each."""
+
+    def __init__(self) -> None:
+        self._table = PathTable()
+
+    def add(self, path: str) -> None:
+        self._table.put(_coded(path), 0)
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self._table.get(_coded(path)) is not None
+
+
+class _Tree:
+    """Where the directories say that files are; some 50 bytes for each."""
+
+    def __init__(self) -> None:
+        self._table = PathTable()
+        self._sectors, self._sizes = array("Q"), array("Q")
+
+    def add(self, found: WalkEntry) -> None:
+        self._table.put(_coded(found.path), len(self._sectors))
+        self._sectors.append(found.sector)
+        self._sizes.append(found.size)
+
+    def __contains__(self, path: str) -> bool:
+        return self._table.get(_coded(path)) is not None
+
+    def place(self, path: str) -> tuple[int, int] | None:
+        """First sector and bytes."""
+        at = self._table.get(_coded(path))
+        return None if at is None else (self._sectors[at], self._sizes[at])
+
+
+def _coded(path: str) -> bytes:
+    return path.encode("utf-8", "surrogatepass")
+
+
+def _entry_problems(entry: ManifestEntry, tree: _Tree) -> Iterator[str]:
     result, path = entry.result, entry.disc_path
     if result is not None and result.void:
         yield f"{path}: void: it could not be read when the disc was written"
     if not path:
         return
-    found = tree.get(path)
+    found = tree.place(path)
     if found is None:
         yield f"{path}: is in the manifest, but in no directory"
-    elif result is not None and result.size and _place(found) != (_sector(result), result.size):
+    elif result is not None and result.size and found != (_sector(result), result.size):
         yield (
-            f"{path}: found sector {found.sector} with {found.size} bytes in the directory, "
+            f"{path}: found sector {found[0]} with {found[1]} bytes in the directory, "
             f"expected sector {_sector(result)} with {result.size} as in the manifest"
         )
-
-
-def _place(found: WalkEntry) -> tuple[int, int]:
-    return found.sector, found.size
 
 
 def _sector(result: FileResult) -> int:
