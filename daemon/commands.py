@@ -117,14 +117,18 @@ class Commands:
         recursive: bool,
         background: bool = False,
         within_s: float = INFINITE,
+        uid: int | None = None,
     ) -> Job:
-        """All these files back in the cache; in so many seconds, if it can be."""
+        """All these files back in the cache; in so many seconds, if it can be. Who asks shares
+        drives with all else that this user waits for."""
         items = await self.files(paths, recursive=recursive)
         deadline_s = self.core.clock.monotonic_s() + within_s
 
         async def ask(job: Job) -> None:
             job.priority = Priority.BACKGROUND if background else Priority.BULK
             job.deadline_s = deadline_s
+            if uid is not None:
+                job.user = f"uid {uid}"
             await self._recall(job, items)
 
         return self._start("recall", ask)
@@ -132,6 +136,20 @@ class Commands:
     async def _recall(self, job: Job, items: list[Found]) -> None:
         job.add(len(items), sum(item.size for item in items))
         await self.hsmd.recaller.ask(items, job)
+
+    def drive(self, name: str, verb: str, why: str) -> None:
+        """Quarantine a drive, or take it back; CallerError for an unknown one."""
+        librarian = self.core.librarian
+        unit = next((unit for unit in librarian.units if unit.name == name), None)
+        if unit is None:
+            known = ", ".join(unit.name for unit in librarian.units)
+            raise CallerError(f"drive {name}: not known, expected one of {known}")
+        if verb == "quarantine":
+            unit.quarantine(why)
+        else:
+            unit.take_back()
+            self.core.alarms.clear("drive-failed")  # told again of those that still are
+        self.core.wake()
 
     async def pin(self, paths: Sequence[str], *, recursive: bool, pinned: bool) -> Job:
         """Forbid or allow release."""

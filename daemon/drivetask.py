@@ -13,7 +13,7 @@ from hsmfs.changer.drive import Drive
 from hsmfs.clock import Clock
 from hsmfs.daemon.health import ErrorRate
 from hsmfs.daemon.picture import DriveView, Priority, Work
-from hsmfs.errors import HsmError
+from hsmfs.errors import CallerError, HsmError
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -127,6 +127,30 @@ class DriveUnit:
         """The disc was to blame for the last fault."""
         self.errors_in_row = max(0, self.errors_in_row - 1)
         self.health.pardon()
+
+    def quarantine(self, why: str) -> None:
+        """By hand, until ``take_back`` or the next start of hsmd: no more work than it has now."""
+        if not self.alive:
+            raise CallerError(f"drive {self.name} is out of service already: {self.note}")
+        self.state, self.note = DriveState.FAILED, f"quarantined: {why or 'by hand'}"
+        log.info("drive quarantined", drive=self.name, why=why)
+
+    def take_back(self) -> None:
+        """It was looked at: its faults are forgotten. CallerError where it cannot be used."""
+        if self.alive:
+            raise CallerError(f"drive {self.name} is in service ({self.state.value})")
+        if self.busy:
+            raise CallerError(f"drive {self.name} ends its last work; try again in a moment")
+        if self.element < 0:
+            raise CallerError(
+                f"drive {self.name}: its place in the library is not known ({self.note}); "
+                "give its element in [[library.drive]] and restart hsmd"
+            )
+        self.state, self.note = DriveState.IDLE, ""
+        self.errors_in_row, self.health = 0, ErrorRate()
+        self.rescued = False
+        self.idle_since_s = self._clock.monotonic_s()
+        log.info("drive taken back", drive=self.name)
 
     async def serve(self, wake: Callable[[], None]) -> None:
         """Run jobs until cancelled; ``wake`` is called after each."""

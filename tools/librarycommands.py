@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hsmfs.errors import HsmError
-from hsmfs.tools import magazinecommands, poolcommands
+from hsmfs.tools import drivecommands, magazinecommands, poolcommands
 from hsmfs.tools.apiclient import segment
 from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
@@ -45,6 +45,7 @@ def add(app: typer.Typer) -> None:
     app.add_typer(_library_app(), name="library")
     drive = _noun("Drives of the library.", "drives", _drive_table)
     drive.command("trace")(trace)
+    drivecommands.add(drive)
     app.add_typer(drive, name="drive")
     disc = _noun("Physical discs.", "discs", _disc_table)
     disc.command("show")(show_disc)

@@ -104,6 +104,7 @@ class Api:
             ("/v1/magazines/{name}/mark", self._mark),
             ("/v1/volumes/{label}/{verb}", self._volume_care),
             ("/v1/discs/{barcode}/{verb}", self._disc_care),
+            ("/v1/drives/{name}/{verb}", self._drive_care),
             ("/v1/images/import", self._import_image),
             ("/v1/policy/run", self._policy_run),
             ("/v1/policy/check", self._policy_check),
@@ -218,6 +219,14 @@ class Api:
                 return _started(self.commands.refresh(label))
         return None
 
+    async def _drive_care(self, request: Request) -> Any:
+        name, verb = request.path_params["name"], request.path_params["verb"]
+        body = json.loads(await request.body() or b"{}")
+        if verb not in ("quarantine", "return"):
+            return None
+        self.commands.drive(name, verb, str(body.get("why", "")))
+        return next(one for one in self.report.drives() if one["name"] == name)
+
     async def _disc_care(self, request: Request) -> Any:
         barcode = request.path_params["barcode"]
         body = json.loads(await request.body() or b"{}")
@@ -274,6 +283,7 @@ class Api:
                     recursive=recursive,
                     background=bool(body.get("background")),
                     within_s=_within_s(body.get("within_s")),
+                    uid=_uid(body.get("uid")),
                 )
             case _:
                 pinned = kind == "pin"
@@ -294,6 +304,13 @@ def _within_s(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
     raise CallerError(f"within_s: found {value!r}, expected seconds, 0 or more")
+
+
+def _uid(value: object) -> int | None:
+    """CallerError for anything but a user's number."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise CallerError(f"uid: found {value!r}, expected a user's number")
 
 
 def _started(job: Job) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def main() -> None:
     rows = [
         run("scheduler", day, plan, site.drives, slot_s=FINE_S),
         run("first come, first served", day, first_come, site.drives, one_by_one=True),
-        run("scheduler, 1 drive of 12", day, plan, 1),
+        *(run(f"scheduler, {drives} of 12 drives", day, plan, drives) for drives in (3, 2, 1)),
     ]
     print(table(rows))
 
