@@ -20,6 +20,7 @@ from hsmfs.config import Library
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord
 from hsmfs.daemon.drivetask import DriveUnit
+from hsmfs.daemon.picture import Work
 from hsmfs.daemon.robottask import Robot
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError
 
@@ -254,7 +255,7 @@ class Librarian:
             source = self.place.get(barcode)
             if source is None:
                 raise LibraryError(f"disc {barcode} is not in library {self.config.name}")
-            await self._move(source, unit.element)
+            await self._move(source, unit.element, unit)
             unit.disc = barcode
             unit.ejected = unit.moving = False
             self._wake()
@@ -287,7 +288,7 @@ class Librarian:
             unit.charge(error, for_good=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
         home = self._free_slot(barcode)
-        await self._move(unit.element, home, rescue=not unit.alive)
+        await self._move(unit.element, home, unit, rescue=not unit.alive)
         unit.disc = ""
         unit.ejected = False
         self.place[barcode] = home
@@ -305,9 +306,11 @@ class Librarian:
                 f"library {self.config.name}: no empty slot for disc {barcode}; take a disc out"
             ) from None
 
-    async def _move(self, source: int, destination: int, *, rescue: bool = False) -> None:
+    async def _move(
+        self, source: int, destination: int, unit: DriveUnit, *, rescue: bool = False
+    ) -> None:
         try:
-            await self.robot.move(source, destination)
+            await self.robot.move(source, destination, for_recall=unit.work is Work.READ)
             self.failures_in_row = 0
         except LibraryError as error:
             if not rescue:
