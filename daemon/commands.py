@@ -154,14 +154,18 @@ class Commands:
         recursive: bool,
         background: bool = False,
         within_s: float = INFINITE,
+        uid: int | None = None,
     ) -> Job:
-        """All these files back in the cache; in so many seconds, if it can be."""
+        """All these files back in the cache; in so many seconds, if it can be. Who asks shares
+        drives with all else that this user waits for."""
         items = await self.files(paths, recursive=recursive)
         deadline_s = self.core.clock.monotonic_s() + within_s
 
         async def ask(job: Job) -> None:
             job.priority = Priority.BACKGROUND if background else Priority.BULK
             job.deadline_s = deadline_s
+            if uid is not None:
+                job.user = f"uid {uid}"
             await self._recall(job, items)
 
         return self._start("recall", ask)

@@ -29,6 +29,7 @@ from hsmfs.daemon.catalogrecords import (
 from hsmfs.daemon.discidentity import Identities, is_it
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.elementcheck import Oddities, oddities
+from hsmfs.daemon.picture import Work
 from hsmfs.daemon.recognition import Content, Recognised, recognise
 from hsmfs.daemon.robottask import Robot
 from hsmfs.daemon.untagged import Untagged
@@ -416,7 +417,7 @@ class Librarian:
             source = self.place.get(barcode)
             if source is None:
                 raise LibraryError(f"disc {barcode} is not in library {self.config.name}")
-            await self._move(source, unit.element)
+            await self._move(source, unit.element, unit)
             unit.disc = barcode
             unit.ejected = unit.moving = False
             self._wake()
@@ -478,7 +479,7 @@ class Librarian:
             unit.charge(error, for_good=True, sure=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
         home = self._free_slot(barcode) if home is None else home
-        await self._move(unit.element, home, rescue=not unit.alive)
+        await self._move(unit.element, home, unit, rescue=not unit.alive)
         unit.disc = ""
         unit.ejected = False
         self.place[barcode] = home
@@ -503,7 +504,7 @@ class Librarian:
         failures[address] += 1
         if address != unit.element:
             await self.unload(unit)
-            await self._move(address, unit.element)
+            await self._move(address, unit.element, unit)
             self._carried(address, unit.element)
             failures[unit.element] = failures.pop(address)
         try:
@@ -544,9 +545,12 @@ class Librarian:
                 f"library {self.config.name}: no empty slot for disc {barcode}; take a disc out"
             ) from None
 
-    async def _move(self, source: int, destination: int, *, rescue: bool = False) -> None:
+    async def _move(
+        self, source: int, destination: int, unit: DriveUnit | None = None, *, rescue: bool = False
+    ) -> None:
+        for_recall = unit is not None and unit.work is Work.READ
         try:
-            await self.robot.move(source, destination)
+            await self.robot.move(source, destination, for_recall=for_recall)
             self.failures_in_row = 0
         except LibraryError as error:
             if not rescue:

@@ -182,7 +182,7 @@ class Picture:
     burn_debt_s: float = 0.0
     """Drive seconds that burn work is short of its floor (``floor.BurnFloor``)."""
     robot_share: float = 0.0
-    """How much of the last minutes the robot moved (``busyshare.BusyShare``)."""
+    """How much of the last minutes the robot moved for recalls (``busyshare.BusyShare``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from hsmfs.errors import HsmError, LibraryError
 log = structlog.get_logger(__name__)
 
 REQUESTS_MAX: Final = 256
+COUNTED_MAX_S: Final = 10.0
+"""Of a move: a person in the robot's place is slow without being busy."""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ class Robot:
         self.moves = 0
         self.errors = 0
         self.busy = BusyShare()
-        """How much of the last minutes it moved."""
+        """How much of the last minutes it moved for recalls."""
 
     async def serve(self) -> None:
         """Carry out requests in order until cancelled."""
@@ -63,10 +65,11 @@ class Robot:
             raise request.error
         return request.value
 
-    async def move(self, source: int, destination: int) -> None:
+    async def move(self, source: int, destination: int, *, for_recall: bool = False) -> None:
         """Move one disc between elements; LibraryError if it did not arrive."""
         took_s = await self._ask(lambda: self._timed_move(source, destination))
-        self.busy.add(took_s, self._clock.monotonic_s())
+        if for_recall:
+            self.busy.add(min(took_s, COUNTED_MAX_S), self._clock.monotonic_s())
         self.moves += 1
 
     def _timed_move(self, source: int, destination: int) -> float:

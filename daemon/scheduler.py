@@ -7,13 +7,18 @@ The order in which drives are given away:
 3. recalls, in the order of ``_rank``: those that waited for half of their
    bound first, by deadline; then readers, bulk, background; within a class by
    the waiting time of all requests of the disc, each user's requests weighing
-   one together. In each of these groups discs in idle drives are read there first; any other
+   one together; bulk that waited for ``equal_s`` counts as readers from then on. In each
+   of these groups discs in idle drives are read there first; any other
    goes to the drive that costs least (``_cost``), and a drive
-   that just served a disc keeps it for ``hold_s``, but not from urgent ones;
+   that just served a disc keeps it for ``hold_s``, but not from urgent ones. What would send
+   away a disc wanted far more than one that is just read waits for that drive
+   (``_better_soon``), and bulk waits for more of its disc while the robot is short (``_gathers``);
 4. burns, images for fresh copies, proofs, each a drive if more than the
-   reserve of recalls is left; scrubs when nobody waits for a drive;
-5. where recalls still wait, drives that read for a lower class, or for long, are told to
-   come to an end.
+   reserve of recalls is left; scrubs when nobody waits for a drive. While readers wait the last
+   two drives are left to them, and burns, which nobody can break off, take the last one in
+   quiet hours only;
+5. where recalls still wait, drives that read for a lower class, or for long, that prove (unless the
+   floor is owed to them) or scrub, are told to come to an end; proofs go on later where they were.
 """
 
 from __future__ import annotations

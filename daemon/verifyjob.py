@@ -139,7 +139,9 @@ class VerifyJob:
     async def _prove_sample(self, unit: DriveUnit) -> int:
         if self.proof.files is None:
             seed = self.core.clock.now_ns()
-            self.proof.files = sample(self._extents(), self.sample_percent, seed)
+            self.proof.files = await trio.to_thread.run_sync(
+                sample, self._extents(), self.sample_percent, seed
+            )
         found = await unit.call(self.proof.files.go_on, unit.drive.read, self._check)
         self._refuse(found)
         return found.bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -165,7 +166,9 @@ def recall(
 ) -> None:
     """Bring data back from the discs, each disc loaded once."""
     system = open_system(ctx, config)
-    more: dict[str, object] = {"background": True} if background else {}
+    more: dict[str, object] = {"uid": os.getuid()}
+    if background:
+        more["background"] = True
     if within_s is not None:
         more["within_s"] = within_s
     _request(system, "recall", paths, recursive, wait, plan, json, more)

@@ -312,6 +312,7 @@ class Api:
                     recursive=recursive,
                     background=bool(body.get("background")),
                     within_s=_within_s(body.get("within_s")),
+                    uid=_uid(body.get("uid")),
                 )
             case _:
                 pinned = kind == "pin"
@@ -332,6 +333,13 @@ def _within_s(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
     raise CallerError(f"within_s: found {value!r}, expected seconds, 0 or more")
+
+
+def _uid(value: object) -> int | None:
+    """CallerError for anything but a user's number."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise CallerError(f"uid: found {value!r}, expected a user's number")
 
 
 def _started(job: Job) -> dict[str, Any]:

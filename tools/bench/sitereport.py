@@ -94,7 +94,7 @@ def table(rows: list[Figures]) -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     )
     lines = [
-        f"| {row.name} | {row.loads:,} | {row.loads / row.loads_least:.2f} | {row.median_s:,.0f} "
+        f"| {row.name} | {row.loads:,} | {_of_bound(row)} | {row.median_s:,.0f} "
         f"| {row.p99_s:,.0f} | {row.readers_p99_s:,.0f} | {row.readers_max_s:,.0f} "
         f"| {row.bulk_max_s:,.0f} | {row.floor_share:.2f} | {row.end_s / HOUR_S:.1f} "
         f"| {row.cpu_s:.1f} |"
@@ -103,13 +103,19 @@ def table(rows: list[Figures]) -> str:
     return "\n".join([head, *lines])
 
 
+def _of_bound(row: Figures) -> str:
+    return "" if math.isnan(row.loads_least) else f"{row.loads / row.loads_least:.3f}"
+
+
 def main() -> None:
     """Print the table."""
     site = Site()
     day = make_day(site)
     rows = [
         run("scheduler", day, plan, site.drives, slot_s=FINE_S),
-        run("first come, first served", day, first_come, site.drives, one_by_one=True),
+        run("first come, first served", day, first_come, site.drives, one_by_one=True, slot_s=None),
+        run("scheduler, 3 drives of 12", day, plan, 3, slot_s=None),
+        run("scheduler, 2 drives of 12", day, plan, 2, slot_s=None),
         run("scheduler, 1 drive of 12", day, plan, 1),
     ]
     print(table(rows))

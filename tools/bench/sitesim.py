@@ -294,13 +294,15 @@ class Simulation:
     def _idle(self, name: str) -> None:
         self._set(name, busy=False, work=Work.NONE, idle_since_s=self._now_s)
 
-    def _move(self, then: Callable[[], None]) -> None:
+    def _move(self, name: str, then: Callable[[], None]) -> None:
         """The one robot, in order of asking."""
+        is_recall = self._drives[name].view.work is Work.READ
         self._robot_free_s = max(self._robot_free_s, self._now_s) + self.site.timing.move_s
         self.outcome.moves += 1
 
         def moved() -> None:
-            self._robot_share.add(self.site.timing.move_s, self._now_s)
+            if is_recall:
+                self._robot_share.add(self.site.timing.move_s, self._now_s)
             then()
 
         self._at(self._robot_free_s, moved)
@@ -310,7 +312,7 @@ class Simulation:
             self._set(name, disc="")
             then()
 
-        self._move(gone)
+        self._move(name, gone)
 
     def _load(self, name: str, disc: str, then: Callable[[], None]) -> None:
         view = self._drives[name].view
@@ -330,7 +332,7 @@ class Simulation:
             self._set(name, moving=False)
             self._at(self._now_s + self.site.timing.load_s, then)
 
-        self._move(arrived)
+        self._move(name, arrived)
 
     def _read(self, name: str, volume: str, only: Request | None) -> None:
         """Serve the next request, or end."""
