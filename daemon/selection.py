@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,15 @@ def _bucket(score: float) -> int:
 # -- release -------------------------------------------------------------------------
 
 
+class Ranking(Protocol):
+    """What ranking needs of files."""
+
+    inodes: NDArray[np.uint64]
+
+    def number(self, fact: str, rows: Rows) -> NDArray[Any]:
+        """A fact of the inode record."""
+
+
 class Ranked:
     """Files in the order of a release rule; holds few more than it needs."""
 
@@ -143,7 +152,7 @@ class Ranked:
         self.is_whole = True
         """Whether none was left out."""
 
-    def add(self, batch: Batch, rows: Rows) -> None:
+    def add(self, batch: Ranking, rows: Rows) -> None:
         """More candidates."""
         for keys, (fact, descending) in zip(self._keys, self._order, strict=True):
             column = _sortable(fact, batch.number(fact, rows))

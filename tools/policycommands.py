@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from hsmfs.accesslog import access_path
 from hsmfs.daemon.policy.rules import Policy
 from hsmfs.daemon.policyload import load_of
 from hsmfs.errors import HsmError
@@ -29,6 +30,7 @@ def add(app: typer.Typer) -> None:
     policy.command("run")(run)
     policy.command("explain")(explain)
     policy.command("dry-run")(dry_run)
+    policy.command("whatif")(whatif)
     policy.command("accept-clock")(accept_clock)
     app.add_typer(policy, name="policy")
 
@@ -126,6 +128,24 @@ def dry_run(
     system = open_system(ctx, config)
     plan = policyplans.make_plan(system.config, load_policy_of(system, policy))
     policyplans.show_plan(plan, disc_price, files=files, json=json)
+
+
+def whatif(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rules to try.")],
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="DIR", help="Default: the system's own log.")
+    ] = None,
+    drives: Annotated[int, typer.Option("--drives", help="Discs that stay loaded.", min=1)] = 2,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Play the recorded accesses through other rules: recalls, loads, waiting, discs, cache."""
+    system = open_system(ctx, config)
+    policies = {"in_force": load_policy_of(system), "tried": load_policy_of(system, file)}
+    log = trace or access_path(system.config)
+    found = policyplans.compare(system.config, policies, log, drives)
+    policyplans.show_comparison(found, json=json)
 
 
 def accept_clock(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = None) -> None:
