@@ -17,8 +17,11 @@ from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import print_json, say
 from hsmfs.tools.progress import exit_of, follow
 from hsmfs.tools.system import ConfigOption, JsonOption, System, open_system
+from hsmfs.types import Residency
 
 NOUNS: Final = ("pools", "migrate", "release", "pin", "demote", "recall_ahead", "retain", "limit")
+CHECKED_FILES_MAX: Final = 1_000_000
+"""With more the check of a policy would take its time."""
 ALWAYS: Final = NOUNS[:4]
 """Told even where there is none."""
 
@@ -88,6 +91,10 @@ def _of_stock(system: System, policy: Policy) -> list[str]:
     stores = (system.config.namespace.path, system.config.catalog.path)
     if not all((Path(path) / "data.mdb").exists() for path in stores):
         return []
+    with policyplans.namespace_of(system.config) as view:
+        files = view.bulk.counters().files[Residency.RESIDENT]
+    if files > CHECKED_FILES_MAX:
+        return [f"the stock of discs was not looked at for {files} files; hsm policy dry-run does"]
     return policyplans.make_plan(system.config, policy).warnings()
 
 
