@@ -1,11 +1,11 @@
-# make setup | demo | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | bench-sim |
+# make setup | demo | demo-manual | test | test-long | test-foreign | lint | bench | bench-scale | bench-rebuild | bench-sim |
 # bench-policy | bench-discs | docs | deb
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long test-foreign lint fuzz bench bench-scale bench-rebuild bench-sim \
+.PHONY: setup demo demo-manual test test-long test-foreign lint fuzz bench bench-scale bench-rebuild bench-sim \
 	bench-policy bench-discs docs deb clean
 
 setup: $(STAMP)
@@ -18,6 +18,9 @@ $(STAMP): setup.cfg pyproject.toml .ci/system-packages
 
 demo: setup
 	$(BIN)/python -m hsmfs.tools.demo
+
+demo-manual: setup
+	$(BIN)/python -m hsmfs.tools.manualdemo
 
 test: setup
 	$(BIN)/python -m pytest -q -m "not long"
@@ -41,7 +44,7 @@ bench-policy: setup
 	$(BIN)/python -m hsmfs.tools.bench.policyscale
 
 bench-rebuild: setup
-	$(BIN)/python -m hsmfs.tools.bench.rebuildscale
+	$(BIN)/python -m hsmfs.tools.bench.rebuildscale $(if $(LIBRARY),--library $(LIBRARY))
 
 test-foreign: setup
 	$(BIN)/python -m pytest -q tests/foreign tests/conformance/test_foreign_changer.py
@@ -55,13 +58,12 @@ bench-discs: setup
 fuzz: setup
 	HSMFS_FUZZ_S=600 $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/property/test_volume_fuzz.py tests/property/test_foreign_fuzz.py
 
-docs:
-	@echo "The documentation is plain Markdown; no HTML is built yet (docs/roadmap.md):"
-	@ls docs/*.md
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
+	@echo build/docs/index.html
 
-deb:
-	@echo "make deb: there is no Debian package yet (docs/roadmap.md); use 'make setup'." >&2
-	@exit 1
+deb: setup
+	$(BIN)/python packaging/builddeb.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -17,18 +17,24 @@ class Burn:
     Chunks of whole transfers are passed on as they are; others are gathered.
     """
 
-    def __init__(self, drive: Drive, total_sectors: int) -> None:
-        """Raises MediumError if the disc is not blank or too small."""
+    def __init__(self, drive: Drive, total_sectors: int, mark: bytes = b"") -> None:
+        """Raises MediumError if the disc is not blank or too small.
+
+        ``mark``: whole clusters that are written behind the volume.
+        """
         clusters = -(-total_sectors // ECC_SECTORS)
+        assert len(mark) % (ECC_SECTORS * SECTOR_BYTES) == 0
+        needed = clusters * ECC_SECTORS + len(mark) // SECTOR_BYTES
         info = drive.disc_info()
         if info.state != "blank":
             raise MediumError(f"the disc is {info.state}, expected blank; nothing was written")
-        if info.capacity_sectors < clusters * ECC_SECTORS:
+        if info.capacity_sectors < needed:
             raise MediumError(
                 f"the disc holds {info.capacity_sectors} sectors, the volume has {total_sectors}; "
                 "nothing was written"
             )
         self._drive = drive
+        self._mark = mark
         self._expected_bytes = total_sectors * SECTOR_BYTES
         self._lba = info.next_writable
         self._rest = bytearray()
@@ -68,5 +74,7 @@ class Burn:
         self._rest += bytes(-len(self._rest) % (ECC_SECTORS * SECTOR_BYTES))
         if self._rest:
             self._send_rest()
+        if self._mark:
+            self._send(memoryview(self._mark))
         self._drive.sync()
         self._drive.close_session()

@@ -10,6 +10,7 @@ from typing import Final
 
 TEST_UNIT_READY: Final = 0x00
 REQUEST_SENSE: Final = 0x03
+FORMAT_UNIT: Final = 0x04
 INITIALIZE_ELEMENT_STATUS: Final = 0x07
 INQUIRY: Final = 0x12
 MODE_SENSE_6: Final = 0x1A
@@ -57,6 +58,8 @@ START_EJECT: Final = 0x02
 START_LOAD: Final = 0x03
 CLOSE_TRACK: Final = 0x01
 CLOSE_SESSION: Final = 0x02
+FINALIZE: Final = 0x06
+"""CLOSE TRACK/SESSION function that makes a BD-R complete: nothing can be added (MMC-6 6.3)."""
 ALL_ELEMENTS: Final = 0
 TRANSPORT_ELEMENT, SLOT_ELEMENT, MAILSLOT_ELEMENT, DRIVE_ELEMENT = 1, 2, 3, 4
 
@@ -104,12 +107,31 @@ def get_configuration(length: int) -> bytes:
     return struct.pack(">BBH3xHB", GET_CONFIGURATION, 2, 0, length, 0)
 
 
+def get_event_status(classes: int, length: int) -> bytes:
+    """Polled: an answer at once."""
+    return struct.pack(">BB2xB2xHB", GET_EVENT_STATUS, 1, classes, length, 0)
+
+
 def read_disc_information(length: int) -> bytes:
     return struct.pack(">BB5xHB", READ_DISC_INFORMATION, 0, length, 0)
 
 
 def read_track_information(track: int, length: int) -> bytes:
     return struct.pack(">BBIBHB", READ_TRACK_INFORMATION, 1, track, 0, length, 0)
+
+
+def format_unit() -> bytes:
+    """With a parameter list (``format_list``)."""
+    return bytes([FORMAT_UNIT, 0x11, 0, 0, 0, 0])
+
+
+def format_list(descriptor: bytes) -> bytes:
+    """Header (IMMED) and one of the descriptors of READ FORMAT CAPACITIES; MMC-6 6.4."""
+    return bytes([0, 0x02, 0, 8]) + descriptor[:5] + bytes(3)
+
+
+def read_format_capacities(length: int) -> bytes:
+    return struct.pack(">B6xHB", READ_FORMAT_CAPACITIES, length, 0)
 
 
 def read_12(lba: int, sectors: int) -> bytes:

@@ -35,13 +35,14 @@ def run_raw(
     *,
     repeat_aborted: bool = True,
     medium_attention: bool = False,
+    repeat_attention: bool = True,
 ) -> bytes:
     """Data of a command; SenseError for what the device refuses.
 
     Without ``timeout_s`` the command gets the time of its kind.
     ``repeat_aborted`` is for commands that may be sent twice; ``medium_attention``
     lets "medium may have changed" through to the caller, who would else go on
-    with another disc.
+    with another disc; without ``repeat_attention`` each unit attention goes there.
     """
     if timeout_s is None:
         timeout_s = timeout_of(cdb)
@@ -57,10 +58,13 @@ def run_raw(
             log.info("device recovered by itself", command=cdb[0], sense=str(sense))
             return reply.data
         changed = medium_attention and (sense.key, sense.asc) == MEDIUM_CHANGED
-        again = action is Action.REPEAT or (action is Action.RETRY and repeat_aborted)
+        attention = action is Action.REPEAT and repeat_attention
+        again = attention or (action is Action.RETRY and repeat_aborted)
         if changed or not again:
             raise SenseError(sense)
-    raise TransientError(f"command {cdb[0]:02X}h: {ATTENTIONS_MAX} unit attentions in a row")
+    raise TransientError(
+        f"command {cdb[0]:02X}h: {ATTENTIONS_MAX} unit attentions or aborts in a row"
+    )
 
 
 def run(
@@ -92,5 +96,5 @@ def run(
 def error_of(sense: Sense, what: str) -> HsmError:
     """As the sense table says; a changed disc that was let through is the medium's."""
     if (sense.key, sense.asc) == MEDIUM_CHANGED:
-        return MediumError(f"{what}: the disc was changed meanwhile")
+        return MediumError(f"{what}: the disc was changed meanwhile (sense {sense})")
     return senses.error_of(sense, what)

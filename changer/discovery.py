@@ -53,11 +53,15 @@ def scan_portal(portal: str, user: str = "", secret: str = "") -> list[Device]:
     """Changers and drives of all targets of HOST:PORT; TransientError if it does not answer."""
     found: list[Device] = []
     for target in discover(portal):
-        for lun in _luns(IscsiAddress(portal, target, 0, user, secret)):
-            address = IscsiAddress(portal, target, lun, user, secret)
+        for address in units_of(IscsiAddress(portal, target, 0, user, secret)):
             if len(found) < UNITS_MAX:
                 found += _looked_at(str(address), IscsiTransport(address))
     return found
+
+
+def units_of(address: IscsiAddress) -> list[IscsiAddress]:
+    """All logical units of a target; HsmError if it does not answer."""
+    return [address._replace(lun=lun) for lun in _luns(address)]
 
 
 def _luns(address: IscsiAddress) -> list[int]:
@@ -93,6 +97,8 @@ def config_text(devices: Sequence[Device]) -> str:
     drives = [device for device in devices if device.kind == "drive"]
     changers = [device for device in devices if device.kind == "changer"]
     sections = [_section(number, one, drives) for number, one in enumerate(changers, 1)]
+    same = _same_serials(changers)
+    sections = same + sections
     placed = {
         serial for one in changers if one.inventory for serial in _serials(one.inventory) if serial
     }
@@ -100,6 +106,20 @@ def config_text(devices: Sequence[Device]) -> str:
     if rest:
         sections.append("\n".join(["# Drives that no changer says it has:", *map(_comment, rest)]))
     return "\n\n".join(sections) + "\n" if sections else ""
+
+
+def _same_serials(changers: Sequence[Device]) -> list[str]:
+    """A library must be told from all others: two with one serial number cannot both be used."""
+    found = []
+    for serial in sorted({device.identity.serial for device in changers}):
+        same = [device.address for device in changers if device.identity.serial == serial]
+        if len(same) > 1:
+            where = " and ".join(same)
+            found.append(
+                f"# {where} say that their serial number is {serial!r}: if it is one library by "
+                "two ways, keep one section; if not, its maker must give it a number of its own."
+            )
+    return found
 
 
 def _serials(inventory: Inventory) -> list[str | None]:

@@ -12,7 +12,7 @@ from hsmfs.changer.command import SenseError, error_of, run_raw
 from hsmfs.changer.identity import TYPE_DRIVE, DeviceId, identify
 from hsmfs.changer.sense import Action
 from hsmfs.changer.transport.interface import Transport, transfer_bytes_max
-from hsmfs.errors import DriveError, HsmError, LibraryError
+from hsmfs.errors import DriveError, HsmError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES
 
 ECC_SECTORS: Final = 32
@@ -26,8 +26,22 @@ TRACK_BYTES: Final = 48
 CAPACITY_BYTES: Final = 8
 READ_TIMEOUT_S: Final = 120.0
 WRITE_TIMEOUT_S: Final = 180.0
+FORMAT_TIMEOUT_S: Final = 600.0
+FORMATS_BYTES: Final = 252
+FORMAT_SPARES: Final = 0x32
+"""Format type of a BD-R with spare areas, here with subtype 0."""
+NOT_KNOWN: Final = (senses.Sense(0x05, 0x20, 0x00), senses.Sense(0x05, 0x24, 0x00))
+"""What a drive answers to a function that it does not have."""
 SYNC_TIMEOUT_S: Final = 600.0
 CLOSE_TIMEOUT_S: Final = 1800.0
+ALLOW_TIMEOUT_S: Final = 15.0
+EVENT_BYTES: Final = 8
+EVENT_MEDIA: Final = 4
+EVENT_NEW_MEDIUM: Final = 2
+NO_MEDIUM: Final = (0x02, 0x3A)
+NOT_NEXT: Final = (0x05, 0x21, 0x02)
+TRAY_OPEN: Final = 0x02
+ILLEGAL_REQUEST: Final = 0x05
 _STATES: Final = {0: "blank", 1: "incomplete", 2: "complete", 3: "complete"}
 
 
@@ -39,6 +53,17 @@ class DiscInfo(NamedTuple):
     capacity_sectors: int
     next_writable: int
     profile: int
+
+
+class Tray(NamedTuple):
+    """What a drive tells of its tray without looking at the disc."""
+
+    present: bool
+    """A disc is inside; one that lies on an open tray is not seen."""
+    is_open: bool
+    """As far as the drive tells."""
+    is_new: bool
+    """A disc came since it was asked last; told once, and not by all drives."""
 
 
 class Drive:
@@ -73,11 +98,49 @@ class Drive:
                 return
             except SenseError as error:
                 if senses.look_up(error.sense).action is not Action.WAIT:
-                    raise senses.error_of(error.sense, "TEST UNIT READY") from None
-            if waited_s >= timeout_s:
-                raise DriveError(f"the disc did not become ready in {timeout_s:.0f} s")
+                    raise _drive_error(error.sense, "TEST UNIT READY") from None
+                if waited_s >= timeout_s:
+                    raise DriveError(
+                        f"the disc did not become ready in {timeout_s:.0f} s (sense {error.sense})"
+                    ) from None
+            except TransientError as error:
+                raise DriveError(f"TEST UNIT READY: {error}") from error
             self._sleep(READY_POLL_S)
             waited_s += READY_POLL_S
+
+    def tray(self) -> Tray:
+        """GET EVENT STATUS NOTIFICATION of the media class (MMC-6 6.6); where a drive has
+        none, by TEST UNIT READY."""
+        command = cdb.get_event_status(1 << EVENT_MEDIA, EVENT_BYTES)
+        try:
+            data = run_raw(self._transport, command, b"", EVENT_BYTES)
+        except SenseError:
+            data = b""
+        if len(data) < EVENT_BYTES or data[2] & 0x80 or data[2] & 0x07 != EVENT_MEDIA:
+            return self._tray_by_readiness()
+        present, is_open = bool(data[5] & 0x02), bool(data[5] & 0x01)
+        return Tray(present, is_open, data[4] & 0x0F == EVENT_NEW_MEDIUM)
+
+    def _tray_by_readiness(self) -> Tray:
+        try:
+            run_raw(self._transport, cdb.test_unit_ready(), timeout_s=15.0)
+            return Tray(True, False, False)
+        except SenseError as error:
+            key, code, qualifier = error.sense
+            if (key, code) == NO_MEDIUM:
+                return Tray(False, qualifier == TRAY_OPEN, False)
+            if senses.look_up(error.sense).action is Action.WAIT:
+                return Tray(True, False, False)
+            raise _drive_error(error.sense, "TEST UNIT READY") from None
+
+    def prevent_removal(self, prevent: bool) -> None:
+        """Lock or unlock the tray; drives that cannot are left alone."""
+        try:
+            run_raw(self._transport, cdb.prevent_allow(prevent))
+        except SenseError as error:
+            if error.sense.key != ILLEGAL_REQUEST:
+                what = "PREVENT ALLOW MEDIUM REMOVAL"
+                raise _drive_error(error.sense, what) from None
 
     def disc_info(self) -> DiscInfo:
         """State and size of the loaded disc."""
@@ -133,9 +196,19 @@ class Drive:
         while view:
             part = view[: self._cluster_sectors_max * SECTOR_BYTES]
             count = len(part) // SECTOR_BYTES
-            what = f"WRITE of sectors {lba} to {lba + count - 1}"
-            self._run(what, cdb.write_12(lba, count), part, 0, WRITE_TIMEOUT_S, again=False)
+            self._write(lba, count, part)
             view, lba = view[len(part) :], lba + count
+
+    def _write(self, lba: int, count: int, part: memoryview) -> None:
+        what, command = f"WRITE of sectors {lba} to {lba + count - 1}", cdb.write_12(lba, count)
+        try:
+            self._send(what, command, part, 0, WRITE_TIMEOUT_S, again=False, changed=True)
+        except SenseError as refused:
+            error = _drive_error(refused.sense, what)
+            if refused.sense != NOT_NEXT:
+                raise error from None
+            found = self.disc_info().next_writable
+            raise MediumError(f"{error}: the drive expects sector {found} next") from None
 
     def _run(
         self,
@@ -148,10 +221,28 @@ class Drive:
         again: bool = True,
         changed: bool = True,
     ) -> bytes:
-        """A command on the loaded disc; LibraryErrors are drive faults here.
+        """As ``_send``, but raises the error of the sense: the disc's, or else the drive's."""
+        try:
+            return self._send(what, command, data, length, timeout_s, again=again, changed=changed)
+        except SenseError as error:
+            raise _drive_error(error.sense, what) from None
+
+    def _send(
+        self,
+        what: str,
+        command: bytes,
+        data: bytes | memoryview,
+        length: int,
+        timeout_s: float,
+        *,
+        again: bool = True,
+        changed: bool = False,
+    ) -> bytes:
+        """A command to the drive; SenseError for what it refuses.
 
         A drive that is still at work (02/04/01, 07, 08) has done nothing with
-        the command, so it is sent anew when the drive had time, bounded.
+        the command, so it is sent anew when the drive had time, bounded. One
+        that does not answer, after all attempts of the transport, has failed.
         """
         waited_s = 0.0
         while True:
@@ -167,42 +258,84 @@ class Drive:
                 )
             except SenseError as error:
                 if senses.look_up(error.sense).action is not Action.WAIT:
-                    raise _drive_error(error.sense, what) from None
+                    raise
                 if waited_s >= timeout_s:
                     raise DriveError(
                         f"{what}: still not ready after {timeout_s:.0f} s (sense {error.sense})"
                     ) from None
+            except TransientError as error:
+                raise DriveError(f"{what}: {error}") from error
             self._sleep(READY_POLL_S)
             waited_s += READY_POLL_S
 
     def sync(self) -> None:
         """All written sectors on the disc."""
-        command = cdb.synchronize_cache()
-        self._run("SYNCHRONIZE CACHE", command, b"", 0, SYNC_TIMEOUT_S, changed=False)
+        self._run("SYNCHRONIZE CACHE", cdb.synchronize_cache(), b"", 0, SYNC_TIMEOUT_S)
 
     def close_session(self) -> None:
-        """Close track and session: the disc is final after."""
-        for function in (cdb.CLOSE_TRACK, cdb.CLOSE_SESSION):
-            command = cdb.close_track_session(function, 1)
-            self._run("CLOSE TRACK/SESSION", command, b"", 0, CLOSE_TIMEOUT_S, again=False)
+        """Close the track and finalize: the disc is complete after.
+
+        Closing its session alone would leave a BD-R appendable. A drive that does not know
+        the function closes the session; what the disc is then shows at its next load.
+        """
+        what, command = "CLOSE TRACK/SESSION", cdb.close_track_session(cdb.CLOSE_TRACK, 1)
+        self._run(what, command, b"", 0, CLOSE_TIMEOUT_S, again=False)
+        command = cdb.close_track_session(cdb.FINALIZE)
+        try:
+            self._send(what, command, b"", 0, CLOSE_TIMEOUT_S, again=False)
+        except SenseError as error:
+            if error.sense not in NOT_KNOWN:
+                raise _drive_error(error.sense, what) from None
+            command = cdb.close_track_session(cdb.CLOSE_SESSION, 1)
+            self._run(what, command, b"", 0, CLOSE_TIMEOUT_S, again=False)
+
+    def format_with_spares(self, *, least: bool = False) -> None:
+        """Give a blank BD-R spare areas (MMC-6 6.4): as the drive thinks best, or the least.
+
+        Returns when that is done; MediumError where the disc cannot be formatted.
+        """
+        what, length = "READ FORMAT CAPACITIES", FORMATS_BYTES
+        data = self._ask(what, cdb.read_format_capacities(length), length, 12)
+        stop = min(len(data), 4 + data[3])
+        rows = [data[at : at + 8] for at in range(12, stop - 7, 8)]
+        spares = [row for row in rows if row[4] >> 2 == FORMAT_SPARES]
+        if not spares:
+            raise MediumError("the drive offers no format with spare areas for this disc")
+        chosen = max(spares, key=lambda row: row[:4]) if least else spares[0]
+        parameters = cdb.format_list(chosen[:4] + bytes([FORMAT_SPARES << 2]))
+        self._run("FORMAT UNIT", cdb.format_unit(), parameters, 0, FORMAT_TIMEOUT_S, again=False)
+        self.ready(FORMAT_TIMEOUT_S)
+        self.sync()
 
     def eject(self) -> None:
-        """Ready for the robot; DriveError if the drive does not let go."""
-        self._start_stop("eject", cdb.START_EJECT)
+        """Ready for the robot; DriveError if the drive does not let go.
+
+        Where removal is prevented it is allowed, once. A drive that sees no disc has
+        nothing to let go of: what the library sees decides.
+        """
+        what, command = "START STOP UNIT (eject)", cdb.start_stop(cdb.START_EJECT)
+        for attempt in (1, 2):
+            try:
+                self._send(what, command, b"", 0, READY_TIMEOUT_S)
+                return
+            except SenseError as error:
+                action = senses.look_up(error.sense).action
+                if error.sense[:2] == NO_MEDIUM:
+                    return
+                if action is not Action.ALLOW or attempt == 2:
+                    raise DriveError(str(senses.error_of(error.sense, what))) from None
+            self._run(
+                "PREVENT ALLOW MEDIUM REMOVAL", cdb.prevent_allow(False), b"", 0, ALLOW_TIMEOUT_S
+            )
 
     def load(self) -> None:
-        """Draw the disc in and spin it up."""
-        self._start_stop("load", cdb.START_LOAD)
-
-    def _start_stop(self, what: str, function: int) -> None:
-        try:
-            run_raw(self._transport, cdb.start_stop(function), timeout_s=READY_TIMEOUT_S)
-        except SenseError as error:
-            raise DriveError(
-                str(senses.error_of(error.sense, f"START STOP UNIT ({what})"))
-            ) from None
+        """Draw the disc in and spin it up; MediumError if it is the disc that cannot be."""
+        command = cdb.start_stop(cdb.START_LOAD)
+        self._run("START STOP UNIT (load)", command, b"", 0, READY_TIMEOUT_S, changed=False)
 
 
 def _drive_error(sense: senses.Sense, what: str) -> HsmError:
+    """What the table blames on the library or on the caller is the drive's fault here: it
+    refuses what it must know. So is what may not be sent again."""
     error = error_of(sense, what)
-    return DriveError(str(error)) if isinstance(error, LibraryError) else error
+    return error if isinstance(error, MediumError) else DriveError(str(error))

@@ -59,6 +59,7 @@ TABLE: Final[dict[tuple[int, int, int], Row]] = {
     (0x00, ANY, ANY): Row("no error", TransientError, Action.ACCEPT),
     (0x01, ANY, ANY): Row("recovered error", TransientError, Action.ACCEPT),
     (0x02, 0x04, 0x01): Row("becoming ready", TransientError, Action.WAIT),
+    (0x02, 0x04, 0x04): Row("format in progress", TransientError, Action.WAIT),
     (0x02, 0x04, 0x07): Row("operation in progress", TransientError, Action.WAIT),
     (0x02, 0x04, 0x08): Row("long write in progress", TransientError, Action.WAIT),
     (0x02, 0x04, 0x03): Row("a person must look at the drive", DriveError, Action.DRIVE_FAULT),

@@ -93,7 +93,7 @@ class AutoReclaim:
             return f"{share}: none of its discs is in the library; bring one of: {names}"
         least = self.core.config.care.reclaim_blanks_min
         blanks = self._blanks()
-        if blanks < record.copies + least:
+        if blanks < record.copies + least and not self.core.librarian.by_hand:
             return (
                 f"{share}: found {blanks} blank discs, expected {record.copies} for its live files "
                 f"and {least} to be left (care.reclaim_blanks_min); bring blank discs"

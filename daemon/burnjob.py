@@ -29,6 +29,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeState,
 )
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discidentity import mark_for
 from hsmfs.daemon.discrecovery import recovery_of, summed
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.daemon.sources import ClaimedSource
@@ -155,7 +156,9 @@ class BurnSession:
         try:
             await self.core.librarian.load(unit, disc.barcode)
             if await is_blank(self.core, unit, disc, self.active.layout.total_sectors):
-                burn = await unit.call(Burn, unit.drive, self.active.layout.total_sectors)
+                total = self.active.layout.total_sectors
+                mark = mark_for(self.core, disc, self.active.record, total)
+                burn = await unit.call(Burn, unit.drive, total, mark)
                 disc.volume = self.active.record.label
                 disc.become(DiscState.BURNING)
                 await self.core.catalog.save(disc)
@@ -189,7 +192,7 @@ class BurnSession:
         if lane.error is not None:
             await self._settle_failed(lane, lane.error)
             raise lane.error
-        unit.credit()
+        unit.credit(proved=True)
         self.core.metrics.burn_seconds.observe(self.core.clock.monotonic_s() - started)
         self.core.metrics.burned_bytes.inc(self.active.bytes)
 
@@ -281,7 +284,9 @@ class BurnSession:
             bytes=self.active.bytes,
         )
         changes += [put_record(record), put_record(disc)]
-        changes.append(put_history(disc.barcode, self.core.clock.now_ns(), entry))
+        now_ns = self.core.clock.now_ns()
+        changes.append(put_history(disc.barcode, now_ns, entry))
+        changes.append(self.core.catalog.count_burn(record.pool, now_ns))
         await self.core.catalog.transact(*changes)
         return None
 
@@ -304,8 +309,10 @@ class BurnSession:
         entry = HistoryRecord(
             what="burn", drive=lane.unit.name, volume=record.label, errors=1, text=str(error)
         )
-        change = put_history(disc.barcode, self.core.clock.now_ns(), entry)
-        await self.core.catalog.transact(put_record(record), put_record(disc), change)
+        now_ns = self.core.clock.now_ns()
+        change = put_history(disc.barcode, now_ns, entry)
+        used = self.core.catalog.count_burn(record.pool, now_ns, failed=True)
+        await self.core.catalog.transact(put_record(record), put_record(disc), change, used)
         with trio.move_on_after(self.core.config.library[0].load_timeout_s):
             try:
                 await self.core.librarian.unload(lane.unit)

@@ -28,6 +28,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeState,
 )
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discproof import Proof
 from hsmfs.daemon.identifyjob import IdentifyJob
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.paritykeeper import ParityKeeper
@@ -72,6 +73,9 @@ class Care:
     waiting: dict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
     """Jobs that end when a volume has its copies."""
     scrubs: set[str] = field(default_factory=set)
+    paused: dict[str, tuple[str, float, Proof]] = field(default_factory=dict)
+    """Discs whose proof made room for readers, by barcode: volume, sample in percent and how far
+    it came. A restart of hsmd, or the disc out of the library, begins anew."""
     unknown: dict[str, Job] = field(default_factory=dict)
     """Discs that people want looked at, by barcode."""
     doubted: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -131,11 +135,15 @@ class Care:
             if disc.state == DiscState.VERIFIED
             and disc.volume in volumes
             and disc.barcode not in volumes[disc.volume].refresh
+            and not self.core.catalog.is_missing(disc)
         )
 
     def _unproved(self, label: str) -> int:
         """Discs that are burned and wait for their proof."""
-        return sum(disc.state == DiscState.BURNED for disc in self.core.catalog.discs_of(label))
+        return sum(
+            disc.state == DiscState.BURNED and not self.core.librarian.is_shut_in(disc.barcode)
+            for disc in self.core.catalog.discs_of(label)
+        )
 
     def _may_begin(self, record: VolumeRecord) -> bool:
         doubtful = any(disc.barcode in self.doubted for disc in self._sources(record.label))
@@ -262,6 +270,7 @@ class Care:
         for label, stage in self.stages.items():
             under_way = sum(
                 disc.state in (DiscState.BURNING, DiscState.BURNED)
+                and not self.core.librarian.is_shut_in(disc.barcode)
                 for disc in self.core.catalog.discs_of(label)
             )
             lacking = stage.volume.copies - counted[label] - under_way
@@ -306,8 +315,12 @@ class Care:
     def verify_demands(self) -> list[VerifyDemand]:
         """Fresh copies, then what people asked for, then one disc of the regular reading."""
         catalog = self.core.catalog
+        for barcode in [code for code in self.paused if not self._stays(code)]:
+            del self.paused[barcode]
         demands = [
-            VerifyDemand(disc.barcode, disc.burned_in, self._since_s)
+            VerifyDemand(
+                disc.barcode, self.core.ward.failed_in(disc) or disc.burned_in, self._since_s
+            )
             for disc in catalog.discs.values()
             if disc.state == DiscState.BURNED
             and disc.volume in catalog.volumes
@@ -325,11 +338,21 @@ class Care:
             if self._free(catalog.discs[barcode])
         ]
         if not demands and not self.scrubs:
-            due = due_disc(self.core, self._free)
+            due = self._paused_scrub() or due_disc(self.core, self._free)
             if due is not None:
                 since_s = self.core.clock.monotonic_s()
                 demands.append(VerifyDemand(due.barcode, "", since_s, is_scrub=True))
         return demands
+
+    def _stays(self, barcode: str) -> bool:
+        disc = self.core.catalog.discs.get(barcode)
+        return disc is not None and self.core.librarian.present(disc)
+
+    def _paused_scrub(self) -> DiscRecord | None:
+        """One that made room for readers goes on before another is begun."""
+        discs = self.core.catalog.discs
+        known = (discs[code] for code in self.paused if discs[code].state == DiscState.VERIFIED)
+        return next((disc for disc in known if self._free(disc)), None)
 
     def _free(self, disc: DiscRecord) -> bool:
         return disc.barcode not in self.core.reserved and self.core.librarian.present(disc)
@@ -349,14 +372,26 @@ class Care:
             percent, what = scrub_percent(self.core, volume), "scrub"
             self.scrubs.add(barcode)
         self.core.reserved.add(barcode)
-        return VerifyJob(self.core, disc, volume, self.verified, percent, what)
+        label, sampled, proof = self.paused.pop(barcode, ("", 0.0, Proof()))
+        if (label, sampled) != (volume.label, percent):
+            proof = Proof()
+        return VerifyJob(self.core, disc, volume, self.verified, percent, what, proof)
 
     def verified(self, job: VerifyJob) -> None:
-        """A proof ended, well or not."""
+        """A proof ended, well or not, or was paused."""
         barcode = job.disc.barcode
         self.core.reserved.discard(barcode)
         self.scrubs.discard(barcode)
-        self._blame(job, self.doubted.pop(barcode, ("", 0.0))[0])
+        if job.is_paused:
+            self.paused[barcode] = (job.volume.label, job.sample_percent, job.proof)
+            self.core.wake()
+            return
+        doubted = self.doubted.pop(barcode, None)
+        self._blame(job, doubted[0] if doubted is not None else "")
+        if isinstance(job.error, MediumError) and job.disc.state == DiscState.DAMAGED:
+            first = doubted is None and barcode not in self.asked
+            if first:
+                self.doubt(job.disc, job.drive)
         asked = self.asked.pop(barcode, None)
         if asked is not None and job.error is not None:
             asked.job.fail(str(job.error))
@@ -453,11 +488,24 @@ class Care:
         await self.core.catalog.save(record)
         await self.repair(job, label)
 
-    async def quarantine(self, barcode: str, why: str) -> DiscRecord:
-        """It does not count as a copy any more, and is read only if no other can be."""
+    async def release(self, barcode: str) -> DiscRecord:
+        """Use a disc again that was set aside."""
         disc = self.disc(barcode)
+        await self.core.ward.release_disc(disc)
+        return disc
+
+    async def quarantine(self, barcode: str, why: str, seconds: float | None = None) -> DiscRecord:
+        """It does not count as a copy any more, and is read only if no other can be; a blank
+        one is not used for a time, without one until it is released."""
+        disc = self.disc(barcode)
+        if disc.state == DiscState.BLANK:
+            why = f"by hand: {why or 'no reason given'}"
+            await self.core.ward.quarantine_disc(disc, why, seconds)
+            return disc
         if disc.state != DiscState.VERIFIED:
-            raise CallerError(f"disc {barcode}: found state {disc.state}, expected verified")
+            raise CallerError(
+                f"disc {barcode}: found state {disc.state}, expected verified or blank"
+            )
         disc.become(DiscState.DAMAGED)
         disc.note = f"quarantined: {why or 'by hand'}"
         entry = HistoryRecord(what="quarantine", volume=disc.volume, text=disc.note)

@@ -11,8 +11,10 @@ Keys (big endian) and values::
     H barcode 0x00 time ns(8)    HistoryRecord: what happened to a disc
     Q kind(1) ino(8)             pool or b"": work asked for by hand ("m" or "r")
     S ino(8)                     SplitRecord: a file that is being burned in parts
+    B day(4) pool                BurnDayRecord: discs burned on a day (since 1970-01-01, UTC)
     M name                       value: schema, next volume number, next task id, and the
-                                 number of the namespace's journal up to which deaths are known
+                                 number of the namespace's journal up to which deaths are known;
+                                 ``drives``: list of DriveRecord (out of service, or on trial)
 
 Volumes, discs, magazines and tasks are few and kept in memory; extents are
 read from the store. Every change is durable when its ``await`` returns.
@@ -28,11 +30,14 @@ import msgspec
 import trio
 
 from hsmfs.daemon.catalogrecords import (
+    BurnDayRecord,
     DiscRecord,
     DiscState,
+    DriveRecord,
     ExtentRecord,
     HistoryRecord,
     MagazineRecord,
+    MagazineState,
     SplitRecord,
     TaskRecord,
     VolumeRecord,
@@ -48,8 +53,11 @@ _U64: Final = struct.Struct(">Q")
 _VERSION: Final = struct.Struct(">I")
 _encode: Final = msgspec.msgpack.Encoder().encode
 COUNTED: Final = (DiscState.VERIFIED, DiscState.IMPORTED)
-START_TABLES: Final = (b"M", b"V", b"K", b"G", b"T", b"S", b"Q")
+START_TABLES: Final = (b"M", b"V", b"K", b"G", b"T", b"S", b"Q", b"B")
 """Tables that each start reads in full."""
+DAY_NS: Final = 86_400 * 10**9
+BURN_DAYS_MAX: Final = 400
+"""Days of which burns are kept."""
 HISTORY_MAX: Final = 500
 """Entries kept of one disc."""
 _history_decode: Final = msgspec.msgpack.Decoder(HistoryRecord).decode
@@ -78,10 +86,14 @@ class Catalog:
         self.discs: dict[str, DiscRecord] = {}
         self.magazines: dict[str, MagazineRecord] = {}
         self.tasks: dict[int, TaskRecord] = {}
+        self.drives: dict[str, DriveRecord] = {}
+        """Out of service or on trial, by name."""
         self.splits: dict[int, SplitRecord] = {}
         """By inode."""
         self._next_volume = 1
         self._next_task = 1
+        self._burned: dict[tuple[int, str], BurnDayRecord] = {}
+        """By day and pool."""
         self._load()
 
     def _load(self) -> None:
@@ -107,6 +119,13 @@ class Catalog:
             for value in _values(reader.scan(b"S", b"T")):
                 split = msgspec.msgpack.decode(value, type=SplitRecord)
                 self.splits[split.ino] = split
+            drives = reader.get(b"Mdrives")
+            if drives is not None:
+                records = msgspec.msgpack.decode(drives, type=list[DriveRecord])
+                self.drives = {drive.name: drive for drive in records}
+            for key, value in reader.scan(b"B", b"C"):
+                day, pool = _VERSION.unpack_from(key, 1)[0], key[5:].decode()
+                self._burned[day, pool] = msgspec.msgpack.decode(value, type=BurnDayRecord)
             self._next_volume = int(reader.get(b"Mnext_volume") or b"1")
             self._next_task = int(reader.get(b"Mnext_task") or b"1")
 
@@ -158,11 +177,22 @@ class Catalog:
         following = b"%d" % self._next_volume
         return f"{site[:16]}-{number:06d}", lambda writer: writer.put(b"Mnext_volume", following)
 
-    async def add_task(self, kind: str, text: str, magazine: str, now_ns: int) -> TaskRecord:
-        """A new operator task."""
+    async def add_task(
+        self,
+        kind: str,
+        text: str,
+        magazine: str,
+        now_ns: int,
+        place: str = "",
+        why: str = "",
+        fill: Callable[[TaskRecord], object] = lambda task: None,
+    ) -> TaskRecord:
+        """A new operator task; ``fill`` completes it before anybody sees it."""
         task = TaskRecord(
-            id=self._next_task, kind=kind, text=text, magazine=magazine, since_ns=now_ns
-        )
+            id=self._next_task, kind=kind, text=text, magazine=magazine, since_ns=now_ns,
+            place=place, why=why,
+        )  # fmt: skip
+        fill(task)
         self._next_task += 1
         self.tasks[task.id] = task
         following = b"%d" % self._next_task
@@ -245,8 +275,18 @@ class Catalog:
 
     def verified_discs(self, label: str) -> list[DiscRecord]:
         """The proved discs of a volume; only these count as copies. Of a disc of others nothing
-        but what was read before can be proved: it counts as it is."""
-        return [disc for disc in self.discs_of(label) if disc.state in COUNTED]
+        but what was read before can be proved: it counts as it is. One whose magazine is missing
+        does not count until it is found."""
+        return [
+            disc
+            for disc in self.discs_of(label)
+            if disc.state in COUNTED and not self.is_missing(disc)
+        ]
+
+    def is_missing(self, disc: DiscRecord) -> bool:
+        """Whether nobody knows where its magazine is."""
+        magazine = self.magazines.get(disc.magazine)
+        return magazine is not None and magazine.state == MagazineState.MISSING
 
     def discs_of(self, label: str) -> list[DiscRecord]:
         return [disc for disc in self.discs.values() if disc.volume == label]
@@ -256,6 +296,30 @@ class Catalog:
         return copies_of(
             (extent, len(self.verified_discs(label))) for label, extent in self.extents(file)
         )
+
+    # -- burns by day --------------------------------------------------------
+
+    def count_burn(self, pool: str, now_ns: int, *, failed: bool = False) -> Change:
+        """A disc is used up; the change that goes with what is known of it."""
+        day = now_ns // DAY_NS
+        record = self._burned.setdefault((day, pool), BurnDayRecord())
+        record.discs += 1
+        record.failed += failed
+        for old in [key for key in self._burned if key[0] < day - BURN_DAYS_MAX]:
+            del self._burned[old]
+        key, value = b"B" + _VERSION.pack(day) + pool.encode(), _encode(record)
+        stop = b"B" + _VERSION.pack(max(0, day - BURN_DAYS_MAX))
+
+        def put(writer: Writer) -> None:
+            for known in [known for known, _ in writer.scan(b"B", stop)]:
+                writer.delete(known)
+            writer.put(key, value)
+
+        return put
+
+    def burned_discs(self) -> list[tuple[int, str, int]]:
+        """Day since 1970-01-01, pool and discs."""
+        return [(day, pool, one.discs) for (day, pool), one in self._burned.items()]
 
     # -- work asked for by hand ----------------------------------------------
 
@@ -327,6 +391,12 @@ def record_item(record: AnyRecord) -> Item:
         case SplitRecord():
             key = b"S" + _U64.pack(record.ino)
     return key, _encode(record)
+
+
+def put_drives(drives: dict[str, DriveRecord]) -> Change:
+    """All drives that are out of service or on trial."""
+    value = _encode(list(drives.values()))
+    return lambda writer: writer.put(b"Mdrives", value)
 
 
 def put_record(record: AnyRecord) -> Change:

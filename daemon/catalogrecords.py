@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
+from hsmfs.volume.discmark import MARK_SECTORS
 from hsmfs.volume.source import ParityInfo
 
 
@@ -119,7 +120,22 @@ class DiscRecord(msgspec.Struct, kw_only=True):
     burned_in: str = ""
     verified_in: str = ""
     verified_ns: int = 0
+    is_numbered: bool = False
+    """It has no barcode: its number is in the mark behind its volume."""
+    is_marked: bool = False
+    """Of a manual library: a person was told to write its number on it, and took it out."""
     note: str = ""
+    quarantined_until_ns: int = 0
+    """It is not used before; 0: it is in use."""
+    quarantine_why: str = ""
+    quarantines: int = 0
+    """How often it was set aside since it was last released by hand."""
+
+    @property
+    def room_sectors(self) -> int:
+        """What a volume on it may have; 0: not known."""
+        mark = MARK_SECTORS if self.is_numbered else 0
+        return max(0, self.capacity_sectors - mark)
 
     def become(self, state: DiscState) -> None:
         """Change state by the table; anything else is a bug."""
@@ -135,7 +151,8 @@ class HistoryRecord(msgspec.Struct, kw_only=True):
 
     what: str
     """burn, verify, scrub, copy (burned from another disc's image), source (its image was
-    read for one), quarantine, retire, import, forget (its import), hash."""
+    read for one), quarantine, health (set aside, or to blame), retire, import,
+    forget (its import), hash, moved (by a person), audit."""
     drive: str = ""
     volume: str = ""
     seconds: float = 0.0
@@ -168,9 +185,54 @@ class VolumeRecord(msgspec.Struct, kw_only=True):
     """Of a volume that others wrote."""
     dead_bytes: int = 0
     """Of deleted and changed files, as of ``dead_ns``."""
+    read_ns: int = 0
+    """When a disc of it served readers last; 0: never, or before that was kept."""
+    read_heat: float = 0.0
+    """How often that was, as of ``read_ns`` (``volumeheat.faded``)."""
     dead_ns: int = 0
     """When they were counted; 0: not yet, or files of it went since."""
     note: str = ""
+
+
+class MagazineState(StrEnum):
+    """Where a magazine is in its life."""
+
+    BLANK = "blank"
+    """In the library, and nothing is recorded on any of its discs."""
+    LIBRARY = "library"
+    MAILSLOT = "mailslot"
+    """The robot laid its discs there for a person, or a person for the robot."""
+    SHELF = "shelf"
+    OFFSITE = "off-site"
+    MISSING = "missing"
+    """Nobody knows where: its discs are no copies until it is found."""
+
+
+_INSIDE: frozenset[MagazineState] = frozenset({MagazineState.BLANK, MagazineState.LIBRARY})
+_SEEN: frozenset[MagazineState] = _INSIDE | {MagazineState.MAILSLOT}
+_OUTSIDE: frozenset[MagazineState] = frozenset({MagazineState.SHELF, MagazineState.OFFSITE})
+MAGAZINE_TRANSITIONS: dict[MagazineState, frozenset[MagazineState]] = {
+    MagazineState.BLANK: _SEEN | _OUTSIDE,
+    MagazineState.LIBRARY: _SEEN | _OUTSIDE,
+    MagazineState.MAILSLOT: _SEEN | _OUTSIDE,
+    MagazineState.SHELF: _SEEN | _OUTSIDE | {MagazineState.MISSING},
+    MagazineState.OFFSITE: _SEEN | _OUTSIDE | {MagazineState.MISSING},
+    MagazineState.MISSING: _SEEN | _OUTSIDE,
+}
+"""Only one that is outside can be missing: what element status shows is there. From the library
+back to blank goes one whose only burn ended before its first sector."""
+EVENTS_MAX = 100
+"""Kept of one magazine; the oldest go."""
+
+
+class MagazineEvent(msgspec.Struct, kw_only=True):
+    """Something that happened to a magazine."""
+
+    time_ns: int
+    state: MagazineState
+    """From then on."""
+    location: str = ""
+    text: str = ""
 
 
 class MagazineRecord(msgspec.Struct, kw_only=True):
@@ -179,12 +241,68 @@ class MagazineRecord(msgspec.Struct, kw_only=True):
     first_slot: int
     """Element address of the first slot it stands in, or stood in last."""
     present: bool = True
+    """Whether it stands in slots; follows ``state``."""
     exporting: bool = False
     tray: str = ""
     location: str = ""
     """Where it stands outside of the library, in words."""
     offsite: bool = False
     """Meant for another place: off-site copies are burned to its discs."""
+    state: MagazineState | None = None
+    """None only in records of older versions, until they are read."""
+    history: list[MagazineEvent] = []
+
+    def __post_init__(self) -> None:
+        if self.state is None:
+            self.state = MagazineState.LIBRARY if self.present else self.outside
+        self.present = self.state in _INSIDE
+
+    @property
+    def outside(self) -> MagazineState:
+        """What it is while it is not in the library."""
+        return MagazineState.OFFSITE if self.offsite else MagazineState.SHELF
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether element status shows it."""
+        return self.state in _SEEN
+
+    @property
+    def since_ns(self) -> int:
+        """When it came into its present state; 0: before that was kept."""
+        return self.history[-1].time_ns if self.history else 0
+
+    def become(
+        self, state: MagazineState, now_ns: int, text: str = "", location: str | None = None
+    ) -> bool:
+        """Change state by the table, and where it stands; whether anything changed.
+
+        A change that is not in the table is a bug. In the library there is no other place.
+        """
+        place = self.location if location is None else location
+        if state in _SEEN or (location is None and self.state in _SEEN):
+            place = ""
+        if state == self.state and place == self.location:
+            return False
+        assert self.state is not None
+        if state != self.state and state not in MAGAZINE_TRANSITIONS[self.state]:
+            raise AssertionError(f"magazine {self.name}: {self.state} may not become {state}")
+        self.state, self.location, self.present = state, place, state in _INSIDE
+        event = MagazineEvent(time_ns=now_ns, state=state, location=place, text=text)
+        self.history = [*self.history, event][-EVENTS_MAX:]
+        return True
+
+
+class DriveRecord(msgspec.Struct, kw_only=True):
+    """A drive that is out of service, or is tried again."""
+
+    name: str
+    until_ns: int = 0
+    why: str = ""
+    times: int = 0
+    """How often it was taken out since it last worked well."""
+    trial: bool = False
+    """It is back; the next fault takes it out at once."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):
@@ -194,6 +312,36 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     magazine: str
     since_ns: int
     done_ns: int = 0
+    place: str = ""
+    """Where it is to be done, in words."""
+    why: str = ""
+    problem: str = ""
+    """What was done instead, as element status shows it."""
+    drive: str = ""
+    """The fields from here on are of tasks at a drive of a manual library."""
+    take: str = ""
+    """Disc to be taken out: its number, or what it is in words."""
+    write: str = ""
+    """To be written on it, with a pen."""
+    box: str = ""
+    """Where it is to be put."""
+    put: str = ""
+    """Number of the disc to be put in; ``blank`` for a blank one."""
+    put_box: str = ""
+    blank_bytes: int = 0
+    """What the blank disc must hold at least."""
+    volume: str = ""
+    """What it is for."""
+    found: str = ""
+    """What was put in, and is not what is wanted."""
+
+
+class BurnDayRecord(msgspec.Struct, kw_only=True):
+    """Discs that one pool used up in one day."""
+
+    discs: int = 0
+    """Burned, those that failed too."""
+    failed: int = 0
 
 
 class ExtentRecord(msgspec.Struct, kw_only=True, array_like=True):
@@ -236,6 +384,10 @@ class SplitRecord(msgspec.Struct, kw_only=True):
     """Volume of each part; empty where it is still to be planned."""
     wanted_labels: list[str] = []
     """What the volumes are to be called: each part names the volumes of all."""
+    sha256: str = ""
+    """Of the whole file; no part is planned before it is known."""
+    chunks: str = ""
+    """Sum of the hashes of all its chunks, see wholehash.py."""
 
     @property
     def next_part(self) -> int:

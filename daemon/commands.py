@@ -16,6 +16,8 @@ from hsmfs.daemon.discchoice import is_offsite
 from hsmfs.daemon.hsmd import Hsmd
 from hsmfs.daemon.imageimport import ImageImporter
 from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.mailslots import Mailslots
 from hsmfs.daemon.packing import Found, regular_files
 from hsmfs.daemon.picture import INFINITE, Priority
 from hsmfs.daemon.policyrun import PolicyRunner
@@ -144,13 +146,20 @@ class Commands:
         for _ in items:
             job.done(0)
 
-    def export(self, name: str) -> Job:
+    def export(self, name: str, *, mailslots: bool = False) -> Job:
         self.hsmd.magazines.get(name)
-        return self._start("export", self._magazine_job(self.hsmd.magazines.export, name))
+        way = self._way(mailslots)
+        return self._start("export", self._magazine_job(way.export, name))
 
-    def bring_in(self, name: str) -> Job:
+    def bring_in(self, name: str, *, mailslots: bool = False) -> Job:
         self.hsmd.magazines.get(name)
-        return self._start("import", self._magazine_job(self.hsmd.magazines.bring_in, name))
+        way = self._way(mailslots)
+        return self._start("import", self._magazine_job(way.bring_in, name))
+
+    def _way(self, mailslots: bool) -> Magazines | Mailslots:
+        """As a whole by the door, or disc by disc."""
+        magazines = self.hsmd.magazines
+        return Mailslots(self.core, magazines) if mailslots else magazines
 
     def _magazine_job(self, work: Any, name: str) -> Any:
         async def run(job: Job) -> None:
@@ -226,6 +235,14 @@ class Commands:
     def refresh(self, label: str) -> Job:
         self.hsmd.care.volume(label)
         return self._start("refresh", self.hsmd.care.refresh, label)
+
+    def audit(self, *, discs: bool, repair: bool, rescan: bool) -> Job:
+        """Belief against the library."""
+
+        async def run(job: Job) -> None:
+            await self.hsmd.auditor.audit(job, discs=discs, repair=repair, rescan=rescan)
+
+        return self._start("audit", run)
 
     def run_policy(self) -> Job:
         return self._start("policy", self._run_policy)

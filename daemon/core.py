@@ -20,6 +20,7 @@ from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.ownfiles import OwnFiles
 from hsmfs.daemon.picture import Rules
 from hsmfs.daemon.policy.evaluate import Policy
+from hsmfs.daemon.ward import Ward
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.interface import KVStore
 
@@ -58,6 +59,7 @@ class Core:
     alarms: Alarms
     metrics: Metrics
     own_files: OwnFiles
+    ward: Ward
     wake: Callable[[], None]
     """Something changed: let the dispatcher look."""
     reserved: set[str] = field(default_factory=set)
@@ -73,6 +75,9 @@ class Core:
             background_wait_max_s=recall.background_wait_max_s,
             hold_s=recall.hold_s,
             turn_s=recall.turn_s,
+            spare_s=recall.spare_s,
+            gather_s=recall.gather_s,
+            equal_s=recall.equal_s,
             reserved=recall.reserved_percent / 100,
             burn_floor=burn.floor_percent / 100,
             burn_floor_wait_s=burn.floor_wait_s,

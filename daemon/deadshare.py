@@ -10,7 +10,7 @@ catalog (``VolumeRecord.dead_ns`` 0: to be counted), so a restart goes on.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -35,6 +35,11 @@ class DeadShares:
     """Owner of what is known of dead bytes."""
 
     core: Core
+    followed_s: float = field(init=False)
+    """When the journal was followed last."""
+
+    def __post_init__(self) -> None:
+        self.followed_s = self.core.clock.monotonic_s()
 
     def share(self, record: VolumeRecord) -> float | None:
         """Dead bytes of a volume as a part of all, 0 to 1; None while not counted."""
@@ -57,6 +62,7 @@ class DeadShares:
         reaches, until, changes = await self.core.namespace.read(
             lambda view: view.journal(since, CHANGES_MAX)
         )
+        self.followed_s = self.core.clock.monotonic_s()
         if until == since:
             return
         if reaches:

@@ -4,7 +4,7 @@ that leave."""
 from __future__ import annotations
 
 from hsmfs.daemon.care import IN_USE
-from hsmfs.daemon.catalogrecords import DiscRecord, VolumeRecord
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.poolcare import offsite_of
 
@@ -13,6 +13,11 @@ def is_offsite(core: Core, disc: DiscRecord) -> bool:
     """Whether a disc belongs to a magazine that is meant to leave, or has left."""
     magazine = core.catalog.magazines.get(disc.magazine)
     return magazine is not None and magazine.offsite
+
+
+def is_lost_to(core: Core, disc: DiscRecord) -> bool:
+    """Whether a disc that still waits for its proof is out of reach: in a dead drive."""
+    return disc.state != DiscState.VERIFIED and core.librarian.is_shut_in(disc.barcode)
 
 
 def copies_left(core: Core, record: VolumeRecord) -> tuple[int, int]:
@@ -39,7 +44,10 @@ def _in_use(core: Core, record: VolumeRecord) -> list[DiscRecord]:
     return [
         disc
         for disc in core.catalog.discs_of(record.label)
-        if disc.state in IN_USE and disc.barcode not in record.refresh
+        if disc.state in IN_USE
+        and disc.barcode not in record.refresh
+        and not is_lost_to(core, disc)
+        and not core.catalog.is_missing(disc)
     ]
 
 
@@ -62,7 +70,7 @@ def _pick(
 
 
 def _fits(disc: DiscRecord, record: VolumeRecord) -> bool:
-    return not disc.capacity_sectors or disc.capacity_sectors >= record.total_sectors
+    return not disc.capacity_sectors or disc.room_sectors >= record.total_sectors
 
 
 def _blanks_of(core: Core, record: VolumeRecord) -> list[DiscRecord]:

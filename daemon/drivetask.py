@@ -18,8 +18,8 @@ from hsmfs.errors import HsmError
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-ERRORS_MAX: Final = 3
-"""Faults charged to a drive in a row before it is taken out of service."""
+Fault = Callable[["DriveUnit", HsmError, bool, bool], None]
+"""Drive, error, whether it is the drive's as far as the device says, whether that is sure."""
 
 
 class DriveState(StrEnum):
@@ -31,6 +31,12 @@ class DriveState(StrEnum):
     VERIFYING = "verifying"
     READING = "reading"
     FAILED = "failed"
+    """It did not answer when hsmd started."""
+    QUARANTINED = "quarantined"
+    """Out of service for a time."""
+
+
+OUT: Final = (DriveState.FAILED, DriveState.QUARANTINED)
 
 
 class DriveJob(Protocol):
@@ -59,6 +65,19 @@ class DriveUnit:
         """The disc lies in the drive, but was let go of."""
         self.rescued = False
         """Whether getting the disc out of the failed drive was tried."""
+        self.discs_in_row: set[str] = set()
+        """Discs that were in it at the faults in a row."""
+        self.bugs = 0
+        """Jobs in a row that ended in a bug."""
+        self.blamed = 0
+        """Discs in a row that failed here and worked elsewhere."""
+        self.rest_until_s = 0.0
+        """Other drives go first until then."""
+        self.gives_back = False
+        """Its disc should go back to its slot, to be tried elsewhere."""
+        self.on_fault: Fault = lambda unit, error, for_good, sure: None
+        self.on_success: Callable[[DriveUnit, bool], None] = lambda unit, proved: None
+        self.on_bug: Callable[[DriveUnit, str], None] = lambda unit, words: None
         self.idle_since_s = 0.0
         self.read_at_s = float("-inf")
         self.work = Work.NONE
@@ -77,7 +96,7 @@ class DriveUnit:
 
     @property
     def alive(self) -> bool:
-        return self.state != DriveState.FAILED
+        return self.state not in OUT
 
     async def call(self, work: Callable[..., T], *args: object) -> T:
         """Run a blocking device call in this drive's own thread slot."""
@@ -99,14 +118,15 @@ class DriveUnit:
 
     def view(self, heat: float = 0.0) -> DriveView:
         """What the scheduler should know."""
+        rests = self._clock.monotonic_s() < self.rest_until_s
         return DriveView(
-            self.name, self.busy, self.disc, self.idle_since_s, self.read_at_s, self.work,
+            self.name, self.busy or rests, self.disc, self.idle_since_s, self.read_at_s, self.work,
             self.since_s, self.priority, self.yields, moving=self.moving,
             heat=heat, is_doubtful=self.health.is_doubtful,
         )  # fmt: skip
 
-    def charge(self, error: HsmError, *, for_good: bool) -> None:
-        """Count a fault once; a drive that fails too often in a row is left alone."""
+    def charge(self, error: HsmError, *, for_good: bool, sure: bool = False) -> None:
+        """Count a fault once; ``daemon.ward`` decides what comes of it."""
         if error is self._charged:
             return
         self._charged = error
@@ -114,14 +134,30 @@ class DriveUnit:
         self.errors_in_row += 1
         self.health.charge()
         self.note = str(error)
-        if for_good and self.errors_in_row >= ERRORS_MAX and self.alive:
-            self.state = DriveState.FAILED
-            log.error("drive taken out of service", drive=self.name, cause=str(error))
+        if self.disc:
+            self.discs_in_row.add(self.disc)
+        self.on_fault(self, error, for_good, sure)
 
-    def credit(self) -> None:
-        """Work succeeded: faults in a row are forgotten, the sum is kept."""
-        self.errors_in_row = 0
+    def take_out(self, why: str) -> None:
+        """Out of service, when its present job has ended."""
+        log.error("drive taken out of service", drive=self.name, cause=why)
+        self.state, self.note, self.rescued = DriveState.QUARANTINED, why, False
+
+    def take_back(self) -> None:
+        """In service again, with a clean sheet."""
+        self.state, self.note = DriveState.IDLE, ""
+        self.errors_in_row = self.bugs = self.blamed = 0
+        self.discs_in_row.clear()
+        self.rest_until_s, self.gives_back = 0.0, False
+
+    def credit(self, *, proved: bool = False) -> None:
+        """Work succeeded: faults in a row are forgotten, the sum is kept; ``proved``: all of
+        the disc was written or read."""
+        self.errors_in_row = self.bugs = self.blamed = 0
+        self.discs_in_row.clear()
+        self.gives_back = False
         self.health.credit()
+        self.on_success(self, proved)
 
     def pardon(self) -> None:
         """The disc was to blame for the last fault."""
@@ -137,8 +173,9 @@ class DriveUnit:
                 self.note = str(error)
                 log.error("drive job failed", drive=self.name, error=str(error))
             except Exception as error:
-                self.note = f"bug: {type(error).__name__}: {error}"
+                self.note = f"bug: {type(error).__name__}: {error}; see the log"
                 log.exception("bug: a drive job failed", drive=self.name)
+                self.on_bug(self, self.note)
             finally:
                 self.busy = False
                 self.work, self.moving = Work.NONE, False

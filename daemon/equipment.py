@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,8 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from hsmfs.changer.drive import Drive
 from hsmfs.changer.emulated import EmulatedLibrary, open_library
+from hsmfs.changer.emulated.desk import Desk
+from hsmfs.changer.follow import Followed, Open, neighbours
 from hsmfs.changer.library import Changer, Element
-from hsmfs.changer.transport.address import open_transport, parse_address
+from hsmfs.changer.transport.address import DeviceAddress, open_transport, parse_address
 from hsmfs.changer.transport.interface import Transport
 from hsmfs.changer.transport.metrics import CommandMetrics
 from hsmfs.changer.transport.stack import Stack
@@ -22,6 +24,7 @@ from hsmfs.config import Library, LibraryDrive
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.emulatedhands import EmulatedHands
 from hsmfs.daemon.magazines import Hands
+from hsmfs.daemon.manual.boxes import BoxHands, NoChanger
 from hsmfs.errors import CallerError, ConfigError, HsmError, LibraryError
 
 log = structlog.get_logger(__name__)
@@ -42,13 +45,13 @@ class _Found:
 class Equipment(NamedTuple):
     """What hsmd works with."""
 
-    changer: Changer
+    changer: Changer | NoChanger
     units: list[DriveUnit]
     hands: Hands | None
     """Who carries magazines by itself; None: a person."""
     stacks: dict[str, Stack]
     """By name: ``changer`` and the drives; for ``hsm drive trace``."""
-    emulated: EmulatedLibrary | None = None
+    emulated: EmulatedLibrary | Desk | None = None
 
     def close(self) -> None:
         """Give all devices back."""
@@ -58,53 +61,103 @@ class Equipment(NamedTuple):
             self.emulated.let_go()
 
 
-def open_equipment(config: Library, registry: CollectorRegistry) -> Equipment:
+def open_equipment(
+    config: Library, registry: CollectorRegistry, clock: Clock | None = None
+) -> Equipment:
     """Robot and drives of a library.
 
     LibraryError when the robot does not answer, CallerError when devices and
     configuration do not fit together. A drive that does not answer is left
     out of service; the others work.
     """
-    clock, metrics = SystemClock(), CommandMetrics(registry)
+    clock, metrics = clock or SystemClock(), CommandMetrics(registry)
     if config.kind == "emulated":
         library = open_library(Path(config.path), clock, config.speed)
         library.hold()
         return _emulated(library, clock, metrics)
-    secret = _secret(config)
-
-    def transport(device: str) -> Transport:
-        return open_transport(parse_address(device, config.iscsi_user, secret))
-
+    if config.kind == "manual":
+        return _manual(config, clock, metrics)
+    transport = _opener(config)
     robot = Stack(CHANGER, transport(config.changer), clock, metrics)
-    changer = Changer(robot.top)
+    changer = Changer(robot.top, clock.sleep)
     try:
-        changer.inquiry()
+        _check_library(config, changer.inquiry().serial)
     except HsmError as error:
         kind = CallerError if isinstance(error, CallerError) else LibraryError
         raise kind(f"library {config.name}: {config.changer}: {error}") from error
     elements = changer.inventory(refresh=True).drives
-    found = [
-        _identified(drive, Stack(f"device{number}", transport(drive.device), clock))
-        for number, drive in enumerate(config.drive)
-    ]
+    found = _found_drives(config, clock)
     named = _matched(elements, found, metrics, clock)
     units = [unit for unit, _stack in named]
+    _check_any(units, config)
+    stacks = {CHANGER: robot} | {stack.name: stack for _unit, stack in named}
+    return Equipment(changer, units, None, stacks)
+
+
+def _opener(config: Library) -> Callable[[str], Transport]:
+    where = _where(config)
+    return lambda device: open_transport(where(device))
+
+
+def _where(config: Library) -> Callable[[str], DeviceAddress]:
+    secret = _secret(config)
+    return lambda device: parse_address(device, config.iscsi_user, secret)
+
+
+def _found_drives(config: Library, clock: Clock) -> list[_Found]:
+    """All that are configured."""
+    transport, where = _opener(config), _where(config)
+    return [
+        _identified(drive, f"device{number}", clock, transport, where(drive.device))
+        for number, drive in enumerate(config.drive)
+    ]
+
+
+def _manual(config: Library, clock: Clock, metrics: CommandMetrics) -> Equipment:
+    """Drives alone, in the order of the configuration."""
+    desk, named = None, list[tuple[DriveUnit, Stack]]()
+    if config.path:
+        desk = Desk(Path(config.path), clock, config.speed)
+        for index in range(len(desk.drives)):
+            device, name = desk.drive_transport(index), f"drive{index}"
+            stack = Stack(name, device, clock, metrics, watched=False)
+            named.append((DriveUnit(name, index, Drive(stack.top), clock), stack))
+    else:
+        found = _found_drives(config, clock)
+        _check_serials(found)
+        named = [
+            _unit(f"drive{index}", index, one, metrics, clock) for index, one in enumerate(found)
+        ]
+    _check_any([unit for unit, _stack in named], config)
+    units = [unit for unit, _stack in named]
+    stacks = {stack.name: stack for _unit, stack in named}
+    return Equipment(NoChanger(len(units)), units, BoxHands(), stacks, desk)
+
+
+def _check_any(units: Sequence[DriveUnit], config: Library) -> None:
     if not any(unit.alive for unit in units):
         notes = "; ".join(unit.note for unit in units)
         raise CallerError(f"library {config.name}: no drive can be used: {notes}")
-    stacks = {CHANGER: robot} | {stack.name: stack for _unit, stack in named}
-    return Equipment(changer, units, None, stacks)
+
+
+def _check_serials(found: Sequence[_Found]) -> None:
+    serials = [one.serial for one in found if one.serial]
+    for serial in serials:
+        if serials.count(serial) > 1:
+            raise CallerError(f"two drives say that their serial number is {serial!r}")
 
 
 def _emulated(library: EmulatedLibrary, clock: Clock, metrics: CommandMetrics) -> Equipment:
     """In this process: nothing to watch, its calls take the time they take."""
     robot = Stack(CHANGER, library.changer_transport(), clock, metrics, watched=False)
-    changer, stacks, units = Changer(robot.top), {CHANGER: robot}, list[DriveUnit]()
+    changer = Changer(robot.top, clock.sleep)
+    stacks, units = {CHANGER: robot}, list[DriveUnit]()
     for index, element in enumerate(changer.inventory(refresh=True).drives):
         name = f"drive{index}"
         device = library.drive_transport(index)
         stacks[name] = Stack(name, device, clock, metrics, watched=False)
-        units.append(DriveUnit(name, int(element.address), Drive(stacks[name].top), clock))
+        drive = Drive(stacks[name].top, clock.sleep)
+        units.append(DriveUnit(name, int(element.address), drive, clock))
     return Equipment(changer, units, EmulatedHands(library), stacks, library)
 
 
@@ -122,30 +175,48 @@ def _secret(config: Library) -> str:
     return text.strip()
 
 
-def _identified(drive: LibraryDrive, stack: Stack) -> _Found:
-    """CallerError if it is another drive than the configuration says."""
-    try:
-        identity = Drive(stack.top).identity()
-    except HsmError as error:
-        if isinstance(error, CallerError):
-            raise CallerError(f"drive {drive.device}: {error}") from error
-        return _Found(drive, stack, drive.serial, f"{drive.device} does not answer: {error}")
-    if drive.serial and identity.serial != drive.serial:
+def _check_library(config: Library, found: str) -> None:
+    """CallerError if it is another library than the configuration says."""
+    if config.serial and found != config.serial:
         raise CallerError(
-            f"drive {drive.device}: found serial number {identity.serial!r}, expected "
-            f"{drive.serial!r}; devices may have changed their names: run hsm library scan"
+            f"found serial number {found!r}, expected {config.serial!r}; is it another library? "
+            "See hsm library scan"
         )
-    return _Found(drive, stack, identity.serial)
+
+
+def _identified(
+    drive: LibraryDrive, name: str, clock: Clock, open_device: Open, address: DeviceAddress
+) -> _Found:
+    """The drive, by its serial number where the configuration has it, whatever its device is
+    called now. CallerError if another drive is there, and this one nowhere."""
+    inner, wanted = open_device(drive.device), drive.serial
+    followed = Followed(inner, drive.device, lambda: neighbours(address), open_device)
+    stack = Stack(name, followed, clock)
+    problem, found = "", ""
+    try:
+        found = Drive(stack.top).identity().serial
+    except CallerError as error:
+        if not wanted:
+            raise CallerError(f"drive {drive.device}: {error}") from error
+        problem = str(error)
+    except HsmError as error:
+        problem = f"{drive.device} does not answer: {error}"
+    if wanted and found != wanted and followed.look_for(wanted):
+        return _Found(drive, stack, wanted)
+    if wanted and found and found != wanted:
+        raise CallerError(
+            f"drive {drive.device}: found serial number {found!r}, expected {wanted!r}, which no "
+            "other device has; run hsm library scan"
+        )
+    followed.serial = found or wanted
+    return _Found(drive, stack, found or wanted, problem)
 
 
 def _matched(
     elements: Sequence[Element], found: list[_Found], metrics: CommandMetrics, clock: Clock
 ) -> list[tuple[DriveUnit, Stack]]:
     """Drives in the order of their elements."""
-    serials = [one.serial for one in found if one.serial]
-    for serial in serials:
-        if serials.count(serial) > 1:
-            raise CallerError(f"two drives say that their serial number is {serial!r}")
+    _check_serials(found)
     places = {id(one): _element_of(one, elements) for one in found}
     named = []
     for index, element in enumerate(elements):
@@ -164,7 +235,7 @@ def _unit(
     name: str, element: int, one: _Found, metrics: CommandMetrics, clock: Clock
 ) -> tuple[DriveUnit, Stack]:
     stack = one.stack.renamed(name, metrics)
-    unit = DriveUnit(name, element, Drive(stack.top), clock)
+    unit = DriveUnit(name, element, Drive(stack.top, clock.sleep), clock)
     if one.problem:
         log.warning("a drive is out of service", drive=name, why=one.problem)
         unit.state, unit.note = DriveState.FAILED, one.problem

@@ -29,6 +29,24 @@ DAMAGED_MAX: Final = 100
 Located = tuple[FileVersion, ExtentRecord]
 
 
+class _GaveWay(Exception):
+    """Within a file."""
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """How far a file was read."""
+
+    located: Located
+    """With what was learnt of it, which is not stored before its end."""
+    is_known: bool
+    """It was hashed before."""
+    next: int = 0
+    learnt: bool = False
+    whole: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
+    sha: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+
 @dataclass(slots=True)
 class HashJob:
     """The drive's part (a ``DriveJob``); ``ended`` is set when it is over."""
@@ -45,10 +63,13 @@ class HashJob:
     damaged_count: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    give_way: Callable[[HashJob], bool] = lambda job: False
-    """Asked between files: whether readers want the disc; the job is to be run again then."""
+    give_way: Callable[[HashJob, bool], bool] = lambda job, told: False
+    """Asked between chunks: whether readers want the disc, or the drive (``told``); the job is to
+    be run again then, and goes on where it was."""
     ended: trio.Event = field(default_factory=trio.Event)
     _next: int = 0
+    _open: _OpenFile | None = None
+    """A file that was read in part when the job gave way."""
 
     async def run(self, unit: DriveUnit) -> None:
         """All files in the order of the disc."""
@@ -77,40 +98,50 @@ class HashJob:
         news: list[Located] = []
         located = await trio.to_thread.run_sync(catalog.volume_files, label)
         while self._next < len(located):
-            if await self._file(unit, located[self._next][1]):
-                news.append(located[self._next])
-            self._next += 1
+            one = self._open.located if self._open is not None else located[self._next]
+            try:
+                is_news = await self._file(unit, one)
+            except _GaveWay:
+                await catalog.transact(put_extents(label, news))
+                return False
+            if is_news:
+                news.append(one)
+            self._next, self._open = self._next + 1, None
             if len(news) >= SAVE_FILES:
                 await catalog.transact(put_extents(label, news))
                 news = []
-            if self._next < len(located) and self.give_way(self):
-                await catalog.transact(put_extents(label, news))
-                return False
         await catalog.transact(put_extents(label, news))
         unit.credit()
         return True
 
-    async def _file(self, unit: DriveUnit, extent: ExtentRecord) -> bool:
+    async def _file(self, unit: DriveUnit, one: Located) -> bool:
         """Whether something was learnt."""
-        whole, sha = xxhash.xxh3_128(), hashlib.sha256()
-        before, learnt = is_hashed(extent) and bool(extent.size or extent.sha256), False
+        extent = one[1]
+        if self._open is None:
+            is_known = is_hashed(extent) and bool(extent.size or extent.sha256)
+            self._open = _OpenFile(one, is_known)
+        file = self._open
         try:
-            for chunk in range(chunk_count(extent)):
-                data = await unit.call(_chunk, unit, extent, chunk)
-                whole.update(data)
-                sha.update(data)
-                learnt |= learn(extent, chunk, xxhash.xxh3_64_intdigest(data))
+            while file.next < chunk_count(extent):
+                if (self._next or file.next) and self.give_way(self, unit.yields):
+                    raise _GaveWay
+                data = await unit.call(_chunk, unit, extent, file.next)
+                file.whole.update(data)
+                file.sha.update(data)
+                file.learnt |= learn(extent, file.next, xxhash.xxh3_64_intdigest(data))
+                file.next += 1
                 self.bytes += len(data)
         except MediumError as error:
             self._damaged(extent, error)
-            return learnt
-        if before:
+            return file.learnt
+        if file.is_known:
             self.proved += 1
         else:
             self.hashed += 1
         if not extent.sha256:
-            extent.xxh3_128, extent.sha256, learnt = whole.hexdigest(), sha.hexdigest(), True
-        return learnt
+            extent.xxh3_128, extent.sha256 = file.whole.hexdigest(), file.sha.hexdigest()
+            file.learnt = True
+        return file.learnt
 
     def _damaged(self, extent: ExtentRecord, error: MediumError) -> None:
         self.damaged_count += 1

@@ -15,7 +15,9 @@ import structlog
 import trio
 
 from hsmfs.daemon.activevolume import ActiveVolume
+from hsmfs.daemon.audit import Auditor
 from hsmfs.daemon.autoreclaim import AutoReclaim
+from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.burnjob import BurnSession
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
@@ -23,8 +25,10 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.discchoice import choose_discs, copies_left
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.floor import BurnFloor
+from hsmfs.daemon.hashjob import HashJob
 from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.manual.people import People
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.packing import founds
@@ -48,6 +52,7 @@ from hsmfs.daemon.scheduler import (
     plan,
 )
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.errors import HsmError
 from hsmfs.rpc.messages import Event, Wanted
 
@@ -118,12 +123,19 @@ class Hsmd:
     importer: Importer
     offsite: Offsite
     reclaim: AutoReclaim
+    stock: BlankStock
+    auditor: Auditor
     changed: trio.Event
     cut: set[str]
     """Discs that were burning when hsmd last ended."""
     floor: BurnFloor
+    unlabelled: Unlabelled
+    people: People | None = None
+    """Who load the drives, where there is no robot."""
     failures_told: int = 0
     rest_until_s: float = 0.0
+    draining: bool = False
+    """hsmd ends soon: nothing but reads is begun."""
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, Wanted):
@@ -167,13 +179,18 @@ class Hsmd:
             start("library", core.librarian.watch)
             start("connection", core.link.serve)
             start("migrator", self.migrator.run)
+            start("files in parts", self.migrator.splits.hasher.run)
             start("recaller", self.recaller.run)
             start("releaser", self.releaser.run)
             start("magazines", self.magazines.run)
             start("care", self.care.run)
+            start("ward", core.ward.run)
             start("imports", self.importer.serve)
             start("offsite", self.offsite.run)
             start("reclaim", self.reclaim.run)
+            start("stock", self.stock.run)
+            if self.people is not None:
+                start("people", self.people.run)
             start("dispatcher", self._dispatch_always)
 
     async def _dispatch_always(self) -> None:
@@ -194,9 +211,24 @@ class Hsmd:
         if self._robot_rests():
             return
         self._rescue()
-        self._check_discs()
-        for action in plan(self._picture(), self.core.clock.monotonic_s()):
-            self._start(action)
+        self._give_back()
+        if not self.draining and self.people is None:
+            self.unlabelled.dispatch()
+            self._check_discs()
+        decide = plan if self.people is None else self.people.plan
+        for action in decide(self._picture(), self.core.clock.monotonic_s()):
+            if self._is_possible(action):
+                self._start(action)
+
+    def _is_possible(self, action: Action) -> bool:
+        """A burn goes to the drive in which its blank disc lies, whatever the plan says; what
+        the plan wanted of that drive waits for the next plan."""
+        if isinstance(action, Yield | Burn):
+            return True
+        unit = next(unit for unit in self.core.librarian.units if unit.name == action.drive)
+        if unit.busy:
+            self.core.wake()
+        return not unit.busy
 
     def _robot_rests(self) -> bool:
         """After failed moves the library gets time, longer each time, up to a bound."""
@@ -215,22 +247,28 @@ class Hsmd:
         return self.core.clock.monotonic_s() < self.rest_until_s
 
     def _picture(self) -> Picture:
+        now_s = self.core.clock.monotonic_s()
         drives = tuple(self._view(unit) for unit in self.core.librarian.alive_units())
         burns = tuple(self._burn_demands())
         verifies = (
             *self._verify_demands(),
             *self.care.verify_demands(),
             *self.importer.demands(),
+            *self.auditor.demands(),
         )
+        stages = tuple(self.care.stage_demands())
+        if self.draining:
+            burns, verifies, stages = (), (), ()
         return Picture(
             drives=drives,
             reads=tuple(self.recaller.demands()),
             burns=burns,
             verifies=verifies,
-            stages=tuple(self.care.stage_demands()),
+            stages=stages,
             unloads=self.magazines.leaving_discs(),
             rules=self.core.rules,
-            burn_debt_s=self.floor.update(self.core.clock.monotonic_s(), drives, burns, verifies),
+            burn_debt_s=self.floor.update(now_s, drives, burns, verifies),
+            robot_share=self.core.librarian.robot.busy.of(now_s),
         )
 
     def _view(self, unit: DriveUnit) -> DriveView:
@@ -282,6 +320,11 @@ class Hsmd:
         return text
 
     def _blanks_text(self, record: VolumeRecord, left: int, found: int) -> str:
+        if self.core.librarian.by_hand:
+            return (
+                f"Library {self.core.librarian.config.name}: {left} different boxes wanted for "
+                f"copies of volume {record.label}, {found} are at hand. Add boxes, or bring one."
+            )
         away = copies_left(self.core, record)[1]
         leaving = f" ({away} of them in one for off-site, see hsm magazine offsite)" if away else ""
         return (
@@ -296,7 +339,11 @@ class Hsmd:
     def _verify_demands(self) -> list[VerifyDemand]:
         verifying = self._verifying
         return [
-            VerifyDemand(disc.barcode, disc.burned_in, self.migrator.active[disc.volume].since_s)
+            VerifyDemand(
+                disc.barcode,
+                self.core.ward.failed_in(disc) or disc.burned_in,
+                self.migrator.active[disc.volume].since_s,
+            )
             for disc in self.core.catalog.discs.values()
             if disc.state == DiscState.BURNED
             and disc.volume in self.migrator.active
@@ -320,7 +367,11 @@ class Hsmd:
             case Unload(drive):
                 units[drive].assign(_UnloadJob(self.core), DriveState.LOADING)
             case Verify(drive, barcode) if barcode in self.importer.wanted:
-                units[drive].assign(self.importer.start(barcode), DriveState.READING)
+                reading = self.importer.start(barcode)
+                work = Work.VERIFY if isinstance(reading, HashJob) else Work.OTHER
+                units[drive].assign(reading, DriveState.READING, work)
+            case Verify(drive, barcode) if self.auditor.wants(barcode):
+                units[drive].assign(self.auditor.start(barcode), DriveState.READING, Work.SCRUB)
             case Verify(drive, barcode):
                 proof = self.care.start_verify(barcode)
                 work = Work.SCRUB if barcode in self.care.scrubs else Work.VERIFY
@@ -351,7 +402,7 @@ class Hsmd:
     ) -> list[tuple[DriveUnit, DiscRecord]]:
         """A drive for each disc: one that lies in an idle drive (after a restart) stays there,
         for the robot takes none out of a drive that has not let go of it."""
-        pairs, left = [], list(units)
+        pairs, left = [], [unit for unit in units if not unit.busy]
         for disc in discs:
             holder = self.core.librarian.unit_with(disc.barcode)
             if holder is not None and (holder.busy or not holder.alive):
@@ -372,7 +423,9 @@ class Hsmd:
     # -- discs that need a look --------------------------------------------------------
 
     def _check_discs(self) -> None:
-        idle = [unit for unit in self.core.librarian.alive_units() if not unit.busy]
+        now_s = self.core.clock.monotonic_s()
+        alive = self.core.librarian.alive_units()
+        idle = [unit for unit in alive if not unit.busy and unit.rest_until_s <= now_s]
         wanted = [
             self.core.catalog.discs[code]
             for code in sorted(self.cut)
@@ -390,13 +443,21 @@ class Hsmd:
             idle.remove(unit)
             unit.assign(_CheckJob(self.core, disc), DriveState.LOADING)
 
+    def _give_back(self) -> None:
+        """After a fault a disc goes home, so that another drive can try it."""
+        for unit in self.core.librarian.alive_units():
+            if unit.gives_back and not unit.busy:
+                unit.gives_back = False
+                if unit.disc:
+                    unit.assign(_UnloadJob(self.core), DriveState.LOADING)
+
     def _rescue(self) -> None:
         """A failed drive gives its disc back, if the robot can get it."""
         for unit in self.core.librarian.units:
             if not unit.alive:
-                self.core.alarms.raise_(
-                    "drive-failed", f"drive {unit.name} is out of service: {unit.note}"
-                )
+                if unit.state == DriveState.FAILED:
+                    text = f"drive {unit.name} is out of service: {unit.note}"
+                    self.core.alarms.raise_("drive-failed", text)
                 if unit.disc and not unit.busy and not unit.rescued:
                     unit.rescued = True
                     unit.assign_rescue(_UnloadJob(self.core))

@@ -133,7 +133,7 @@ class ImageImporter:
     def _check_room(self, image: Path, record: VolumeRecord) -> None:
         """CallerError where every blank disc is known to be too small."""
         blanks = self.core.librarian.blanks(set(), set())
-        sizes = [disc.capacity_sectors for disc in blanks]
+        sizes = [disc.room_sectors for disc in blanks]
         if sizes and all(0 < size < record.total_sectors for size in sizes):
             raise CallerError(
                 f"{image}: needs {record.total_sectors} sectors, the largest blank disc has "

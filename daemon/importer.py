@@ -404,9 +404,9 @@ class Importer:
             job.complain(f"{work.damaged_count} files are damaged")
         job.note = f"volume {label}: {work.hashed} files hashed, {work.proved} proved"
 
-    def _gives_way(self, work: HashJob) -> bool:
+    def _gives_way(self, work: HashJob, told: bool) -> bool:
         """Readers come first; the work waits for a drive again."""
-        wanted = self.has_readers(work.volume.label)
+        wanted = told or self.has_readers(work.volume.label)
         if wanted:
             self.wanted[work.disc.barcode] = work
         return wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -26,6 +26,8 @@ class Job:
     bytes_total: int = 0
     bytes_done: int = 0
     note: str = ""
+    details: dict[str, Any] | None = None
+    """What a job found, where it is to find things."""
     errors: list[str] = field(default_factory=list)
     ended: bool = False
     priority: Priority = Priority.BULK
@@ -88,6 +90,7 @@ class Job:
             "bytes_done": self.bytes_done,
             "errors": list(self.errors),
             "note": self.note,
+            **({"details": self.details} if self.details is not None else {}),
         }
 
 

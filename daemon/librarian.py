@@ -16,16 +16,31 @@ import trio
 
 from hsmfs.changer.library import Element, Inventory
 from hsmfs.changer.transport.stack import Stack
+from hsmfs.clock import Clock, SystemClock
 from hsmfs.config import Library
-from hsmfs.daemon.catalog import Catalog
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord
+from hsmfs.daemon.catalog import Catalog, Change, put_history, put_record
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    HistoryRecord,
+    MagazineRecord,
+    MagazineState,
+)
+from hsmfs.daemon.discidentity import Identities, is_it
 from hsmfs.daemon.drivetask import DriveUnit
+from hsmfs.daemon.elementcheck import Oddities, oddities
+from hsmfs.daemon.recognition import Content, Recognised, recognise
 from hsmfs.daemon.robottask import Robot
+from hsmfs.daemon.untagged import Untagged
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError
 
 log = structlog.get_logger(__name__)
+LOOK_ATTEMPTS_MAX: Final = 3
+"""How often a disc without a barcode is loaded in vain before it is left alone."""
 REFRESH_S: Final = 2.0
 """How often element status is read, to see what a person did."""
+TAKEN_OUT: Final = "taken out as it was asked for"
+LEFT_UNASKED: Final = "left the library; nobody had asked for it"
 
 
 class Librarian:
@@ -38,6 +53,7 @@ class Librarian:
         units: Sequence[DriveUnit],
         catalog: Catalog,
         wake: Callable[[], None],
+        clock: Clock | None = None,
     ) -> None:
         self.config = config
         self.robot = robot
@@ -49,8 +65,23 @@ class Librarian:
         self.problem = ""
         self.failures_in_row = 0
         """Moves that failed since the last one that went well."""
+        self.is_aside: Callable[[DiscRecord], bool] = lambda disc: False
+        """Whether a disc is in quarantine."""
+        self.mailslots: list[int] = []
+        """Element addresses."""
+        self.oddities = Oddities()
+        """What element status shows that cannot be right."""
         self._catalog = catalog
         self._wake = wake
+        self._clock = clock or SystemClock()
+        self._moved: list[Change] = []
+        """History of discs that a person put elsewhere."""
+        self.untagged = Untagged()
+        self.identities: Identities | None = None
+        """Who knows discs without barcodes; None: such discs are left alone."""
+        self._full: set[int] = set()
+        """Addresses at which a disc is, known or not."""
+        self._seeded = False
         self._slots: list[int] = []
         self._lock = trio.Lock()
 
@@ -61,12 +92,21 @@ class Librarian:
         async with self._lock:
             try:
                 inventory = await self.robot.inventory(refresh=True)
+                self._check(inventory)
             except HsmError as error:
                 self.problem = str(error)
                 raise
             self.problem = ""
             await self._believe(inventory)
         self._wake()
+
+    def _check(self, inventory: Inventory) -> None:
+        """LibraryError where it tells of fewer slots than before: its discs are not gone."""
+        if len(inventory.slots) < len(self._slots):
+            raise LibraryError(
+                f"library {self.config.name}: it tells of {len(inventory.slots)} slots, before of "
+                f"{len(self._slots)}; what was known is kept. If it was rebuilt: restart hsmd"
+            )
 
     async def watch(self) -> None:
         """Follow what people do with magazines, until cancelled."""
@@ -79,16 +119,47 @@ class Librarian:
 
     async def _believe(self, inventory: Inventory) -> None:
         self._slots = [int(slot.address) for slot in inventory.slots]
-        self.place = {
-            str(element.barcode): int(element.address)
-            for element in (*inventory.slots, *inventory.drives, *inventory.mailslots)
-            if element.full and element.barcode
-        }
+        self.mailslots = [int(slot.address) for slot in inventory.mailslots]
+        inventory = self._believe_places(inventory)
         for unit in self.units:
             self._believe_drive(unit, inventory)
+        self._moved = []
         changed = self._believe_magazines(inventory)
         if changed:
-            await self._catalog.save(*changed)
+            records = [put_record(record) for record in changed]
+            await self._catalog.transact(*records, *self._moved)
+
+    def _believe_places(self, inventory: Inventory) -> Inventory:
+        """Where each disc is; the inventory with numbers where there are no barcodes.
+
+        Of two discs with one barcode none is known: neither is used.
+        """
+        if self.identities is not None and not self._seeded:
+            self._seeded = True
+            self.untagged.seed(self._homes(), inventory)
+        if self.identities is not None:
+            inventory = self.untagged.named(inventory)
+        elements = (*inventory.slots, *inventory.drives, *inventory.mailslots)
+        self._full = {int(element.address) for element in elements if element.full}
+        self.oddities = oddities(inventory)
+        self.place = {
+            str(element.barcode): int(element.address)
+            for element in elements
+            if element.full and element.barcode and element.barcode not in self.oddities.doubles
+        }
+        return inventory
+
+    def _homes(self) -> dict[int, str]:
+        """Numbers of discs without barcodes by the slot in which the catalog has them."""
+        magazines = self._catalog.magazines
+        return {
+            magazines[disc.magazine].first_slot + disc.position: disc.barcode
+            for disc in self._catalog.discs.values()
+            if disc.is_numbered
+            and disc.library == self.config.name
+            and disc.magazine in magazines
+            and magazines[disc.magazine].present
+        }
 
     def _believe_drive(self, unit: DriveUnit, inventory: Inventory) -> None:
         """A busy drive's own job knows better than a status read meanwhile."""
@@ -100,30 +171,50 @@ class Librarian:
         changed: list[DiscRecord | MagazineRecord] = []
         seen: set[str] = set()
         size = self.config.magazine_slots
-        for start in range(0, len(self._slots), size):
-            span = inventory.slots[start : start + size]
+        starts = range(0, len(self._slots), size)
+        spans = [inventory.slots[start : start + size] for start in starts]
+        for span in sorted(spans, key=self._known_discs, reverse=True):
             changed += self._believe_span(span, seen)
         for element in inventory.drives:
-            if element.full and element.barcode and str(element.barcode) not in self._catalog.discs:
+            known = {*self._catalog.discs, *self.oddities.doubles}
+            if element.full and element.barcode and str(element.barcode) not in known:
                 # Not seen in a slot yet (a first start, a rebuild): its magazine is not known.
                 changed += self._believe_disc(str(element.barcode), "", 0)
+        in_mailslots = self._magazines_in(inventory.mailslots)
+        written = {
+            disc.magazine for disc in self._catalog.discs.values() if disc.state != DiscState.BLANK
+        }
         for magazine in self._catalog.magazines.values():
-            if magazine.library == self.config.name and magazine.name not in seen:
-                changed += self._leave(magazine)
+            if magazine.name in seen:
+                changed += self._stand(magazine, magazine.name in written)
+            elif magazine.library == self.config.name:
+                changed += self._leave(magazine, magazine.name in in_mailslots)
         return changed
+
+    def _magazines_in(self, elements: Sequence[Element]) -> set[str]:
+        discs = (self._catalog.discs.get(str(one.barcode)) for one in elements if one.full)
+        return {disc.magazine for disc in discs if disc is not None}
+
+    def _known_discs(self, span: Sequence[Element]) -> int:
+        """A magazine is where most of its discs are, not where one of them was laid."""
+        return sum(slot.full and str(slot.barcode) in self._catalog.discs for slot in span)
 
     def _believe_span(
         self, span: Sequence[Element], seen: set[str]
     ) -> list[DiscRecord | MagazineRecord]:
         first = int(span[0].address)
-        found = {i: str(slot.barcode) for i, slot in enumerate(span) if slot.full and slot.barcode}
-        magazine = self._magazine_of(first, found)
+        found = {
+            i: str(slot.barcode)
+            for i, slot in enumerate(span)
+            if slot.full and slot.barcode and slot.barcode not in self.oddities.doubles
+        }
+        magazine = self._magazine_of(first, found, seen)
         if magazine is None:
             return []
         seen.add(magazine.name)
         changed: list[DiscRecord | MagazineRecord] = []
-        if not magazine.present or magazine.first_slot != first:
-            magazine.present, magazine.exporting, magazine.first_slot = True, False, first
+        if magazine.first_slot != first or magazine.library != self.config.name:
+            magazine.first_slot, magazine.library = first, self.config.name
             changed.append(magazine)
         for position, barcode in found.items():
             changed += self._believe_disc(barcode, magazine.name, position)
@@ -139,16 +230,24 @@ class Librarian:
             return [disc]
         if (disc.magazine, disc.position) == (magazine, position):
             return []
+        if disc.magazine:
+            text = f"from {disc.magazine} {disc.position} to {magazine} {position}"
+            entry = HistoryRecord(what="moved", volume=disc.volume, text=text)
+            self._moved.append(put_history(barcode, self._clock.now_ns(), entry))
         disc.magazine, disc.position = magazine, position
         return [disc]
 
-    def _magazine_of(self, first: int, found: dict[int, str]) -> MagazineRecord | None:
-        """The magazine that stands at these slots: by its discs, else by place."""
+    def _magazine_of(
+        self, first: int, found: dict[int, str], seen: set[str]
+    ) -> MagazineRecord | None:
+        """The magazine that stands at these slots: by its discs, else by place. None where
+        nothing but discs of a magazine lie that stands elsewhere."""
         discs = self._catalog.discs
         known = (discs[code].magazine for code in found.values() if code in discs)
         votes = Counter(name for name in known if name in self._catalog.magazines)
+        rest = [name for name, _ in votes.most_common() if name not in seen]
         if votes:
-            return self._catalog.magazines[votes.most_common(1)[0][0]]
+            return self._catalog.magazines[rest[0]] if rest else None
         standing = [
             magazine
             for magazine in self._catalog.magazines.values()
@@ -166,33 +265,78 @@ class Librarian:
 
     def _new_magazine(self, first: int) -> MagazineRecord:
         number = len(self._catalog.magazines) + 1
+        while f"M{number:02d}" in self._catalog.magazines:
+            number += 1
         magazine = MagazineRecord(
             name=f"M{number:02d}", library=self.config.name, first_slot=first, present=False
         )
         self._catalog.magazines[magazine.name] = magazine
         return magazine
 
-    def _leave(self, magazine: MagazineRecord) -> list[DiscRecord | MagazineRecord]:
+    def _stand(self, magazine: MagazineRecord, is_written: bool) -> list[MagazineRecord]:
+        """It is in slots, whatever was believed before."""
+        state = MagazineState.LIBRARY if is_written else MagazineState.BLANK
+        first = magazine.first_slot
+        text = "" if magazine.present else f"seen in slots from {first} on"
+        if magazine.state == MagazineState.MISSING:
+            text = f"found: {text}"
         if not magazine.present:
+            magazine.exporting = False
+        return [magazine] if magazine.become(state, self._clock.now_ns(), text) else []
+
+    def _leave(self, magazine: MagazineRecord, in_mailslot: bool) -> list[MagazineRecord]:
+        """It is in no slots now."""
+        now_ns = self._clock.now_ns()
+        if in_mailslot:
+            text = "its discs are in mailslots"
+            return [magazine] if magazine.become(MagazineState.MAILSLOT, now_ns, text) else []
+        if not magazine.present and magazine.state != MagazineState.MAILSLOT:
             return []
-        magazine.present, magazine.exporting = False, False
+        text = TAKEN_OUT if magazine.exporting else LEFT_UNASKED
+        magazine.exporting = False
         log.info("magazine left the library", magazine=magazine.name)
-        return [magazine]
+        return [magazine] if magazine.become(magazine.outside, now_ns, text) else []
 
     # -- questions ---------------------------------------------------------------
 
+    by_hand = False
+    """Whether a person loads the drives."""
+
     def present(self, disc: DiscRecord) -> bool:
-        """Inside, and not about to leave."""
+        """Inside, the only one of its barcode, and not about to leave."""
+        if disc.barcode in self.oddities.doubles:
+            return False
         magazine = self._catalog.magazines.get(disc.magazine)
         if disc.magazine and (magazine is None or magazine.exporting):
+            return False
+        if disc.quarantined_until_ns and self.is_aside(disc):
             return False
         unit = self.unit_with(disc.barcode)
         if unit is not None:
             return unit.alive
         return disc.barcode in self.place
 
+    def is_nowhere(self, disc: DiscRecord) -> bool:
+        """Its magazine is inside, and no element shows it."""
+        magazine = self._catalog.magazines.get(disc.magazine)
+        return (
+            bool(self._slots)  # without, nothing sees where discs are
+            and magazine is not None
+            and magazine.present
+            and magazine.library == self.config.name
+            and disc.state != DiscState.RETIRED
+            and disc.barcode not in self.place
+            and disc.barcode not in self.oddities.doubles
+            and self.unit_with(disc.barcode) is None
+        )
+
     def unit_with(self, barcode: str) -> DriveUnit | None:
         return next((unit for unit in self.units if unit.disc == barcode), None)
+
+    def is_shut_in(self, barcode: str) -> bool:
+        """In a drive that is out of service, from which the robot could not get it."""
+        unit = self.unit_with(barcode)
+        return unit is not None and not unit.alive and unit.rescued and not unit.busy
 
     def alive_units(self) -> list[DriveUnit]:
         return [unit for unit in self.units if unit.alive]
@@ -210,6 +354,21 @@ class Librarian:
     def span_index(self, first_slot: int) -> int:
         """Which span of magazine slots starts at this element address."""
         return self._slots.index(first_slot) // self.config.magazine_slots
+
+    def free_spans(self) -> list[tuple[int, int]]:
+        """First and last slot of each place for a magazine that is empty."""
+        homes = {
+            self.home(unit.disc)
+            for unit in self.units
+            if unit.disc in self._catalog.discs and self._has_home(unit.disc)
+        }
+        taken = set(self.place.values()) | self.oddities.elements | homes
+        size = self.config.magazine_slots
+        spans = (self._slots[at : at + size] for at in range(0, len(self._slots), size))
+        return [(span[0], span[-1]) for span in spans if not taken.intersection(span)]
+
+    def _has_home(self, barcode: str) -> bool:
+        return self._catalog.discs[barcode].magazine in self._catalog.magazines
 
     def in_words(self, disc: DiscRecord) -> str:
         """Where a disc is, for people."""
@@ -259,6 +418,7 @@ class Librarian:
             unit.ejected = unit.moving = False
             self._wake()
             self.place[barcode] = unit.element
+            self._carried(source, unit.element)
             unit.loads += 1
             await self._count_load(barcode)
         try:
@@ -266,17 +426,44 @@ class Librarian:
                 await unit.call(unit.drive.load)
                 unit.ejected = False
             await unit.call(unit.drive.ready, self.config.load_timeout_s)
+            await self._prove_number(unit, barcode)
         except (DriveError, MediumError) as error:
-            unit.charge(error, for_good=isinstance(error, DriveError))
+            unit.charge(error, for_good=True)
             raise
+
+    async def carry(self, barcode: str, destination: int) -> None:
+        """A disc that is in no drive to another slot or mailslot; LibraryError if it does not
+        arrive."""
+        source = self.place.get(barcode)
+        if source is None or self.unit_with(barcode) is not None:
+            raise LibraryError(f"disc {barcode} is in no slot of library {self.config.name}")
+        await self._move(source, destination)
+        self.place[barcode] = destination
+
+    async def _prove_number(self, unit: DriveUnit, barcode: str) -> None:
+        """A disc without a barcode must be what the catalog says; LibraryError where it is not."""
+        disc = self._catalog.discs.get(barcode)
+        if disc is None or not disc.is_numbered or barcode in self.untagged.proved:
+            return
+        found = await unit.call(recognise, unit.drive)
+        if is_it(disc, found):
+            self.untagged.proved.add(barcode)
+            return
+        unit.disc = ""
+        self.place.pop(barcode, None)
+        self.untagged.doubt(unit.element)
+        raise LibraryError(
+            f"drive {unit.name}: expected disc {barcode} by the place that it came from, found "
+            f"{found.content}; discs were moved by hand, so all are looked at anew"
+        )
 
     async def _count_load(self, barcode: str) -> None:
         disc = self._catalog.discs[barcode]
         disc.loads += 1
         await self._catalog.save(disc)
 
-    async def unload(self, unit: DriveUnit) -> None:
-        """Return the disc to the slot it belongs to."""
+    async def unload(self, unit: DriveUnit, home: int | None = None) -> None:
+        """Return the disc to the slot it belongs to, or to this one."""
         if not unit.disc:
             return
         barcode = unit.disc
@@ -284,19 +471,64 @@ class Librarian:
             await unit.call(unit.drive.eject)
             unit.ejected = True
         except DriveError as error:
-            unit.charge(error, for_good=True)
+            unit.charge(error, for_good=True, sure=True)
             log.warning("eject failed, the robot tries all the same", drive=unit.name)
-        home = self._free_slot(barcode)
+        home = self._free_slot(barcode) if home is None else home
         await self._move(unit.element, home, rescue=not unit.alive)
         unit.disc = ""
         unit.ejected = False
         self.place[barcode] = home
+        self._carried(unit.element, home)
+
+    # -- discs without barcodes ------------------------------------------------------
+
+    def unknown_places(self) -> list[int]:
+        """Addresses of discs that nobody knows and that may tell what they are."""
+        inside = {*self._slots, *(unit.element for unit in self.units)}
+        tried = self.untagged.failures
+        return sorted(at for at in self.untagged.unknown & inside if tried[at] < LOOK_ATTEMPTS_MAX)
+
+    async def look_at(self, unit: DriveUnit, address: int) -> None:
+        """Load the disc there, let it tell what it is, and put it back.
+
+        Raises DriveError or LibraryError; then it is still not known. One that no drive
+        can read is taken for somebody else's in the end.
+        """
+        assert self.identities is not None
+        failures = self.untagged.failures
+        failures[address] += 1
+        if address != unit.element:
+            await self.unload(unit)
+            await self._move(address, unit.element)
+            self._carried(address, unit.element)
+            failures[unit.element] = failures.pop(address)
+        try:
+            await unit.call(unit.drive.ready, self.config.load_timeout_s)
+            found = await unit.call(recognise, unit.drive)
+        except (DriveError, MediumError) as error:
+            if isinstance(error, DriveError) and failures[unit.element] < LOOK_ATTEMPTS_MAX:
+                raise
+            found = Recognised(Content.OTHER, why=str(error))
+        known = {*self.place, *(one.disc for one in self.units)}
+        here = self._homes().get(address, "")
+        disc = await self.identities.identified(found, known, here)
+        self.untagged.is_at(unit.element, disc.barcode)
+        failures.pop(unit.element, None)
+        unit.disc = disc.barcode
+        self.place[disc.barcode] = unit.element
+        log.info("disc identified", disc=disc.barcode, address=address, found=found.content.value)
+        await self.unload(unit, address if address != unit.element else None)
+
+    def _carried(self, source: int, destination: int) -> None:
+        self._full.discard(source)
+        self._full.add(destination)
+        self.untagged.moved(source, destination)
 
     def _free_slot(self, barcode: str) -> int:
         """Its own slot; if another disc stands there, any empty one of the library."""
         disc = self._catalog.discs.get(barcode)
         is_placed = disc is not None and disc.magazine in self._catalog.magazines
-        taken = set(self.place.values())
+        taken = {*self.place.values(), *self._full, *self.oddities.elements}
         free = [self.home(barcode), *self._slots] if is_placed else self._slots
         try:
             return next(address for address in free if address not in taken)
@@ -314,21 +546,20 @@ class Librarian:
                 self.problem = str(error)
                 self.failures_in_row += 1
             with trio.CancelScope(shield=True):
-                await self._reread()
+                await self._reread(source, destination)
             raise
 
-    async def _reread(self) -> None:
+    async def _reread(self, source: int, destination: int) -> None:
         """After a failed move belief is worth nothing: ask the library."""
         try:
             inventory = await self.robot.inventory(refresh=True)
         except HsmError as error:
             log.warning("no element status after a failed move", error=str(error))
             return
-        self.place = {
-            str(element.barcode): int(element.address)
-            for element in (*inventory.slots, *inventory.drives, *inventory.mailslots)
-            if element.full and element.barcode
-        }
+        before, after = inventory.find(source), inventory.find(destination)
+        if before is not None and after is not None and after.full and not before.full:
+            self.untagged.moved(source, destination)
+        inventory = self._believe_places(inventory)
         for unit in self.units:
             for element in inventory.drives:
                 if int(element.address) == unit.element:

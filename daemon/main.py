@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import grp
 import os
-import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,15 @@ from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve
 from starlette.applications import Starlette
 
-from hsmfs import configload, logs
-from hsmfs.clock import SystemClock
+from hsmfs import configload, logs, servicemanager
+from hsmfs.clock import Clock, SystemClock
 from hsmfs.config import DEFAULT_PATH, Config
 from hsmfs.daemon.activevolume import PlanStore
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.api.app import Api
+from hsmfs.daemon.audit import Auditor
 from hsmfs.daemon.autoreclaim import AutoReclaim
+from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogproof import open_catalog, read_catalog, want_volumes
 from hsmfs.daemon.catalogrecords import DiscState
@@ -31,6 +32,7 @@ from hsmfs.daemon.clockguard import ClockGuard
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.core import Core, NamespaceReader
 from hsmfs.daemon.deadshare import DeadShares
+from hsmfs.daemon.discidentity import Identities
 from hsmfs.daemon.equipment import Equipment, open_equipment
 from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.fslink import FsLink
@@ -39,6 +41,8 @@ from hsmfs.daemon.importer import Importer
 from hsmfs.daemon.jobs import Jobs
 from hsmfs.daemon.librarian import Librarian
 from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.manual.librarian import ManualLibrarian
+from hsmfs.daemon.manual.people import People
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.offsite import Offsite
@@ -51,7 +55,10 @@ from hsmfs.daemon.reclaim import Reclaimer
 from hsmfs.daemon.releaser import Releaser
 from hsmfs.daemon.report import Report
 from hsmfs.daemon.robottask import Robot
+from hsmfs.daemon.stopping import until_stopped
 from hsmfs.daemon.supervise import supervise
+from hsmfs.daemon.unlabelled import Unlabelled
+from hsmfs.daemon.ward import Ward
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.runlock import only_one
 from hsmfs.store.lmdbstore import LmdbStore
@@ -59,6 +66,8 @@ from hsmfs.store.lmdbstore import LmdbStore
 log = structlog.get_logger(__name__)
 NAMESPACE_WAIT_S: Final = 60.0
 SOCKET_MODE: Final = 0o600
+GROUP_MODE: Final = 0o660
+SOCKET_POLL_S: Final = 0.05
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +109,7 @@ async def _run(config: Config) -> None:
             open_equipment, config.library[0], metrics.registry
         )
         try:
-            await _serve(_build(config, store, namespace_store, metrics, equipment))
+            await _serve(build(config, store, namespace_store, metrics, equipment, SystemClock()))
         finally:
             equipment.close()
     finally:
@@ -118,19 +127,22 @@ async def _open_namespace(config: Config) -> LmdbStore:
     raise CallerError(f"{path}: no namespace after {NAMESPACE_WAIT_S:.0f} s; start hsmfs first")
 
 
-def _build(
+def build(
     config: Config,
     store: LmdbStore,
     namespace_store: LmdbStore,
     metrics: Metrics,
     equipment: Equipment,
+    clock: Clock,
 ) -> Hsmd:
-    clock = SystemClock()
+    """All parts, wired together."""
     catalog = read_catalog(config, store)
     library_config = config.library[0]
     changer = equipment.changer
     slots = len(changer.inventory(refresh=True).slots)
     magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
+    if library_config.kind == "manual":
+        magazines = max(magazines, len(library_config.boxes))
     policy = load_of(config, Path(config.policy.file), magazines)
     for warning in (*policy.warnings, *policy.not_carried_out()):
         log.info("policy", file=config.policy.file, warning=warning)
@@ -139,7 +151,16 @@ def _build(
     def wake() -> None:
         hsmd.wake()
 
-    librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
+    librarian: Librarian
+    if library_config.kind == "manual":
+        librarian = ManualLibrarian(
+            library_config, robot, equipment.units, catalog, wake, config.site.id, clock.now_ns
+        )
+    else:
+        librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
+        librarian.identities = Identities(
+            catalog, library_config.name, config.site.id, clock.now_ns
+        )
     librarian.stacks = equipment.stacks
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
@@ -148,6 +169,9 @@ def _build(
         on_connect=lambda: hsmd.on_connect(),
         on_reset=lambda: hsmd.recaller.reset(),
     )
+    alarms = Alarms(clock)
+    ward = Ward(config.health, librarian.units, catalog, alarms, clock, wake)
+    librarian.is_aside = ward.is_aside
     core = Core(
         config=config,
         clock=clock,
@@ -157,13 +181,14 @@ def _build(
         link=link,
         librarian=librarian,
         jobs=Jobs(),
-        alarms=Alarms(clock),
+        alarms=alarms,
         metrics=metrics,
         own_files=OwnFiles(
             Path(config.catalog.path) / "manifests",
             config.burn.previous_manifests,
             Path(config.namespace.path),
         ),
+        ward=ward,
         wake=wake,
     )
     recaller = Recaller(core)
@@ -179,16 +204,22 @@ def _build(
         recaller=recaller,
         releaser=releaser,
         reclaim=AutoReclaim(core, DeadShares(core), reclaimer, care.parity),
+        auditor=Auditor(core),
+        stock=BlankStock(core, care.parity.blanks_kept),
         magazines=magazines_keeper,
         care=care,
         importer=Importer(core, Path(config.catalog.path) / "imports"),
         offsite=Offsite(core, magazines_keeper, migrator, care),
         changed=trio.Event(),
         floor=BurnFloor(config.burn.floor_percent / 100),
+        unlabelled=Unlabelled(core),
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
-    recaller.doubt = hsmd.care.doubt
+    recaller.doubt = ward.doubt = hsmd.care.doubt
+    if isinstance(librarian, ManualLibrarian):
+        hsmd.people = People(core, librarian, magazines_keeper, migrator)
+        magazines_keeper.confirm = hsmd.people.confirm
     hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd
@@ -203,6 +234,7 @@ async def _serve(hsmd: Hsmd) -> None:
         commands = Commands(hsmd, runner, nursery)
         report = Report(hsmd, commands)
         core.metrics.add_gauges(lambda: report.gauges())
+        core.metrics.add_gauges(lambda: hsmd.stock.gauges())
         nursery.start_soon(hsmd.run)
         nursery.start_soon(supervise, "policy", runner.run, core.alarms)
         nursery.start_soon(supervise, "recall-ahead", ahead.run, core.alarms)
@@ -212,9 +244,10 @@ async def _serve(hsmd: Hsmd) -> None:
         nursery.start_soon(_serve_http, api.app(), f"unix:{socket_path}")
         if core.config.run.metrics_hsmd_bind:
             nursery.start_soon(_serve_http, api.metrics_app(), core.config.run.metrics_hsmd_bind)
-        _notify_ready()
-        await _stop_signal()
-        log.info("stopping")
+        nursery.start_soon(servicemanager.keep_watchdog, trio.lowlevel.checkpoint)
+        await _open_to_group(socket_path, core.config.run.group)
+        servicemanager.notify("READY=1")
+        await until_stopped(hsmd)
         nursery.cancel_scope.cancel()
 
 
@@ -229,21 +262,19 @@ async def _serve_http(app: Starlette, bind: str) -> None:
     await serve(app, server, mode="asgi")  # type: ignore[arg-type]
 
 
-async def _stop_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            return
-
-
-def _notify_ready() -> None:
-    """Tell systemd, where it asks (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
+async def _open_to_group(path: Path, group: str) -> None:
+    """Let its members use the API, once the socket is there."""
+    if not group:
         return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.sendto(b"READY=1", address)
+    while not path.is_socket():
+        await trio.sleep(SOCKET_POLL_S)
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    except KeyError:
+        raise ConfigError(
+            "run.group", repr(group), "a group of this system", f"groupadd --system {group}"
+        ) from None
+    path.chmod(GROUP_MODE)
 
 
 if __name__ == "__main__":

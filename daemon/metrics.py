@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from hsmfs.errors import Kind
 
 RECALL_BUCKETS_S = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 900, 3600, 14400)
 BURN_BUCKETS_S = (1, 10, 60, 300, 900, 1800, 3600, 7200, 14400, 28800)
 
-Gauges = Callable[[], Iterable[GaugeMetricFamily]]
+Gauges = Callable[[], Iterable[Metric]]
 
 
 class _Live(Collector):
@@ -30,6 +32,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        ProcessCollector(registry=r)
         self.recall_seconds = Histogram(
             "hsmd_recall_seconds",
             "From the first request of a file to its last byte.",
@@ -42,9 +45,9 @@ class Metrics:
         self.verify_seconds = Histogram(
             "hsmd_verify_seconds", "One verify of a disc.", buckets=BURN_BUCKETS_S, registry=r
         )
-        self.robot_moves = Counter("hsmd_robot_moves", "Discs moved by the robot.", registry=r)
-        self.loads = Counter("hsmd_disc_loads", "Discs loaded, by drive.", ["drive"], registry=r)
         self.errors = Counter("hsmd_errors", "Errors by kind.", ["kind"], registry=r)
+        for kind in Kind:
+            self.errors.labels(kind.value)
         self.recalled_files = Counter("hsmd_recalled_files", "Files recalled.", registry=r)
         self.recalled_bytes = Counter("hsmd_recalled_bytes", "Bytes recalled.", registry=r)
         self.migrated_files = Counter("hsmd_migrated_files", "Files premigrated.", registry=r)

@@ -26,6 +26,7 @@ from hsmfs.daemon.activevolume import (
 from hsmfs.daemon.catalog import Change, put_record
 from hsmfs.daemon.catalogrecords import DiscState, SplitRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
+from hsmfs.daemon.discchoice import is_lost_to
 from hsmfs.daemon.discrecovery import with_recovery
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found, pack, parents_of, sources_of
@@ -79,8 +80,8 @@ class Migrator:
 
     def has(self, item: Found) -> bool:
         """Whether a file is under way, in parts or whole."""
-        active = any(item.file in active.files for active in self.active.values())
-        return active or item.file in self._placed or self.is_under_way(item.ino)
+        burning = any(item.file in active.files for active in self.active.values())
+        return burning or item.file in self._placed or self.is_under_way(item.ino)
 
     def claims(self) -> list[FileVersion]:
         """Versions whose bytes a burn still needs."""
@@ -94,8 +95,7 @@ class Migrator:
     async def ask(
         self, items: Sequence[Found], pool: str, job: Job, *, urgent: bool, again: bool = False
     ) -> None:
-        """Queue files; those that have enough copies already count as done, unless they
-        are to be burned ``again``."""
+        """Queue files; those with enough copies count as done, unless burned ``again``."""
         fresh = []
         for item in items:
             if item.state != Residency.RESIDENT and not (
@@ -169,12 +169,12 @@ class Migrator:
         """Of the blank discs at hand; 0 until one was looked at."""
         less = OVERHEAD_SECTORS if parity_at_all(self.core) else 0
         known = [
-            disc.capacity_sectors
+            disc.room_sectors
             for disc in self.core.catalog.discs.values()
             if disc.capacity_sectors and disc.state == DiscState.BLANK
         ]
         found = min(known, default=0) or max(
-            (disc.capacity_sectors for disc in self.core.catalog.discs.values()), default=0
+            (disc.room_sectors for disc in self.core.catalog.discs.values()), default=0
         )
         return max(0, found - less)
 
@@ -186,7 +186,7 @@ class Migrator:
 
     def _due(self, pool: Pool, capacity: int) -> bool:
         files = self._waiting[pool.name].values()
-        if not files:
+        if not files or self.splits.holds(pool.name):
             return False
         oldest = self.core.clock.monotonic_s() - next(iter(files)).since_s
         waited = pool.burn_max_wait_s is not None and oldest >= pool.burn_max_wait_s
@@ -397,7 +397,8 @@ class Migrator:
 
     def counted(self, label: str) -> int:
         """Discs of a volume that need no further burn."""
-        return sum(1 for disc in self.core.catalog.discs_of(label) if disc.state in COUNTED)
+        discs = [disc for disc in self.core.catalog.discs_of(label) if disc.state in COUNTED]
+        return sum(not is_lost_to(self.core, disc) for disc in discs)
 
     def copies_left(self, active: ActiveVolume) -> int:
         return active.record.copies - self.counted(active.record.label) - active.burning

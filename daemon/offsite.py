@@ -15,10 +15,16 @@ import structlog
 import trio
 
 from hsmfs.daemon.care import Care
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineRecord, VolumeRecord
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    MagazineRecord,
+    MagazineState,
+    VolumeRecord,
+)
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.discchoice import choose_discs, copies_left, is_offsite
-from hsmfs.daemon.magazines import Magazines
+from hsmfs.daemon.magazines import Magazines, check_words
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.paritykeeper import MEMBERS_MIN
 from hsmfs.errors import CallerError, HsmError
@@ -28,7 +34,6 @@ WATCH_S: Final = 0.5
 DAY_NS: Final = 86_400 * 10**9
 TASK: Final = "take-offsite"
 UNSETTLED: Final = (DiscState.BURNING, DiscState.BURNED)
-LOCATION_CHARACTERS_MAX: Final = 200
 
 
 @dataclass(slots=True)
@@ -58,19 +63,14 @@ class Offsite:
         if offsite and not magazine.offsite:
             self._check_mark(magazine)
         if location is not None:
-            if magazine.present:
-                raise CallerError(
-                    f"magazine {name} is in library {magazine.library}; a place is told of one "
-                    "that is outside"
-                )
-            if not location.isprintable() or len(location) > LOCATION_CHARACTERS_MAX:
-                raise CallerError(
-                    f"place: found {location!r}, expected at most {LOCATION_CHARACTERS_MAX} "
-                    "characters that can be printed"
-                )
-            magazine.location = location
+            self.magazines.check_outside(magazine)
+            check_words("place", location)
         if offsite is not None:
             magazine.offsite = offsite
+        is_missing = magazine.state == MagazineState.MISSING
+        if not magazine.is_seen and (location is not None or not is_missing):
+            text = "found" if is_missing else ""
+            magazine.become(magazine.outside, self.core.clock.now_ns(), text, location)
         await self.core.catalog.save(magazine)
         self.core.wake()
         return magazine

@@ -27,7 +27,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES
-from hsmfs.volume.imagefile import write_stream
+from hsmfs.volume.directfile import write_stream
 from hsmfs.volume.layout import plan_volume
 from hsmfs.volume.parityfiles import PIECE_BYTES, Sums
 from hsmfs.volume.reader import VolumeReader

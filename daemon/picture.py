@@ -31,6 +31,8 @@ class Work(StrEnum):
     OTHER = "other"
 
 
+ENDLESS: Final = frozenset({Work.BURN, Work.OTHER})
+"""Work that cannot be broken off; a proof goes on later where it was."""
 LONG_WORK: Final = frozenset({Work.BURN, Work.VERIFY, Work.SCRUB, Work.OTHER})
 """Work that holds a drive for long, of which recalls are kept some drives free."""
 BURN_WORK: Final = frozenset({Work.BURN, Work.VERIFY})
@@ -48,11 +50,24 @@ class Rules:
     """How long a disc that was just read keeps its drive."""
     turn_s: float = 120.0
     """How long a disc is read at least before it makes room for others that wait."""
-    loads_ahead: int = 2
+    loads_ahead: int = 1
     """Recalls that may wait for the robot; later ones are decided when it is free: by then
     more requests have come for a disc, and discs stay in drives until then."""
+    spare_s: float = 30.0
+    """A recall waits so long for a drive that reads, rather than take one whose disc is wanted
+    ``spare_factor`` times as often."""
+    spare_factor: float = 2.0
+    gather_s: float = 300.0
+    """While the robot is busy, a recall by hand waits so long for others of the same disc."""
+    gather_from: float = 0.3
+    """The robot is busy when it moved for such a share of the last minutes (``BusyShare``)."""
+    equal_s: float = 300.0
+    """Recalls by hand that waited so long go with readers, by what they waited since."""
     reserved: float = 0.25
     """Share of the drives, rounded down, that long work leaves to recalls."""
+    quiet_below: float = 0.1
+    """A burn takes the last drive, beyond the floor, only while the robot moves less than this
+    share of the last minutes: nobody can break it off."""
     burn_floor: float = 0.2
     """Share of drive time that burning and proving get while there is such work."""
     burn_floor_wait_s: float = 600.0
@@ -166,6 +181,8 @@ class Picture:
     rules: Rules = Rules()
     burn_debt_s: float = 0.0
     """Drive seconds that burn work is short of its floor (``floor.BurnFloor``)."""
+    robot_share: float = 0.0
+    """How much of the last minutes the robot moved (``busyshare.BusyShare``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.policy.evaluate import YEAR_S, Pool
 
 SECOND_NS: Final = 10**9
+OVERDUE: Final = 1.5
+"""Times the time after which a disc should be read again."""
 
 
 def pool_of(core: Core, record: VolumeRecord) -> Pool | None:
@@ -44,10 +46,20 @@ def due_disc(core: Core, is_free: Callable[[DiscRecord], bool]) -> DiscRecord | 
     return min(due, key=_urgency, default=None)
 
 
-def _is_due(core: Core, disc: DiscRecord, now_ns: int) -> bool:
+def overdue_discs(core: Core) -> list[DiscRecord]:
+    """Discs that were not read again in half as much again as their time."""
+    now_ns = core.clock.now_ns()
+    return [
+        disc
+        for disc in core.catalog.discs.values()
+        if disc.state == DiscState.VERIFIED and _is_due(core, disc, now_ns, OVERDUE)
+    ]
+
+
+def _is_due(core: Core, disc: DiscRecord, now_ns: int, times: float = 1.0) -> bool:
     record = core.catalog.volumes.get(disc.volume)
     every_s = scrub_s(core, record) if record is not None else 0.0
-    return every_s > 0 and disc.verified_ns <= now_ns - int(every_s * SECOND_NS)
+    return every_s > 0 and disc.verified_ns <= now_ns - int(every_s * times * SECOND_NS)
 
 
 def _urgency(disc: DiscRecord) -> tuple[bool, int, int]:

@@ -102,8 +102,9 @@ class ReadJob:
             if fresh or not self._known(unit):
                 await self._identify(unit)
             await self._serve(unit)
+            await self.recaller.was_read(self.label)
         except MediumError as error:
-            await self.recaller.disc_failed(self.label, self.disc, error)
+            await self.recaller.disc_failed(self.label, self.disc, unit.name, error)
         except (DriveError, LibraryError) as error:
             self._charge(unit, error)
         except TransientError as error:

@@ -18,9 +18,10 @@ import structlog
 import trio
 
 from hsmfs.daemon.catalog import put_extents
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, MagazineState
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.coverage import copies_of
+from hsmfs.daemon.exportfacts import note_read
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import ReadDemand
@@ -218,8 +219,9 @@ class Recaller:
         magazine = self.core.catalog.magazines.get(disc.magazine)
         return magazine is not None and magazine.exporting
 
-    async def disc_failed(self, label: str, disc: DiscRecord, error: HsmError) -> None:
-        """The disc as a whole is of no use: all its requests go elsewhere."""
+    async def disc_failed(self, label: str, disc: DiscRecord, drive: str, error: HsmError) -> None:
+        """The disc as a whole is of no use: all its requests go elsewhere, and another drive
+        tells whose fault it is."""
         self.core.metrics.errors.labels(error.kind.value).inc()
         self.core.alarms.raise_("disc-unreadable", str(error))
         disc.read_errors += 1
@@ -227,6 +229,7 @@ class Recaller:
         if disc.state == DiscState.VERIFIED:
             disc.become(DiscState.DAMAGED)
         await self.core.catalog.save(disc)
+        self.doubt(disc, drive)
         for request in list(self.queues[label]):
             request.bad.add(disc.barcode)
             request.failure = str(error)
@@ -250,6 +253,13 @@ class Recaller:
         for job in request.jobs:
             job.bytes_done += span.stop - span.start
         await self.core.link.landed(request.file, span)
+
+    async def was_read(self, label: str) -> None:
+        """A disc of it served readers: what is read stays in the library."""
+        record = self.core.catalog.volumes.get(label)
+        if record is not None:
+            note_read(record, self.core.clock.now_ns())
+            await self.core.catalog.save(record)
 
     async def keep_hashes(self, request: Request) -> None:
         """Of data of others that was read for the first time."""
@@ -357,7 +367,7 @@ class Recaller:
         if self.usable(request, request.label):
             request.offline_since_s = None
             await self._maintain_nearline(request, now_s)
-        elif self.offline_magazines(request):
+        elif self.offline_magazines(request) and not self._waits_for_fresh(request):
             await self._maintain_offline(request, now_s)
         elif self.can_come_back(request.label):
             request.stuck_since_s = None
@@ -375,11 +385,26 @@ class Recaller:
             await self._maintain_stuck(request, now_s, "no drive works")
         elif librarian.problem:
             await self._maintain_stuck(request, now_s, librarian.problem)
+        elif librarian.by_hand:
+            await self._maintain_by_hand(request, now_s)
         else:
             request.stuck_since_s = None
             disc = self.usable(request, request.label)[0].barcode
             self.say(request, f"waiting for a drive to load disc {disc}")
             await self._send_note(request, now_s)
+
+    async def _maintain_by_hand(self, request: Request, now_s: float) -> None:
+        """A person is asked for the disc; not for ever."""
+        disc = self.usable(request, request.label)[0]
+        librarian = self.core.librarian
+        if request.stuck_since_s is None or librarian.unit_with(disc.barcode) is not None:
+            request.stuck_since_s = now_s
+        where = f"disc {disc.barcode} ({librarian.in_words(disc)})"
+        if now_s - request.stuck_since_s > self.core.config.recall.offline_wait_s:
+            await self.give_up(request, FsError(errno.ENOMEDIUM, f"nobody loaded {where}"))
+            return
+        self.say(request, f"waiting for a person to load {where}, see hsm tasks")
+        await self._send_note(request, now_s)
 
     async def _maintain_stuck(self, request: Request, now_s: float, why: str) -> None:
         """No notes: hsmfs's own time-out runs for readers."""
@@ -393,7 +418,8 @@ class Recaller:
             request.offline_since_s = now_s
         magazines = ", ".join(self.offline_magazines(request))
         if now_s - request.offline_since_s > self.core.config.recall.offline_wait_s:
-            why = f"all copies are on the shelf (magazine {magazines})"
+            stand = "missing" if self._only_missing(request) else "on the shelf"
+            why = f"all copies are {stand} (magazine {magazines})"
             await self.give_up(request, FsError(errno.ENOMEDIUM, why))
             return
         self.say(request, f"waiting for an operator to bring magazine {magazines}")
@@ -401,13 +427,23 @@ class Recaller:
 
     def offline_magazines(self, request: Request) -> list[str]:
         """Magazines outside that hold a copy not yet found bad, the nearest first."""
+        is_missing = self.core.catalog.is_missing
         names = {
-            (self._is_offsite(disc), disc.magazine)
+            (is_missing(disc), self._is_offsite(disc), disc.magazine)
             for label in request.labels()
             for disc in self._discs(label, USABLE)
             if disc.barcode not in request.bad and not self._magazine_inside(disc)
         }
-        return [name for _, name in sorted(names)]
+        return [name for *_, name in sorted(names)]
+
+    def _only_missing(self, request: Request) -> bool:
+        """No copy is outside but in magazines of which nobody knows where they are."""
+        names = self.offline_magazines(request)
+        known = [self.core.catalog.magazines.get(name) for name in names]
+        return all(one is not None and one.state == MagazineState.MISSING for one in known)
+
+    def _waits_for_fresh(self, request: Request) -> bool:
+        return self._only_missing(request) and self.can_come_back(request.label)
 
     def _magazine_inside(self, disc: DiscRecord) -> bool:
         magazine = self.core.catalog.magazines.get(disc.magazine)
@@ -426,7 +462,8 @@ class Recaller:
         """Requests that wait for people, by magazine (the first will do)."""
         demand: defaultdict[str, list[Request]] = defaultdict(list)
         for request in self.requests.values():
-            if request.offline_since_s is not None:
+            waits = request.offline_since_s is not None
+            if waits and not any(self.usable(request, label) for label in request.labels()):
                 magazines = self.offline_magazines(request)
                 if magazines:
                     demand[magazines[0]].append(request)

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 
-from hsmfs.daemon.catalogrecords import DiscRecord, MagazineRecord, TaskRecord, VolumeRecord
+from hsmfs.daemon import magazinereport, statusmetrics
+from hsmfs.daemon.catalogrecords import DiscRecord, TaskRecord, VolumeRecord
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.coverage import size_of
 from hsmfs.daemon.discchoice import is_offsite
@@ -46,6 +47,8 @@ class Report:
             },
             "drives": self.drives(),
             "discs": self.hsmd.magazines.counts(),
+            "blanks": self.hsmd.stock.report(),
+            "quarantined": self.core.ward.counts(),
             "volumes": dict(Counter(v.state.value for v in self.core.catalog.volumes.values())),
             "queues": self._queues(),
             "tasks": len(self.hsmd.magazines.open_tasks()),
@@ -101,6 +104,8 @@ class Report:
                     "volume": disc.volume if disc else "",
                     "errors": unit.errors,
                     "loads": unit.loads,
+                    "error_rate": round(unit.health.rate, 4),
+                    "quarantined_until": self.core.ward.until_s(unit),
                     "note": unit.note,
                 }
             )
@@ -131,7 +136,9 @@ class Report:
             "burned_in": disc.burned_in,
             "verified_in": disc.verified_in,
             "verified": disc.verified_ns / 1e9,
-            "note": disc.note,
+            "error_rate": round(self.core.ward.disc_rate(disc.barcode), 4),
+            "quarantined_until": disc.quarantined_until_ns / 1e9,
+            "note": disc.quarantine_why or disc.note,
         }
 
     def disc_with_history(self, barcode: str) -> dict[str, Any]:
@@ -166,31 +173,7 @@ class Report:
         ]
 
     def magazines(self) -> list[dict[str, Any]]:
-        found = []
-        for magazine in sorted(self.core.catalog.magazines.values(), key=lambda m: m.name):
-            discs = [d for d in self.core.catalog.discs.values() if d.magazine == magazine.name]
-            volumes = sorted({disc.volume for disc in discs if disc.volume})
-            found.append(
-                {
-                    "name": magazine.name,
-                    "state": "library" if magazine.present else outside_of(magazine),
-                    "offsite": magazine.offsite,
-                    "location": "" if magazine.present else magazine.location,
-                    "library": magazine.library,
-                    "slots": [magazine.first_slot + disc.position for disc in discs]
-                    if magazine.present
-                    else [],
-                    "discs": len(discs),
-                    "volumes": volumes,
-                    "blank": sum(disc.state.value == "blank" for disc in discs),
-                    "last_copies": sum(self._only_here(v, magazine.name) for v in volumes),
-                }
-            )
-        return found
-
-    def _only_here(self, label: str, magazine: str) -> bool:
-        discs = self.core.catalog.verified_discs(label)
-        return not any(d.magazine != magazine and self.core.librarian.present(d) for d in discs)
+        return magazinereport.magazines(self.core)
 
     def volumes(self) -> list[dict[str, Any]]:
         return [self._volume(label) for label in sorted(self.core.catalog.volumes)]
@@ -255,7 +238,11 @@ class Report:
 
     def task(self, task: TaskRecord) -> dict[str, Any]:
         """One operator task, with who waits for it."""
-        waiting = self.hsmd.recaller.offline_demand().get(task.magazine, [])
+        recaller = self.hsmd.recaller
+        if task.drive:
+            waiting = list(recaller.queues[task.volume]) if task.volume in recaller.queues else []
+        else:
+            waiting = recaller.offline_demand().get(task.magazine, [])
         readers = [
             {"path": self._full(w.path), "pid": w.pid, "program": w.program}
             for request in waiting
@@ -271,9 +258,21 @@ class Report:
             "kind": task.kind,
             "text": task.text,
             "magazine": task.magazine,
+            "place": task.place,
+            "why": task.why,
+            "problem": task.problem,
             "since": task.since_ns / 1e9,
             "waiting": readers + by_hand,
             "state": "done" if task.done_ns else "open",
+            "drive": task.drive,
+            "take": task.take,
+            "write": task.write,
+            "box": task.box,
+            "put": task.put,
+            "put_box": task.put_box,
+            "blank_bytes": task.blank_bytes,
+            "volume": task.volume,
+            "found": task.found,
         }
 
     def _full(self, path: str) -> str:
@@ -356,7 +355,7 @@ class Report:
 
     # -- metrics ------------------------------------------------------------------------
 
-    def gauges(self) -> Iterable[GaugeMetricFamily]:
+    def gauges(self) -> Iterable[Metric]:
         """Read when /metrics is scraped."""
         drives = GaugeMetricFamily(
             "hsmd_drive_state", "1 for the state a drive is in.", labels=["drive", "state"]
@@ -366,6 +365,13 @@ class Report:
             drives.add_metric([unit.name, unit.state.value], 1)
             errors.append((unit.name, float(unit.errors)))
         yield drives
+        ward, units = self.core.ward, self.core.librarian.units
+        rates = [(unit.name, unit.health.rate) for unit in units]
+        yield gauge("hsmd_drive_error_rate", "Moving average of a drive's errors.", "drive", rates)
+        yield gauge(
+            "hsmd_disc_error_rate", "The same of discs that failed.", "disc", ward.worst_discs()
+        )
+        yield gauge("hsmd_quarantined", "Out of use for a time.", "what", ward.counts().items())
         yield gauge("hsmd_drive_errors", "Faults charged to a drive.", "drive", errors)
         counts = self.hsmd.magazines.counts().items()
         yield gauge("hsmd_discs", "Discs by state.", "state", ((s, float(n)) for s, n in counts))
@@ -377,6 +383,7 @@ class Report:
         yield plain("hsmd_hsmfs_connected", "1 while hsmfs answers.", self.core.link.connected)
         alive = len(self.core.librarian.alive_units())
         yield plain("hsmd_drives_alive", "Drives in service.", alive)
+        yield from statusmetrics.gauges(self.hsmd)
 
 
 def _foreign(record: VolumeRecord) -> dict[str, Any] | None:
@@ -390,11 +397,6 @@ def _foreign(record: VolumeRecord) -> dict[str, Any] | None:
         "directory": os.fsdecode(known.directory),
         "stage": known.stage.value,
     }
-
-
-def outside_of(magazine: MagazineRecord) -> str:
-    """Where a magazine is that is not in the library."""
-    return "off-site" if magazine.offsite else "shelf"
 
 
 def _more(view: NamespaceView, item: Found) -> tuple[int, list[str], int]:

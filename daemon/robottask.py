@@ -10,6 +10,9 @@ import structlog
 import trio
 
 from hsmfs.changer.library import Changer, Inventory
+from hsmfs.clock import Clock, SystemClock
+from hsmfs.daemon.busyshare import BusyShare
+from hsmfs.daemon.manual.boxes import NoChanger
 from hsmfs.errors import HsmError, LibraryError
 
 log = structlog.get_logger(__name__)
@@ -28,12 +31,15 @@ class _Request:
 class Robot:
     """The only place that commands the changer."""
 
-    def __init__(self, changer: Changer) -> None:
+    def __init__(self, changer: Changer | NoChanger, clock: Clock | None = None) -> None:
         self._changer = changer
+        self._clock = clock or SystemClock()
         self._limiter = trio.CapacityLimiter(1)
         self._send, self._receive = trio.open_memory_channel[_Request](REQUESTS_MAX)
         self.moves = 0
         self.errors = 0
+        self.busy = BusyShare()
+        """How much of the last minutes it moved."""
 
     async def serve(self) -> None:
         """Carry out requests in order until cancelled."""
@@ -59,13 +65,23 @@ class Robot:
 
     async def move(self, source: int, destination: int) -> None:
         """Move one disc between elements; LibraryError if it did not arrive."""
-        await self._ask(lambda: self._changer.move(source, destination))
+        took_s = await self._ask(lambda: self._timed_move(source, destination))
+        self.busy.add(took_s, self._clock.monotonic_s())
         self.moves += 1
+
+    def _timed_move(self, source: int, destination: int) -> float:
+        started_s = self._clock.monotonic_s()
+        self._changer.move(source, destination)
+        return self._clock.monotonic_s() - started_s
 
     async def inventory(self, *, refresh: bool = False) -> Inventory:
         """Element status as the library tells it."""
         result: Inventory = await self._ask(lambda: self._changer.inventory(refresh=refresh))
         return result
+
+    async def initialize(self) -> None:
+        """Let the robot look into all elements; nothing is moved meanwhile."""
+        await self._ask(self._changer.initialize)
 
     async def allow_removal(self) -> None:
         """Unlock the library for a person."""

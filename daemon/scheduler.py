@@ -27,6 +27,7 @@ from typing import Final
 
 from hsmfs.daemon.picture import (
     BURN_WORK,
+    ENDLESS,
     LONG_WORK,
     Action,
     Burn,
@@ -54,6 +55,8 @@ __all__ = [
 ]  # fmt: skip
 BURN_PATIENCE_S: Final = 120.0
 VERIFY_PATIENCE_S: Final = 120.0
+RECALL_DRIVES: Final = 2
+"""So many keep one robot busy: a load is 10 s of its time and 20 s of a drive's."""
 
 URGENT: Final = -1
 Rank = tuple[int, float, float, str]
@@ -69,6 +72,8 @@ class _Board:
     holder: dict[str, DriveView]
     long_left: int
     """Drives that long work may still take."""
+    burns_left: int
+    """Of these, drives that burns may take."""
     loads_left: int
     """Recalls that may still ask for the robot."""
     used: set[str] = field(default_factory=set)
@@ -125,6 +130,7 @@ def plan(picture: Picture, now_s: float) -> list[Action]:
         holder={view.disc: view for view in picture.drives if view.disc},
         loads_left=picture.rules.loads_ahead,
         long_left=max(0, alive - int(alive * picture.rules.reserved) - long_now),
+        burns_left=_burns_left(picture),
     )
     board.loads_left -= sum(view.moving for view in picture.drives)
     board.wanted = {disc for demand in picture.reads for disc in demand.discs}
@@ -134,6 +140,7 @@ def plan(picture: Picture, now_s: float) -> list[Action]:
         _owed(board)
         for group, demands in groups:
             _read(board, demands, group == URGENT)
+        _leave_drives(board)
         _burn(board, picture.burns)
         _stage(board)
         _verify(board, [demand for demand in picture.verifies if not demand.is_scrub])
@@ -143,6 +150,13 @@ def plan(picture: Picture, now_s: float) -> list[Action]:
         board.waiting = [demand for _, demands in groups for demand in demands]
     _yield(board)
     return board.actions
+
+
+def _burns_left(picture: Picture) -> int:
+    """Drives that burns may hold until their end: while recalls come, one is left to those."""
+    held = sum(view.busy and view.work in ENDLESS for view in picture.drives)
+    is_quiet = picture.robot_share < picture.rules.quiet_below
+    return max(0, len(picture.drives) - held - (not is_quiet))
 
 
 # -- the order of recalls -----------------------------------------------------------
@@ -179,12 +193,15 @@ def _rank(demand: ReadDemand, files: dict[str, int], rules: Rules, now_s: float)
     urgent_s = urgent_from_s(demand, rules)
     if now_s >= urgent_s:
         return (URGENT, urgent_s, demand.since_s, demand.volume)
+    is_equal = demand.priority == Priority.BULK and now_s >= demand.since_s + rules.equal_s
+    from_s = now_s - rules.equal_s if is_equal else now_s
     waited = sum(
-        (share.files * now_s - share.since_sum_s) / files[share.user] for share in demand.shares
+        (share.files * from_s - share.since_sum_s) / files[share.user] for share in demand.shares
     )
     if not demand.shares:
-        waited = now_s - demand.since_s
-    return (int(demand.priority), -waited, demand.since_s, demand.volume)
+        waited = from_s - demand.since_s
+    group = Priority.READERS if is_equal else demand.priority
+    return (int(group), -waited, demand.since_s, demand.volume)
 
 
 def urgent_from_s(demand: ReadDemand, rules: Rules) -> float:
@@ -213,20 +230,47 @@ def _owed(board: _Board) -> None:
     for verify in [v for v in picture.verifies if not v.is_scrub and v.since_s <= before_s]:
         if drives > 0 and _verify(board, [verify]):
             drives -= 1
+    burns_left, board.burns_left = board.burns_left, len(picture.drives)
     for burn in [burn for burn in picture.burns if burn.since_s <= before_s]:
         if drives > 0:
             drives -= _burn(board, [burn])
+    board.burns_left = burns_left
 
 
 def _read(board: _Board, demands: list[ReadDemand], urgent: bool) -> None:
     for demand in [demand for demand in demands if not _read_in_place(board, demand)]:
+        if not urgent and _gathers(board.picture, demand, board.now_s):
+            continue
         in_slot = board.in_slots(demand.discs) if board.idle and board.loads_left > 0 else []
         drive = _drive_to_load(board, urgent) if in_slot else None
+        if drive is not None and not urgent and _better_soon(board, drive, demand):
+            drive = None
         if drive is not None and board.take(drive, in_slot[0]):
             board.loads_left -= 1
             board.actions.append(Read(drive, demand.volume, in_slot[0]))
         else:
             board.waiting.append(demand)
+
+
+def _gathers(picture: Picture, demand: ReadDemand, now_s: float) -> bool:
+    """Whether it waits for others of its disc: nobody sits before it, and the robot is short."""
+    return (
+        demand.priority == Priority.BULK
+        and picture.robot_share >= picture.rules.gather_from
+        and now_s - demand.since_s < picture.rules.gather_s
+    )
+
+
+def _better_soon(board: _Board, drive: str, demand: ReadDemand) -> bool:
+    """Whether a drive that reads a disc wanted far less than this one's is free in a moment."""
+    rules, view = board.picture.rules, board.idle[drive]
+    if not view.disc or board.now_s - demand.since_s >= rules.spare_s:
+        return False
+    return any(
+        other.work is Work.READ and other.disc and other.heat * rules.spare_factor < view.heat
+        for other in board.picture.drives
+        if other.busy
+    )
 
 
 def _drive_to_load(board: _Board, urgent: bool) -> str | None:
@@ -244,12 +288,22 @@ def _read_in_place(board: _Board, demand: ReadDemand) -> bool:
     return False
 
 
+def _leave_drives(board: _Board) -> None:
+    """While readers wait, beyond the floor no long work begins in the last ``RECALL_DRIVES``."""
+    if any(demand.priority == Priority.READERS for demand in board.waiting):
+        views = board.picture.drives
+        long_now = sum(view.busy and view.work in LONG_WORK for view in views)
+        board.long_left = min(board.long_left, max(0, len(views) - long_now - RECALL_DRIVES))
+
+
 def _burn(board: _Board, demands: Iterable[BurnDemand]) -> int:
     """Drives taken. A burn that collects drives keeps verifies off them, so that it starts soon."""
     planned = {action.volume for action in board.actions if isinstance(action, Burn)}
     taken = 0
     for demand in sorted(demands, key=lambda burn: burn.since_s):
-        enough = min(demand.copies_left, len(board.picture.drives), board.long_left)
+        enough = min(
+            demand.copies_left, len(board.picture.drives), board.long_left, board.burns_left
+        )
         if enough <= 0 or demand.volume in planned:
             continue
         chosen: list[str] = []
@@ -260,6 +314,7 @@ def _burn(board: _Board, demands: Iterable[BurnDemand]) -> int:
             chosen.append(drive)
         late = board.now_s - demand.since_s >= BURN_PATIENCE_S
         board.long_left -= len(chosen)
+        board.burns_left -= len(chosen)
         taken += len(chosen)
         if chosen and (len(chosen) == enough or late):
             planned.add(demand.volume)
@@ -327,13 +382,12 @@ def _yield(board: _Board) -> None:
     waiting = [demand for demand in board.waiting if board.in_slots(demand.discs)]
     if not waiting or board.idle:
         return
-    rules = board.picture.rules
-    coming = sum(view.yields for view in board.picture.drives)
-    able = [view for view in board.picture.drives if _may_yield(view, rules, board.now_s)]
+    picture, now_s = board.picture, board.now_s
+    coming = sum(view.yields for view in picture.drives)
+    able = [view for view in picture.drives if _may_yield(view, picture, now_s)]
     able.sort(key=lambda view: (-_yield_class(view), view.since_s, view.name))
-    for demand in waiting[coming : len(board.picture.drives)]:
-        urgent = board.now_s >= urgent_from_s(demand, rules)
-        chosen = next((view for view in able if _should_yield(view, demand, urgent)), None)
+    for demand in waiting[coming : len(picture.drives)]:
+        chosen = next((view for view in able if _should_yield(view, demand, board)), None)
         if chosen is None:
             return
         able.remove(chosen)
@@ -341,21 +395,33 @@ def _yield(board: _Board) -> None:
 
 
 def _yield_class(view: DriveView) -> int:
-    return len(Priority) if view.work is Work.SCRUB else int(view.priority)
+    """Scrubs first, then reading for the background, proofs, reading by hand and for readers."""
+    if view.work is Work.SCRUB:
+        return 2 * len(Priority)
+    return 2 * Priority.BULK + 1 if view.work is Work.VERIFY else 2 * int(view.priority)
 
 
 def _any_may_yield(picture: Picture, now_s: float) -> bool:
-    return any(_may_yield(view, picture.rules, now_s) for view in picture.drives)
+    return any(_may_yield(view, picture, now_s) for view in picture.drives)
 
 
-def _may_yield(view: DriveView, rules: Rules, now_s: float) -> bool:
-    """Scrubs at once, reading after its turn."""
+def _may_yield(view: DriveView, picture: Picture, now_s: float) -> bool:
+    """Scrubs at once, reading after its turn, proofs after theirs where the floor is kept."""
     if not view.busy or view.yields or view.moving:
         return False
-    return view.work is Work.SCRUB or (
-        view.work is Work.READ and now_s - view.since_s >= rules.turn_s
-    )
+    if view.work is Work.SCRUB:
+        return True
+    had_turn = now_s - view.since_s >= picture.rules.turn_s
+    is_owed = view.work is Work.VERIFY and picture.burn_debt_s > 0
+    return had_turn and not is_owed and view.work in (Work.READ, Work.VERIFY)
 
 
-def _should_yield(view: DriveView, demand: ReadDemand, urgent: bool) -> bool:
-    return view.work is Work.SCRUB or urgent or view.priority > demand.priority
+def _should_yield(view: DriveView, demand: ReadDemand, board: _Board) -> bool:
+    rules, now_s = board.picture.rules, board.now_s
+    if view.work is Work.SCRUB or now_s >= urgent_from_s(demand, rules):
+        return True
+    if view.work is Work.VERIFY:
+        reads = any(other.busy and other.work is Work.READ for other in board.picture.drives)
+        patient = reads and now_s - demand.since_s < rules.spare_s
+        return demand.priority == Priority.READERS and not patient
+    return view.priority > demand.priority

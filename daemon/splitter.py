@@ -3,12 +3,13 @@
 A ``SplitRecord`` in the catalog names the volume of each part; the file stays claimed until all
 volumes are complete, and counts as copied only then. A record without its volumes is planned
 on; one whose file changed is dropped, and so is one of which a part could not be burned.
+No part is planned before the whole file is hashed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +22,7 @@ from hsmfs.daemon.core import Core
 from hsmfs.daemon.coverage import copies_of
 from hsmfs.daemon.packing import parents_of, source_of
 from hsmfs.daemon.waiting import Waiting
+from hsmfs.daemon.wholehash import WholeHasher, sum_of_parts
 from hsmfs.errors import HsmError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.rpc.messages import CopiedFile
@@ -34,6 +36,7 @@ MARGIN_SHARE: Final = 50
 """One part in so many of the largest that fits is left free: later volumes carry more of
 their own files, and discs differ a little."""
 PARTS_MAX: Final = 9999
+SHA256_ZERO: Final = "0" * 64
 
 
 def file_of(split: SplitRecord) -> FileVersion:
@@ -44,7 +47,8 @@ def file_of(split: SplitRecord) -> FileVersion:
 def part_of(split: SplitRecord, number: int) -> tuple[Part, int]:
     """A part, and its bytes."""
     start = (number - 1) * split.part_bytes
-    part = Part(number, len(split.labels), start, split.total, split.wanted_labels)
+    labels = split.wanted_labels
+    part = Part(number, len(split.labels), start, split.total, labels, split.sha256)
     return part, min(split.part_bytes, split.total - start)
 
 
@@ -68,7 +72,7 @@ def largest_part(
         files = [name for name in names if name.kind == "file"]
         # The last part's number and start are the longest in the manifest.
         labels = [header.label] * (-(-total // (chunks * CHUNK_BYTES)))
-        longest = Part(PARTS_MAX, PARTS_MAX, total, total, labels)
+        longest = Part(PARTS_MAX, PARTS_MAX, total, total, labels, SHA256_ZERO)
         part = with_part(files, longest, chunks * CHUNK_BYTES)
         return packer.add_all([*own, *parents, *part])
 
@@ -85,6 +89,10 @@ class Splitter:
 
     core: Core
     waiting: dict[FileVersion, Waiting] = field(default_factory=dict)
+    hasher: WholeHasher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hasher = WholeHasher(self.core, self.abandon)
 
     def get(self, file: FileVersion) -> SplitRecord | None:
         """The record of a version that is being burned in parts."""
@@ -98,14 +106,22 @@ class Splitter:
     def pools(self) -> list[str]:
         """Those of files of which a part is to be planned."""
         known = self.core.policy.pools
-        return [
-            s.pool for s in self.core.catalog.splits.values() if s.next_part and s.pool in known
-        ]
+        return [s.pool for s in self._ready() if s.pool in known]
+
+    def _ready(self) -> Iterator[SplitRecord]:
+        """Those that are hashed and not planned to their end."""
+        splits = self.core.catalog.splits.values()
+        return (split for split in splits if split.sha256 and split.next_part)
+
+    def holds(self, pool: str) -> bool:
+        """Whether files of a pool wait while a large one is hashed: the last part's volume has
+        room for them."""
+        splits = self.core.catalog.splits.values()
+        return any(s.pool == pool and not s.sha256 for s in splits)
 
     def next_of(self, pool: str) -> SplitRecord | None:
         """One of which a part is to be planned."""
-        splits = self.core.catalog.splits.values()
-        return next((s for s in splits if s.pool == pool and s.next_part), None)
+        return next((split for split in self._ready() if split.pool == pool), None)
 
     async def begin(
         self,
@@ -139,6 +155,7 @@ class Splitter:
         self.core.catalog.splits[file.ino] = split
         self.waiting[file] = waiting
         await self.core.catalog.transact(put_record(split), labels[-1][1])
+        self.hasher.want(file)
         log.info("file is burned in parts", path=os.fsdecode(waiting.item.path), parts=parts)
         return ""
 
@@ -180,13 +197,13 @@ class Splitter:
         file, catalog = file_of(split), self.core.catalog
         labels = list(dict.fromkeys(split.labels))
         # Of this cut alone: an earlier one may be on its way out, by a reclaim.
-        copies = copies_of(
-            (extent, len(catalog.verified_discs(label)))
-            for label, extent in catalog.extents(file)
-            if label in labels
-        )
+        parts = [(label, one) for label, one in catalog.extents(file) if label in labels]
+        copies = copies_of((one, len(catalog.verified_discs(label))) for label, one in parts)
         if not copies:
             await self.abandon(file, "a part is not on its volume")
+            return
+        if split.chunks and sum_of_parts(one for _, one in parts) != split.chunks:
+            await self.abandon(file, "its bytes changed in the cache between hash and burn")
             return
         results = await self.core.link.copied([CopiedFile(file, copies, True, split.pool, labels)])
         refused = next((result.refused for result in results if result.refused), "")
@@ -213,6 +230,7 @@ class Splitter:
 
     async def _end(self, split: SplitRecord, why: str) -> None:
         file = file_of(split)
+        self.hasher.forget(file)
         await self.core.catalog.forget_split(split)
         await self.core.catalog.answer("m", [split.ino])
         if self.core.link.connected:
@@ -231,12 +249,14 @@ class Splitter:
             if results[0].refused:
                 # Who asked by hand still wants it: as it is now, from its beginning.
                 log.info("parts of an old version are given up", why=results[0].refused)
+                self.hasher.forget(file_of(split))
                 await self.core.catalog.forget_split(split)
                 continue
             kept = [label if self._is_alive(label) else "" for label in split.labels]
             if kept != split.labels:
                 split.labels = kept
                 await self.core.catalog.save(split)
+            self.hasher.want(file_of(split))
         try:
             await self.settle()
         except HsmError as error:

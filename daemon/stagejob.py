@@ -19,11 +19,13 @@ from hsmfs.changer.burn import Burn
 from hsmfs.daemon.catalog import put_history, put_record
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, HistoryRecord, VolumeRecord
 from hsmfs.daemon.core import Core
-from hsmfs.daemon.discproof import damaged_files
+from hsmfs.daemon.discidentity import mark_for
+from hsmfs.daemon.discproof import all_files
 from hsmfs.daemon.discrecovery import mend
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.discmark import MARK_SECTORS
 from hsmfs.volume.recovery import without
 
 if TYPE_CHECKING:
@@ -161,7 +163,7 @@ class StageJob:
                 return os.pread(file.fileno(), sectors * SECTOR_BYTES, sector * SECTOR_BYTES)
 
             extents = self.core.catalog.volume_extents(self.stage.volume.label)
-            return not damaged_files(read, extents, lambda: None).total
+            return not all_files(extents).go_on(read, lambda: None).total
 
     async def _note(self, unit: DriveUnit, sectors: int, seconds: float) -> None:
         entry = HistoryRecord(
@@ -195,7 +197,8 @@ class ImageBurn:
             await self.core.librarian.load(unit, disc.barcode)
             if not await is_blank(self.core, unit, disc, volume.total_sectors):
                 return
-            burn = await unit.call(Burn, unit.drive, volume.total_sectors)
+            mark = mark_for(self.core, disc, volume, volume.total_sectors)
+            burn = await unit.call(Burn, unit.drive, volume.total_sectors, mark)
             disc.volume = volume.label
             disc.become(DiscState.BURNING)
             await self.core.catalog.save(disc)
@@ -247,12 +250,15 @@ class ImageBurn:
             errors=int(bool(problem)),
             text=problem or "burned from the image of another disc",
         )
-        change = put_history(self.disc.barcode, self.core.clock.now_ns(), entry)
-        await self.core.catalog.transact(put_record(volume), put_record(self.disc), change)
+        now_ns = self.core.clock.now_ns()
+        change = put_history(self.disc.barcode, now_ns, entry)
+        used = self.core.catalog.count_burn(volume.pool, now_ns, failed=bool(problem))
+        await self.core.catalog.transact(put_record(volume), put_record(self.disc), change, used)
 
 
 async def is_blank(core: Core, unit: DriveUnit, disc: DiscRecord, needed_sectors: int) -> bool:
     """Whether the loaded disc is blank and large enough; else that is noted, and it goes home."""
+    needed_sectors += MARK_SECTORS if disc.is_numbered else 0
     info = await unit.call(unit.drive.disc_info)
     if info.state == "blank":
         disc.capacity_sectors = info.capacity_sectors

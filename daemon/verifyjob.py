@@ -17,7 +17,7 @@ from hsmfs.daemon.catalogrecords import (
     VolumeRecord,
 )
 from hsmfs.daemon.core import Core
-from hsmfs.daemon.discproof import Damage, damaged_files, image_hash, sampled
+from hsmfs.daemon.discproof import Damage, ImageProof, Proof, ProofPaused, all_files, sample
 from hsmfs.daemon.drivetask import DriveUnit
 from hsmfs.errors import DriveError, HsmError, MediumError, TransientError
 from hsmfs.types import SECTOR_BYTES
@@ -46,6 +46,10 @@ class VerifyJob:
     sample_percent: float = WHOLE_PERCENT
     what: str = "verify"
     """``verify`` or ``scrub``, for the disc's history."""
+    proof: Proof = field(default_factory=Proof)
+    """Where it begins: what an earlier job proved of the disc before it was paused."""
+    is_paused: bool = False
+    """Readers got the drive; another job goes on with ``proof``."""
     _cancelled: bool = False
     _damaged: int = 0
     """Files that were found damaged."""
@@ -59,14 +63,22 @@ class VerifyJob:
         try:
             await self.core.librarian.load(unit, self.disc.barcode)
             size = await self._prove(unit)
-            seconds = self.core.clock.monotonic_s() - started
+            seconds = self._passed(started)
             self.core.metrics.verify_seconds.observe(seconds)
             await self._succeeded(unit, seconds, size)
+        except ProofPaused as error:
+            self.is_paused = True
+            self.proof.seconds = self._passed(started)
+            log.info("a proof is paused", disc=self.disc.barcode, why=str(error))
         except HsmError as error:
             self.error = error
-            await self._failed(unit, error, self.core.clock.monotonic_s() - started)
+            await self._failed(unit, error, self._passed(started))
         finally:
             self.on_ended(self)
+
+    def _passed(self, started_s: float) -> float:
+        """Seconds of drive time, with those of earlier pieces."""
+        return self.proof.seconds + self.core.clock.monotonic_s() - started_s
 
     @property
     def drive(self) -> str:
@@ -89,35 +101,47 @@ class VerifyJob:
             raise
 
     async def _prove_whole(self, unit: DriveUnit) -> int:
-        total = self.volume.total_sectors
-        expected = self.volume.image_xxh3
-        try:
-            digest = await unit.call(image_hash, unit.drive.read, total, self._check)
-        except MediumError as error:
-            raise MediumError(await self._damage(unit, str(error))) from error
-        if expected and digest == expected:
+        total, proof = self.volume.total_sectors, self.proof
+        if proof.image is None:
+            proof.image = ImageProof(total)
+        digest = "" if proof.why else await self._image(unit, proof.image)
+        if proof.why:
+            found = await self._files(unit)
+            self._damaged = found.total
+            raise MediumError(f"disc {self.disc.barcode}: {proof.why}; {_damage_words(found)}")
+        if self.volume.image_xxh3:
             return total * SECTOR_BYTES
-        if expected:
-            why = f"found xxh3 {digest}, expected {expected}"
-            text = f"what was read back differs from volume {self.volume.label} ({why})"
-            raise MediumError(await self._damage(unit, text))
-        return await self._prove_files(unit, digest)
-
-    async def _prove_files(self, unit: DriveUnit, digest: str) -> int:
-        """Where the image's hash is not known (after a rebuild): by all files' hashes."""
-        extents = await self._extents()
-        found = await unit.call(damaged_files, unit.drive.read, extents, self._check)
+        # The image's hash is not known (after a rebuild): by all files' hashes.
+        found = await self._files(unit)
         self._refuse(found)
         self.volume.image_xxh3 = digest
         await self.core.catalog.save(self.volume)
-        return self.volume.total_sectors * SECTOR_BYTES + found.bytes
+        return total * SECTOR_BYTES + found.bytes
+
+    async def _image(self, unit: DriveUnit, image: ImageProof) -> str:
+        """Its hash; where it is not what was burned, ``proof.why`` says so."""
+        expected = self.volume.image_xxh3
+        try:
+            digest = await unit.call(image.go_on, unit.drive.read, self._check)
+        except MediumError as error:
+            self.proof.why = str(error)
+            return ""
+        if expected and digest != expected:
+            why = f"found xxh3 {digest}, expected {expected}"
+            self.proof.why = f"what was read back differs from volume {self.volume.label} ({why})"
+        return digest
+
+    async def _files(self, unit: DriveUnit) -> Damage:
+        """Which files are hit."""
+        if self.proof.files is None:
+            self.proof.files = all_files(await self._extents())
+        return await unit.call(self.proof.files.go_on, unit.drive.read, self._check)
 
     async def _prove_sample(self, unit: DriveUnit) -> int:
-        extents = await self._extents()
-        seed = self.core.clock.now_ns()
-        found = await unit.call(
-            sampled, unit.drive.read, extents, self.sample_percent, self._check, seed
-        )
+        if self.proof.files is None:
+            seed = self.core.clock.now_ns()
+            self.proof.files = sample(await self._extents(), self.sample_percent, seed)
+        found = await unit.call(self.proof.files.go_on, unit.drive.read, self._check)
         self._refuse(found)
         return found.bytes
 
@@ -126,27 +150,20 @@ class VerifyJob:
         if found.total:
             raise MediumError(f"disc {self.disc.barcode}: {_damage_words(found)}")
 
-    async def _damage(self, unit: DriveUnit, why: str) -> str:
-        """Which files are hit, in words."""
-        extents = await self._extents()
-        found = await unit.call(damaged_files, unit.drive.read, extents, self._check)
-        self._damaged = found.total
-        return f"disc {self.disc.barcode}: {why}; {_damage_words(found)}"
-
     async def _extents(self) -> list[ExtentRecord]:
         return await trio.to_thread.run_sync(self.core.catalog.volume_extents, self.volume.label)
 
     def _check(self) -> None:
         if self._cancelled:
             raise TransientError("verify was cancelled")
-        if self.what == "scrub" and self._unit is not None and self._unit.yields:
-            raise TransientError("the scrub makes room for recalls; it begins anew later")
+        if self._unit is not None and self._unit.yields:
+            raise ProofPaused(f"drive {self._unit.name} makes room for recalls")
 
     # -- the result ------------------------------------------------------------------
 
     async def _succeeded(self, unit: DriveUnit, seconds: float, size: int) -> None:
-        unit.credit()
         whole = self.sample_percent >= WHOLE_PERCENT
+        unit.credit(proved=whole)
         if whole:
             self.disc.become(DiscState.VERIFIED)
         self.disc.verified_in = unit.name
@@ -161,13 +178,17 @@ class VerifyJob:
         await self.core.catalog.transact(put_record(self.disc), change)
 
     async def _failed(self, unit: DriveUnit, error: HsmError, seconds: float) -> None:
-        if isinstance(error, TransientError) and unit.yields:
-            log.info("scrub ended early", disc=self.disc.barcode, why=str(error))
-            return
         self.core.metrics.errors.labels(error.kind.value).inc()
         if isinstance(error, DriveError | MediumError):
             unit.charge(error, for_good=isinstance(error, DriveError))
-        if isinstance(error, MediumError):
+        if isinstance(error, MediumError) and self._another_may_read(unit):
+            self.disc.read_errors += 1
+            self.disc.note = str(error)
+            await self._record(unit, HistoryRecord(
+                what=self.what, drive=unit.name, volume=self.volume.label, seconds=seconds,
+                errors=max(1, self._damaged), text=f"read again in another drive: {error}",
+            ))  # fmt: skip
+        elif isinstance(error, MediumError):
             self.disc.read_errors += 1
             self.disc.note = str(error)
             known = self.disc.state in (DiscState.VERIFIED, DiscState.DAMAGED)
@@ -178,6 +199,13 @@ class VerifyJob:
                 errors=max(1, self._damaged), text=str(error),
             ))  # fmt: skip
         log.warning("verify failed", disc=self.disc.barcode, drive=unit.name, error=str(error))
+
+    def _another_may_read(self, unit: DriveUnit) -> bool:
+        """Of a fresh disc: whether no other drive had its turn. It is proved there before it
+        is given up."""
+        others = any(other is not unit for other in self.core.librarian.alive_units())
+        known = self.core.ward.failed_in(self.disc)
+        return self.disc.state == DiscState.BURNED and others and known == unit.name
 
 
 def _damage_words(found: Damage) -> str:

@@ -9,6 +9,14 @@ HALF_LIFE_S: Final = 43_200.0
 VOLUMES_MAX: Final = 4_096
 """Volumes remembered; half of them, the coldest, are forgotten at once."""
 _PER_S: Final = math.log(2) / HALF_LIFE_S
+SHELF_HALF_LIFE_S: Final = 90 * 86_400.0
+"""Of the count that says which magazines are cold: kept in the catalog."""
+
+
+def faded(heat: float, since_ns: int, now_ns: int) -> float:
+    """What a count of then is worth now, by ``SHELF_HALF_LIFE_S``."""
+    age_s = max(0, now_ns - since_ns) / 1e9
+    return float(heat * 2.0 ** (-age_s / SHELF_HALF_LIFE_S))
 
 
 class VolumeHeat:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from pathlib import Path
 from typing import Protocol
 
 
@@ -18,6 +20,10 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None:
         """Wait in the calling thread (emulated devices only)."""
 
+    def boot(self) -> tuple[str, int]:
+        """Which run of the machine this is, and nanoseconds since it began, sleep
+        included: what no setting of the clock changes."""
+
 
 class SystemClock:
     """The machine's own clock."""
@@ -31,6 +37,9 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def boot(self) -> tuple[str, int]:
+        return _boot_id(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
 
 class ManualClock:
     """A clock that stands until it is moved; sleeping moves it."""
@@ -38,6 +47,7 @@ class ManualClock:
     def __init__(self, start_ns: int = 1_700_000_000_000_000_000) -> None:
         self.start_ns = start_ns
         self.elapsed_s = 0.0
+        self.boot_id = "manual"
 
     def now_ns(self) -> int:
         return self.start_ns + int(self.elapsed_s * 1e9)
@@ -48,4 +58,13 @@ class ManualClock:
     def sleep(self, seconds: float) -> None:
         self.elapsed_s += max(0.0, seconds)
 
+    def boot(self) -> tuple[str, int]:
+        return self.boot_id, int(self.elapsed_s * 1e9)
+
     advance = sleep
+
+
+@functools.cache
+def _boot_id() -> str:
+    """random(4): made anew at each start of the kernel."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

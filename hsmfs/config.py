@@ -97,6 +97,13 @@ class Recall(Section, frozen=True):
     """The same for recalls by hand with ``--background``."""
     turn_s: Seconds = 120.0
     """How long a disc is read at least before it makes room for discs that others wait for."""
+    spare_s: Seconds = 30.0
+    """How long a recall waits for a drive that reads, rather than send away a disc that is wanted
+    twice as often as the one being read."""
+    gather_s: Seconds = 300.0
+    """How long a recall by hand waits for others of its disc while the robot is busy."""
+    equal_s: Seconds = 300.0
+    """Recalls by hand that waited so long go with readers."""
     reserved_percent: Annotated[float, Meta(ge=0, lt=100)] = 25.0
     """Drives, rounded down, that burns, proofs and scrubs leave to recalls."""
     queue_files_max: Positive = 1_000_000
@@ -114,6 +121,8 @@ class Burn(Section, frozen=True):
     """Share of drive time that burns and proofs get while recalls wait."""
     floor_wait_s: Seconds = 600.0
     """A burn or proof that waited for so long claims the floor."""
+    stop_wait_s: Seconds = 7200.0
+    """At SIGTERM burns under way are finished, for so long at most."""
     attempts_max: Positive = 3
     """Fresh discs tried for one copy of a volume before it is given up."""
     previous_manifests: Annotated[int, Meta(ge=0, le=1000)] = 16
@@ -138,10 +147,31 @@ class Care(Section, frozen=True):
     offsite_days: Annotated[float, Meta(ge=0)] = 30.0
     """A magazine for off-site copies should leave when its oldest volume is so old, also when
     it is not full; 0: only when it is full."""
+    blanks_days_min: Annotated[float, Meta(ge=0)] = 14.0
+    """An alarm is raised when blank discs end sooner than that, at the rate of late; 0: never."""
+    blanks_rate_days: Annotated[float, Meta(gt=0, le=400)] = 30.0
+    """That rate is of the burns of so many days."""
     reclaim_blanks_min: NotNegative = 4
     """So many blank discs stay in the library when volumes are reclaimed by themselves."""
     stage: str = ""
     """Directory with room for the image of a disc or two; empty: beside the catalog's store."""
+
+
+class Health(Section, frozen=True):
+    """When drives and discs are out of use for a time."""
+
+    drive_errors_max: Positive = 3
+    """Faults in a row that take a drive out of service; twice as many of one disc alone."""
+    drive_bugs_max: Positive = 3
+    """Jobs of a drive that may end in a way nobody thought of."""
+    drive_rest_s: Seconds = 5.0
+    """After a fault the other drives go first for so long, twice as long after each in a row."""
+    drive_quarantine_s: Seconds = 3600.0
+    """Then it is tried again; a fault then takes it out for twice as long."""
+    disc_quarantine_s: Seconds = 3600.0
+    """Of a blank disc that failed in two drives, or twice."""
+    quarantine_max_s: Seconds = 604_800.0
+    """The longest time, a week."""
 
 
 class Catalog(Section, frozen=True):
@@ -178,19 +208,27 @@ class LibraryDrive(Section, frozen=True):
 
 
 class Library(Section, frozen=True):
-    """One robot with its drives and slots."""
+    """One robot with its drives and slots, or drives and a person."""
 
     name: Name
-    kind: Literal["emulated", "scsi"]
+    kind: Literal["emulated", "scsi", "manual"]
     path: str = ""
-    """Directory of an emulated library."""
+    """Directory of an emulated library, or of a manual library's emulated drives."""
     changer: str = ""
     """Device of a SCSI library's robot."""
+    serial: str = ""
+    """The serial number it must have; empty: any."""
     drive: list[LibraryDrive] = []
     iscsi_user: str = ""
     iscsi_secret_file: str = ""
     """File with the CHAP secret of ``iscsi_user``, for all iSCSI devices of the library."""
     magazine_slots: Positive = 12
+    boxes: Annotated[list[Name], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["A", "B"]
+    )
+    """Of a manual library: where discs are kept, apart from each other."""
+    disc_bytes: Annotated[int, Meta(ge=4_000_000)] = 25_025_314_816
+    """Of a manual library's blank discs."""
     speed: Literal["instant", "realistic"] = "instant"
     load_timeout_s: Seconds = 120.0
 
@@ -202,6 +240,8 @@ class Run(Section, frozen=True):
     metrics_hsmfs_bind: str = ""
     """Optional host:port for hsmfs's /metrics; empty: unix socket only."""
     metrics_hsmd_bind: str = ""
+    group: str = ""
+    """Its members may use hsmd's socket, and so ``hsm``; empty: root alone."""
 
 
 class Log(Section, frozen=True):
@@ -226,6 +266,7 @@ class Config(Section, frozen=True):
     recall: Recall = Recall()
     burn: Burn = Burn()
     care: Care = Care()
+    health: Health = Health()
     quota: list[Quota] = []
     log: Log = Log()
 

@@ -26,6 +26,12 @@ from hsmfs.errors import ConfigError
 
 TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 PORT_MAX: Final = 65_535
+_LIBRARY_KEYS: Final = {
+    "emulated": ("path", ("changer", "drive")),
+    "scsi": ("changer", ("path",)),
+    "manual": ("", ("changer",)),
+}
+"""By kind: the key that must be there, and those of other kinds."""
 
 _POINTER: Final = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP: Final = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+)\]")
@@ -86,7 +92,7 @@ def check_library_paths(config: Config, path: Path | None = None) -> None:
     """What hsmd needs besides: libraries and the catalog."""
     checker = _PathChecker(path)
     for number, library in enumerate(config.library):
-        if library.kind == "emulated":
+        if library.path:
             checker.directory(("library", number, "path"), library.path)
     checker.directory_or_parent(("catalog", "path"), config.catalog.path)
 
@@ -203,26 +209,38 @@ class _Loader:
         """Each kind has keys of its own."""
         for number, library in enumerate(config.library):
             pointer: Pointer = ("library", number)
-            needed, foreign = ("path", "changer"), ("changer", "path")
-            scsi = library.kind == "scsi"
-            if not getattr(library, needed[scsi]):
-                found = f"no key '{needed[scsi]}' in [{dotted(pointer)}]"
-                raise self.error(
-                    pointer, found, f"{needed[scsi]} = a string between quotes", "add it"
-                )
-            if getattr(library, foreign[scsi]) or (library.drive and not scsi):
-                key = foreign[scsi] if getattr(library, foreign[scsi]) else "drive"
-                found = f"'{key}' in a library of kind \"{library.kind}\""
-                raise self.error((*pointer, key), found, "keys of its kind", "remove it")
-            if scsi:
+            needed, foreign = _LIBRARY_KEYS[library.kind]
+            if library.kind == "manual":
+                self._manual(pointer, library, config.care.parity)
+            if needed and not getattr(library, needed):
+                found = f"no key '{needed}' in [{dotted(pointer)}]"
+                raise self.error(pointer, found, f"{needed} = a string between quotes", "add it")
+            for key in foreign:
+                if getattr(library, key):
+                    found = f"'{key}' in a library of kind \"{library.kind}\""
+                    raise self.error((*pointer, key), found, "keys of its kind", "remove it")
+            if library.kind == "scsi" or library.drive:
                 self._devices(pointer, library)
+
+    def _manual(self, pointer: Pointer, library: Library, parity: int) -> None:
+        """Either devices or emulated drives; each box once; nothing that needs full magazines."""
+        if bool(library.path) == bool(library.drive):
+            found = "both" if library.path else "neither"
+            expected = "either [[library.drive]] or 'path' (of emulated drives)"
+            raise self.error(pointer, f"{found} of [[library.drive]] and 'path'", expected)
+        for index, box in enumerate(library.boxes):
+            if box in library.boxes[:index]:
+                raise self.error((*pointer, "boxes", index), f"{_show(box)} again", "each box once")
+        if parity:
+            found = f"{parity} in a manual library, whose boxes are never full"
+            raise self.error(("care", "parity"), found, "0")
 
     def _devices(self, pointer: Pointer, library: Library) -> None:
         """Devices and elements of a SCSI library, each once."""
         if not library.drive:
             found = f"no [[{pointer[0]}.drive]]"
             raise self.error(pointer, found, "at least one drive", "run: hsm library scan")
-        devices = [((*pointer, "changer"), library.changer)]
+        devices = [((*pointer, "changer"), library.changer)] if library.changer else []
         for number, drive in enumerate(library.drive):
             devices.append(((*pointer, "drive", number, "device"), drive.device))
             elements = [other.element for other in library.drive[:number] if other.element >= 0]

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import re
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from hsmfs.configload import check_cache_paths, load, read_text
 from hsmfs.configplace import Pointer, line_of
 from hsmfs.errors import CallerError, ConfigError, HsmError
 from hsmfs.service import Service
+from hsmfs.servicemanager import notify
 from hsmfs.session import mounting
 from hsmfs.store.lmdbstore import damaged
 
@@ -97,7 +97,7 @@ def _with_options(config: Config, words: list[str]) -> Config:
 def _say(error: BaseException, status: int) -> int:
     """On the terminal, and to who started us."""
     print(f"hsmfs: {error}", file=sys.stderr, flush=True)
-    notify_systemd("STATUS=" + " ".join(str(error).split("\n")))
+    notify("STATUS=" + " ".join(str(error).split("\n")))
     return status
 
 
@@ -137,7 +137,7 @@ def _run(config: Config) -> None:
         mounting.check_device()
         mounting.check_mount_point(mount)
         os.chdir("/")
-        service = Service(config, lambda: _announce(mount), lambda: notify_systemd("STOPPING=1"))
+        service = Service(config, lambda: _announce(mount), lambda: notify("STOPPING=1"))
         trio.run(service.run)
 
 
@@ -166,21 +166,7 @@ def _announce(mount: Path) -> None:
     """Tell a person and systemd that the mount works."""
     with contextlib.suppress(OSError):  # nobody reads it any more
         print(f"hsmfs: ready, {mount} is mounted, process id {os.getpid()}", flush=True)
-    notify_systemd("READY=1")
-
-
-def notify_systemd(state: str) -> None:
-    """sd_notify(3): tell the service manager, if there is one."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        try:
-            channel.sendto(state.encode(), address)
-        except OSError as error:
-            log.warning("the service manager cannot be told", why=str(error))
+    notify("READY=1")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve as hypercorn_serve
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -16,6 +16,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from hsmfs.errors import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +47,8 @@ class FsMetrics:
             registry=self.registry,
         )
         self.errors = Counter("hsmfs_errors", "Faults by kind.", ["kind"], registry=self.registry)
+        for kind in Kind:
+            self.errors.labels(kind.value)
         self.reader_wait_s = Histogram(
             "hsmfs_reader_wait_seconds",
             "How long readers of stubs waited.",
@@ -63,6 +67,7 @@ class FsMetrics:
             "hsmfs_rpc_calls", "Calls by hsmd.", ["call"], registry=self.registry
         )
 
+        ProcessCollector(registry=self.registry)
         self._status = StatusCollector()
         self.registry.register(self._status)
 

@@ -15,7 +15,8 @@ offset  type  field           meaning
 48      i64   mtime_ns
 56      i64   ctime_ns
 64      i64   btime_ns        birth
-72      u32   flags           1 SEEN, 2 PINNED, 4 XATTRS, 8 SPARSE, 16 FOREIGN, 32 IMPORT
+72      u32   flags           1 SEEN, 2 PINNED, 4 XATTRS, 8 SPARSE, 16 FOREIGN, 32 IMPORT,
+                              64 WORM, 128 SETTLED, 256 HELD
 76      u8    state           ``types.Residency``
 77      u8    copies          verified copies of this data_version
 78      u8    tier            index of the cache tier
@@ -54,6 +55,15 @@ FLAG_FOREIGN: Final = 16
 """Of a tree that was imported from a disc of others: nobody changes it."""
 FLAG_IMPORT: Final = 32
 """The root of such a tree."""
+FLAG_WORM: Final = 64
+"""In a tree with a retention: what is made below is too."""
+FLAG_SETTLED: Final = 128
+"""Of such a tree, and unchanged for so long that it is now unchangeable."""
+FLAG_HELD: Final = 256
+"""Under a legal hold."""
+FROZEN: Final = FLAG_SETTLED | FLAG_HELD
+FIXED: Final = FLAG_FOREIGN | FROZEN
+"""Nobody changes it through the mount."""
 
 _FIELDS: Final = (
     ("ino", "<u8"),

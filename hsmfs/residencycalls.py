@@ -38,6 +38,7 @@ from hsmfs.rpc.messages import (
     Unclaim,
 )
 from hsmfs.session.interface import Session
+from hsmfs.wormcalls import worm_methods
 
 log = logs.get(__name__)
 
@@ -55,6 +56,7 @@ class ResidencyCalls:
         self.session = session
         self.metrics = metrics
         engine.imports.name_changed = session.name_changed
+        engine.imports.names_made = session.names_made
         self._methods: Final[dict[type, Callable[[Any], Any]]] = {
             Claim: lambda call: engine.claim(call.files),
             Unclaim: lambda call: engine.unclaim(call.files),
@@ -73,6 +75,7 @@ class ResidencyCalls:
             ImportForget: lambda call: engine.imports.forget(call.label),
             Status: lambda call: engine.status(),
             Hello: self._hello,
+            **worm_methods(engine, session),
         }
 
     async def answer(self, call: Call) -> Answer:

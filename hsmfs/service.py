@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import trio
 
-from hsmfs import logs
+from hsmfs import logs, servicemanager
 from hsmfs.accesslog import AccessLog, access_path
 from hsmfs.adoptcalls import AdoptCalls
 from hsmfs.cache.hands import RemoteHands
@@ -192,6 +192,7 @@ class Service:
     async def _say_ready(self, session: Session) -> None:
         await session.wait_ready()
         self._on_ready()
+        await servicemanager.keep_watchdog(lambda: session.call(lambda: None))
 
     async def _stop_on_signal(self, session: Session, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -18,7 +18,8 @@ PoolName = NewType("PoolName", str)
 
 ROOT_INODE: Final = Inode(1)
 SECTOR_BYTES: Final = 2048
-"""Size of a logical sector of a BD disc (MMC-6, and UDF 2.50 section 2.1.2)."""
+"""Size of a logical sector of a BD disc (MMC-6), and of a block of the volume (UDF 2.50
+section 2.2.4.2)."""
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 """Files are hashed, read back and served in chunks of this size."""
 

@@ -43,6 +43,8 @@ class DemoError(Exception):
 class Demo:
     """One run in one directory."""
 
+    mover = "robot moves"
+
     def __init__(self, work: Path) -> None:
         self.originals = work / "originals"
         self.sandbox = work / "sandbox"
@@ -91,7 +93,7 @@ class Demo:
         """Do one step and show it as a short table."""
         moves, start = self.moves() if number > 1 else 0, time.monotonic()
         facts = work()
-        facts["robot moves"] = self.moves() - moves
+        facts[self.mover] = self.moves() - moves
         facts["seconds"] = f"{time.monotonic() - start:.1f}"
         self.screen.print(f"{number}. {title}")
         self.screen.print(table(list(facts), [list(facts.values())]))
@@ -287,7 +289,7 @@ def logs_of(sandbox: Path) -> str:
     return "\n".join(texts)
 
 
-def main() -> int:
+def main(kind: type[Demo] = Demo) -> int:
     """Run the demo; 0 if every byte was identical."""
     signal.signal(signal.SIGTERM, interrupt)
     base = Path(tempfile.gettempdir())
@@ -297,7 +299,7 @@ def main() -> int:
         return 1
     start = time.monotonic()
     work = Path(tempfile.mkdtemp(prefix="hsmfs-demo-", dir=base))
-    demo = Demo(work)
+    demo = kind(work)
     try:
         demo.main()
     except (DemoError, subprocess.TimeoutExpired, OSError) as error:

@@ -11,11 +11,14 @@ from typing import Annotated
 import typer
 
 from hsmfs.changer.emulated import EmulatedLibrary, open_library
+from hsmfs.changer.emulated.desk import Desk, create_desk
+from hsmfs.changer.emulated.deskstate import DESK_FILE
 from hsmfs.changer.emulated.iscsi.login import Chap
 from hsmfs.changer.emulated.iscsi.target import NAME, IscsiTarget
 from hsmfs.changer.emulated.library import Speed
 from hsmfs.clock import SystemClock
 from hsmfs.errors import CallerError
+from hsmfs.tools import deskcommands
 from hsmfs.tools.output import say
 from hsmfs.tools.system import ConfigOption, open_system
 
@@ -27,6 +30,7 @@ def add(app: typer.Typer) -> None:
     emulator = typer.Typer(help="An emulated library for other programs.", no_args_is_help=True)
     emulator.command("create")(create)
     emulator.command("serve")(serve)
+    deskcommands.add(emulator)
     app.add_typer(emulator, name="emulator")
 
 
@@ -37,8 +41,15 @@ def create(
     magazine_slots: Annotated[int, typer.Option(min=1)] = 12,
     mailslots: Annotated[int, typer.Option(min=0)] = 0,
     disc_bytes: Annotated[int, typer.Option(min=1)] = 25_025_314_816,
+    manual: Annotated[
+        bool, typer.Option("--manual", help="Drives for a person to load, and discs beside them.")
+    ] = False,
 ) -> None:
     """Make a library full of blank discs (sparse files) in DIR."""
+    if manual:
+        create_desk(directory, drives, slots, disc_bytes)
+        say(f"{drives} drives without a robot and {slots} discs in {directory}")
+        return
     EmulatedLibrary.create(directory, drives, slots, magazine_slots, disc_bytes, mailslots)
     say(f"library of {drives} drives and {slots} discs in {directory}")
 
@@ -57,8 +68,7 @@ def serve(
 ) -> None:
     """Offer a library as an iSCSI target: the changer is unit 0, drives follow. Ctrl-C ends it."""
     path, found_speed = _library(ctx, directory, config)
-    library = open_library(path, SystemClock(), _speed(speed) if speed else found_speed)
-    library.hold()
+    library = _opened(path, _speed(speed) if speed else found_speed)
     host, port = _listen(listen)
     target = IscsiTarget(library, host, port, name, _chap(user, secret_file))
     stop = threading.Event()
@@ -73,13 +83,22 @@ def serve(
         stop.wait()
 
 
+def _opened(path: Path, speed: Speed) -> EmulatedLibrary | Desk:
+    """For this process alone."""
+    if (path / DESK_FILE).exists():
+        return Desk(path, SystemClock(), speed)
+    library = open_library(path, SystemClock(), speed)
+    library.hold()
+    return library
+
+
 def _library(ctx: typer.Context, directory: Path | None, config: Path | None) -> tuple[Path, Speed]:
     if directory is not None:
         return directory, "instant"
     if config is None and ctx.find_root().obj is None:
         raise typer.BadParameter("give a library's directory, or --config")
     library = open_system(ctx, config).config.library[0]
-    if library.kind != "emulated":
+    if not library.path:
         raise CallerError(f"library {library.name}: kind {library.kind}, expected emulated")
     return Path(library.path), library.speed
 

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failed (says why), 2 wrong use, 3 done in part.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,9 @@ MODULES: Final = {
     "fsckcommand": ("fsck",),
     "rebuildcommand": ("rebuild",),
     "policycommands": ("policy",),
+    "retentioncommands": ("retention",),
+    "holdcommands": ("hold",),
+    "logcommands": ("log",),
     "sandboxcommands": ("sandbox",),
     "emulatorcommands": ("emulator",),
 }
@@ -37,7 +41,6 @@ def make_app(words: Iterable[str] = ()) -> typer.Typer:
         name="hsm",
         help="Look at and steer a hsmfs system.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,7 +67,7 @@ def choose_system(
 def main() -> None:
     """Run one command; expected errors are one line, never a traceback."""
     try:
-        make_app(sys.argv[1:])()
+        make_app([*sys.argv[1:], *os.environ.get("COMP_WORDS", "").split()])()
     except (HsmError, FsError) as error:
         complain(str(error))
         sys.exit(EXIT_FAILED)

@@ -9,11 +9,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from hsmfs.errors import HsmError
-from hsmfs.tools import magazinecommands, poolcommands
+from hsmfs.tools import healthcommands, magazinecommands, poolcommands
 from hsmfs.tools.apiclient import segment
+from hsmfs.tools.auditcommand import audit
 from hsmfs.tools.filecommands import WaitOption, show_job
+from hsmfs.tools.labelcommand import disc_labels
 from hsmfs.tools.output import complain, moment_words, print_json, print_table, say, size_words
 from hsmfs.tools.progress import exit_of, follow
+from hsmfs.tools.qualifycommand import qualify
 from hsmfs.tools.scancommand import scan, trace
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
@@ -26,7 +29,7 @@ def add(app: typer.Typer) -> None:
     """Put this module's commands into the application."""
     from hsmfs.tools import importcommands
 
-    magazine = _noun("Trays of discs that a person moves.", "magazines", _magazine_table)
+    magazine = _noun("Trays of discs that a person moves.", "magazines", magazinecommands.show_list)
     magazine.command("export")(export_magazine)
     magazine.command("import")(import_magazine)
     magazine.command("parity")(parity_magazine)
@@ -52,7 +55,8 @@ def add(app: typer.Typer) -> None:
     disc.command("verify")(verify_disc)
     disc.command("identify")(identify_disc)
     importcommands.add(disc)
-    disc.command("quarantine")(quarantine_disc)
+    disc.command("labels")(disc_labels)
+    healthcommands.add(drive, disc)
     app.add_typer(disc, name="disc")
     app.add_typer(magazine, name="magazine")
     app.add_typer(volume, name="volume")
@@ -68,8 +72,10 @@ def _noun(text: str, plural: str, show: Callable[[list[Row]], None]) -> typer.Ty
             found = api.get(f"/v1/{plural}")
         if json:
             print_json(found)
-        else:
-            show(found[plural])
+            return
+        show(found[plural])
+        if found.get("blanks"):
+            say(magazinecommands.blanks_words(found["blanks"]))
 
     app.command("ls", help=f"List all {plural}.")(ls)
     app.callback()(_keep_as_group)
@@ -85,6 +91,8 @@ def _library_app() -> typer.Typer:
     app.callback()(_keep_as_group)
     app.command("ls")(list_library)
     app.command("scan")(scan)
+    app.command("audit")(audit)
+    app.command("qualify")(qualify)
     return app
 
 
@@ -130,30 +138,6 @@ def _disc_table(rows: list[Row]) -> None:
     )
 
 
-def _magazine_table(rows: list[Row]) -> None:
-    print_table(
-        ("name", "where", "slots", "discs", "volumes", "volumes only here"),
-        (
-            (m["name"], _where(m), _span(m["slots"]), m["discs"], m["volumes"], m["last_copies"])
-            for m in rows
-        ),
-        right=("discs", "volumes only here"),
-        empty="no magazines",
-    )
-
-
-def _where(magazine: Row) -> str:
-    """Where a magazine is, and whether it is meant to leave."""
-    if magazine["state"] == "library" and magazine.get("offsite"):
-        return "library, for off-site"
-    location = magazine.get("location")
-    return f"{magazine['state']}: {location}" if location else str(magazine["state"])
-
-
-def _span(slots: list[int]) -> str:
-    return f"{min(slots)}-{max(slots)}" if slots else "-"
-
-
 def _volume_table(rows: list[Row]) -> None:
     columns = ("label", "pool", "state", "copies", "files", "bytes", "discs")
     print_table(
@@ -164,26 +148,33 @@ def _volume_table(rows: list[Row]) -> None:
     )
 
 
+MailslotsOption = Annotated[
+    bool, typer.Option("--mailslots", help="Disc by disc, where magazines do not come out.")
+]
+
+
 def export_magazine(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="As `hsm magazine ls` shows it.")],
+    mailslots: MailslotsOption = False,
     wait: WaitOption = True,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Give a magazine out of the library, to the shelf."""
-    _move(ctx, name, "export", wait, json, config)
+    _move(ctx, name, "export", wait, json, config, {"mailslots": mailslots})
 
 
 def import_magazine(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="As `hsm magazine ls` shows it.")],
+    mailslots: MailslotsOption = False,
     wait: WaitOption = True,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Take a magazine from the shelf back into the library."""
-    _move(ctx, name, "import", wait, json, config)
+    _move(ctx, name, "import", wait, json, config, {"mailslots": mailslots})
 
 
 def parity_magazine(
@@ -218,10 +209,16 @@ def rebuild_volume(
 
 
 def _move(
-    ctx: typer.Context, name: str, verb: str, wait: bool, json: bool, config: Path | None
+    ctx: typer.Context,
+    name: str,
+    verb: str,
+    wait: bool,
+    json: bool,
+    config: Path | None,
+    body: Row | None = None,
 ) -> None:
     with open_system(ctx, config).api() as api:
-        number = int(api.post(f"/v1/magazines/{segment(name)}/{verb}")["job"])
+        number = int(api.post(f"/v1/magazines/{segment(name)}/{verb}", body or {})["job"])
         job = follow(api, number, verb) if wait else api.get(f"/v1/jobs/{number}")
     show_job(job, json)
     raise typer.Exit(exit_of(job))
@@ -333,22 +330,6 @@ def identify_disc(
     """See what a blank or foreign disc is; a copy of a known volume is taken in and proved."""
     path = f"/v1/discs/{segment(barcode)}/identify"
     _run_job(ctx, path, "identify", {}, wait, json, config)
-
-
-def quarantine_disc(
-    ctx: typer.Context,
-    barcode: BarcodeArgument,
-    why: Annotated[str, typer.Option("--why", help="Kept in the disc's history.")] = "",
-    json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Do not count a disc as a copy any more; `hsm disc verify` takes it back."""
-    with open_system(ctx, config).api() as api:
-        found = api.post(f"/v1/discs/{segment(barcode)}/quarantine", {"why": why})
-    if json:
-        print_json(found)
-    else:
-        _disc_table([found])
 
 
 def show_disc(

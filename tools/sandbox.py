@@ -23,6 +23,7 @@ from hsmfs.tools.processes import Program, Running, wait_until
 
 FOLDERS: Final = ("mnt", "cache", "state/namespace", "state/catalog", "run", "log")
 MAGAZINE_SLOTS_MAX: Final = 12
+DISC_BYTES: Final = 200_000_000
 RESERVE_BYTES: Final = 64 * 1024 * 1024
 MOUNT_TIMEOUT_S: Final = 60.0
 DAEMON_TIMEOUT_S: Final = 120.0
@@ -56,6 +57,9 @@ allow_other = {allow_other}
 recall_timeout_s = 600.0
 offline_wait_s = 86400.0
 
+[burn]
+stop_wait_s = 20.0
+
 [policy]
 file = "{dir}/policy.hsm"
 
@@ -68,6 +72,14 @@ speed = "{speed}"
 
 [run]
 path = "{dir}/run"
+"""
+
+MANUAL_TEXT: Final = """\
+name = "desk"
+kind = "manual"
+path = "{dir}/library"
+boxes = [{boxes}]
+disc_bytes = {disc_bytes}
 """
 
 POLICY_TEXT: Final = """\
@@ -89,6 +101,8 @@ class Options:
     slots: int | None = None
     disc_bytes: int | None = None
     pool_copies: int | None = None
+    library: str | None = None
+    """``emulated``, or ``manual``: drives for a person to load."""
 
     def given(self, *names: str) -> list[str]:
         return [name for name in names if getattr(self, name) is not None]
@@ -200,22 +214,26 @@ class Sandbox:
 
     def _make_library(self, options: Options) -> None:
         path = self.dir / "library"
-        if (path / "library.json").exists():
-            kept = options.given("drives", "slots", "disc_bytes")
+        if (path / "library.json").exists() or (path / "desk.json").exists():
+            kept = options.given("drives", "slots", "disc_bytes", "library")
             if kept:
                 names = ", ".join("--" + name.replace("_", "-") for name in kept)
                 self.notes.append(f"the library is kept as it was made, without {names}")
             return
         # Only a new sandbox needs the emulator; every other command starts without it.
         from hsmfs.changer.emulated import EmulatedLibrary
+        from hsmfs.changer.emulated.desk import create_desk
 
         slots = options.slots or 24
+        if options.library == "manual":
+            create_desk(path, options.drives or 1, slots, options.disc_bytes or DISC_BYTES)
+            return
         EmulatedLibrary.create(
             path,
             drives=options.drives or 2,
             slots=slots,
             magazine_slots=magazine_slots(slots, options.pool_copies or 2),
-            disc_bytes=options.disc_bytes or 200_000_000,
+            disc_bytes=options.disc_bytes or DISC_BYTES,
         )
 
     def _make_config(self, options: Options) -> None:
@@ -235,7 +253,18 @@ class Sandbox:
             magazine_slots=magazine_slots(options.slots or 24, options.pool_copies or 2),
             speed=options.speed or "instant",
         )
+        if options.library == "manual":
+            text = re.sub(r'(?s)name = "emulated".*?(?=speed =)', self._manual_text(options), text)
         _write(self.config_path, text)
+
+    def _manual_text(self, options: Options) -> str:
+        """A box for each copy, and at least two."""
+        names = (chr(ord("A") + number) for number in range(max(2, options.pool_copies or 2)))
+        return MANUAL_TEXT.format(
+            dir=self.dir,
+            boxes=", ".join(f'"{name}"' for name in names),
+            disc_bytes=options.disc_bytes or DISC_BYTES,
+        )
 
     def _change_config(self, options: Options) -> None:
         """Session and speed may change between starts; running programs keep theirs."""

@@ -30,6 +30,13 @@ class Speed(StrEnum):
     REALISTIC = "realistic"
 
 
+class Kind(StrEnum):
+    """Who loads the drives."""
+
+    EMULATED = "emulated"
+    MANUAL = "manual"
+
+
 def add(app: typer.Typer) -> None:
     """Put this module's commands into the application."""
     sandbox = typer.Typer(
@@ -52,6 +59,9 @@ def start(
         typer.Option(min=4_000_000, max=200_000_000_000, help="Default: 200000000."),
     ] = None,
     pool_copies: Annotated[int | None, typer.Option(min=1, max=9, help="Default: 2.")] = None,
+    library: Annotated[
+        Kind | None, typer.Option(help="A robot (emulated, the default), or a person (manual).")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make or go on with a sandbox; ready when this returns."""
@@ -64,6 +74,7 @@ def start(
             slots=slots,
             disc_bytes=disc_bytes,
             pool_copies=pool_copies,
+            library=library.value if library else None,
         )
     )
     if json:

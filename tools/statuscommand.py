@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from hsmfs.tools.magazinecommands import blanks_words
 from hsmfs.tools.output import console, print_json, print_table, say, since_words, size_words, table
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 
@@ -62,9 +63,14 @@ def _show_library(found: dict[str, Any]) -> None:
             right=("errors",),
         )
     )
+    aside = ", ".join(f"{n} {noun}" for noun, n in found.get("quarantined", {}).items() if n)
+    if aside:
+        say(f"in quarantine: {aside}")
     for noun in ("discs", "volumes"):
         counts = ", ".join(f"{number} {state}" for state, number in found[noun].items() if number)
         say(f"{noun}: {counts or 'none'}")
+    if found.get("blanks"):
+        say(blanks_words(found["blanks"]))
 
 
 def _show_work(found: dict[str, Any]) -> None:
@@ -108,6 +114,10 @@ def tasks(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = N
         ),
         empty="nothing to do",
     )
+    for task in found["tasks"]:
+        for key, word in (("place", "where"), ("why", "why"), ("problem", "PROBLEM")):
+            if task.get(key):
+                say(f"task {task['id']}: {word}: {task[key]}")
 
 
 def done(

@@ -94,7 +94,7 @@ def _copy(reader: VolumeReader, entry: WalkEntry, target: bytes, facts: dict[str
             return
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "xb") as out:
-            for piece in reader.stream_file(entry.path):
+            for piece in reader.stream_walked(entry):
                 out.write(piece)
             facts["bytes"] += out.tell()
         os.chmod(target, stat.S_IMODE(entry.mode))

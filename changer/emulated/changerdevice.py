@@ -20,6 +20,7 @@ from hsmfs.changer.emulated.device import (
     IN_PROCESS,
     INVALID_COMMAND,
     INVALID_FIELD,
+    RECOVERED,
     CheckCondition,
     Device,
     mode_data,
@@ -32,11 +33,15 @@ from hsmfs.changer.emulated.state import (
     FIRST_SLOT,
     FIRST_TRANSPORT,
     LibraryState,
+    Second,
     StateFile,
 )
 from hsmfs.changer.sense import Sense
 from hsmfs.changer.transport.interface import Reply
+from hsmfs.clock import Clock
 
+CHANGER: Final = "changer"
+"""Its name in faults."""
 INVALID_ELEMENT: Final = Sense(0x05, 0x21, 0x01)
 DESTINATION_FULL: Final = Sense(0x05, 0x3B, 0x0D)
 SOURCE_EMPTY: Final = Sense(0x05, 0x3B, 0x0E)
@@ -66,11 +71,11 @@ class ChangerDevice(Device):
         drives: Sequence[DriveDevice],
         faults: Faults,
         move_time: Callable[[], None],
+        clock: Clock,
     ) -> None:
-        super().__init__("EMUC0001")
+        super().__init__("EMUC0001", faults, clock)
         self._state = state
         self._drives = drives
-        self._faults = faults
         self._move_time = move_time
         self._arm = threading.Lock()
 
@@ -91,6 +96,9 @@ class ChangerDevice(Device):
             with self._state.lock:
                 return super().execute(cdb, data_out, data_in_len, nexus)
 
+    def _names(self) -> tuple[str, ...]:
+        return (CHANGER,)
+
     def command(self, cdb: bytes, data_out: bytes | memoryview) -> bytes:
         """SMC-3."""
         match cdb[0]:
@@ -100,8 +108,8 @@ class ChangerDevice(Device):
                 self._fault("initialize")
                 return b""
             case codes.PREVENT_ALLOW:
-                self._prevent_allow(cdb)
-                return b""
+                self._fault("prevent")
+                return self._prevent_allow(cdb)
             case codes.READ_ELEMENT_STATUS:
                 self._fault("status")
                 return self._element_status(cdb)
@@ -113,9 +121,7 @@ class ChangerDevice(Device):
         raise CheckCondition(INVALID_COMMAND)
 
     def _fault(self, op: str) -> None:
-        fault = self._faults.strike(("changer",), op)
-        if fault is not None:
-            raise CheckCondition(Sense(*fault.sense))
+        self._suffer(self._faults.strike((CHANGER,), op))
 
     # -- moves -----------------------------------------------------------------
 
@@ -158,19 +164,28 @@ class ChangerDevice(Device):
                 if drive is not None:
                     locks.enter_context(drive.lock)
             move = self._checked(cdb)
-            fault = self._faults.strike(("changer", move.barcode), "move")
-            if fault is None or fault.done:
+            fault = self._faults.strike((CHANGER, move.barcode), "move")
+            if fault is None or fault.done or fault.sense[0] in RECOVERED:
                 self._carry(move)
-            if fault is not None:
-                raise CheckCondition(Sense(*fault.sense))
+            self._suffer(fault)
 
     def _carry(self, move: _Move) -> None:
-        self._state.change(lambda state: _apply(state, move))
         from_drive, to_drive = self._drive(move.source), self._drive(move.destination)
+        fault = None
+        if to_drive is not None:
+            fault = self._faults.strike((CHANGER, move.barcode), "move", effects=("double",))
+
+        def change(state: LibraryState) -> None:
+            if fault is not None:
+                _take_second(state, move)
+            _apply(state, move)
+
+        self._state.change(change)
         if from_drive is not None:
             from_drive.remove()
         if to_drive is not None:
-            to_drive.insert(move.barcode)
+            jammed = move.barcode in self._state.state.seconds
+            to_drive.insert(move.barcode, jammed=jammed)
 
     def _drive(self, address: int) -> DriveDevice | None:
         index = address - FIRST_DRIVE
@@ -180,7 +195,7 @@ class ChangerDevice(Device):
 
     def _element_status(self, cdb: bytes) -> bytes:
         """Pages by element type (SMC-3 6.11), cut to the allocation length."""
-        wanted, tags = cdb[1] & 0x0F, bool(cdb[1] & 0x10)
+        wanted, tags = cdb[1] & 0x0F, bool(cdb[1] & 0x10) and self._state.state.tags
         start, count = struct.unpack_from(">HH", cdb, 2)
         ids = bool(cdb[6] & 1)
         state = self._state.state
@@ -194,8 +209,8 @@ class ChangerDevice(Device):
         for kind, first, items in groups:
             if wanted not in (codes.ALL_ELEMENTS, kind):
                 continue
-            chosen = [(first + i, code) for i, code in enumerate(items) if first + i >= start]
-            chosen = chosen[: count - len(addresses)]
+            begin = max(0, start - first)
+            chosen = list(enumerate(items[begin : begin + count - len(addresses)], first + begin))
             if not chosen:
                 continue
             addresses += [address for address, _ in chosen]
@@ -268,10 +283,22 @@ _CAPABILITIES: Final = bytes(
 """Which moves there are, from and to each type; no exchanges."""
 
 
+def _take_second(state: LibraryState, move: _Move) -> None:
+    """The next disc of the magazine sticks to the one that is taken."""
+    at = move.source - FIRST_SLOT + 1
+    if 0 < at < len(state.slots) and at % state.magazine_slots and state.slots[at]:
+        state.seconds[move.barcode] = Second(state.slots[at], FIRST_SLOT + at)
+        state.slots[at] = ""
+
+
 def _apply(state: LibraryState, move: _Move) -> None:
     taken, put = state.place(move.source), state.place(move.destination)
     assert taken is not None and put is not None
     taken[0][taken[1]], put[0][put[1]] = "", move.barcode
     state.sources.pop(move.barcode, None)
+    second = state.seconds.pop(move.barcode, None) if move.destination >= FIRST_SLOT else None
+    if second is not None:
+        at = second.slot - FIRST_SLOT
+        state.slots[at if not state.slots[at] else state.slots.index("")] = second.barcode
     if FIRST_DRIVE <= move.destination < FIRST_DRIVE + len(state.drive_discs):
         state.sources[move.barcode] = move.source

@@ -10,8 +10,11 @@ import structlog
 
 from hsmfs.changer import cdb as codes
 from hsmfs.changer import sense as senses
+from hsmfs.changer.emulated.faults import Fault, Faults
 from hsmfs.changer.sense import Sense
 from hsmfs.changer.transport.interface import CHECK_CONDITION, GOOD, Reply
+from hsmfs.clock import Clock
+from hsmfs.errors import TransientError
 
 log = structlog.get_logger(__name__)
 ATTENTIONS_KEPT_MAX: Final = 8
@@ -23,6 +26,8 @@ MEDIUM_CHANGED: Final = Sense(0x06, 0x28, 0x00)
 INVALID_COMMAND: Final = Sense(0x05, 0x20, 0x00)
 INVALID_FIELD: Final = Sense(0x05, 0x24, 0x00)
 INTERNAL_FAILURE: Final = Sense(0x04, 0x44, 0x00)
+RECOVERED: Final = (0x00, 0x01)
+"""Sense keys of commands that were done."""
 NO_SENSE: Final = Sense(0x00, 0x00, 0x00)
 VENDOR: Final = b"HSMFS   "
 REVISION: Final = b"0001"
@@ -58,11 +63,15 @@ class Device:
     device_type = 0
     product = b"EMULATED        "
 
-    def __init__(self, serial: str) -> None:
+    def __init__(self, serial: str, faults: Faults, clock: Clock) -> None:
         self.serial = serial
+        self._faults = faults
+        self._clock = clock
         self._nexuses = {IN_PROCESS: Nexus()}
         self._nexus = self._nexuses[IN_PROCESS]
         """Of the command that runs now."""
+        self._recovered: Sense | None = None
+        """What the command that runs now got over by itself; told with its data."""
 
     # -- initiators ----------------------------------------------------------------
 
@@ -107,8 +116,36 @@ class Device:
         data_in_len: int,
         nexus: str = IN_PROCESS,
     ) -> Reply:
-        """One command; what the host's disk refuses is a fault of the device."""
+        """One command; what the host's disk refuses is a fault of the device.
+
+        TransientError where its answer is lost, or the device's power goes.
+        """
+        fault = self._faults.on_the_way(self._names(), cdb)
+        if fault is None:
+            return self._execute(cdb, data_out, data_in_len, nexus)
+        if fault.effect == "slow":
+            self._clock.sleep(fault.delay_s)
+            return self._execute(cdb, data_out, data_in_len, nexus)
+        if fault.done:
+            self._execute(cdb, data_out, data_in_len, nexus)
+        if fault.effect == "power":
+            self.power_cycle()
+        raise TransientError(f"{self.serial}: no answer ({fault.effect}, emulated)")
+
+    def _names(self) -> tuple[str, ...]:
+        """By which faults know it."""
+        return ()
+
+    def power_cycle(self) -> None:
+        """Off and on again: what it kept for initiators is gone."""
+        self.allow_all()
+        self.attention(POWER_ON)
+
+    def _execute(
+        self, cdb: bytes, data_out: bytes | memoryview, data_in_len: int, nexus: str
+    ) -> Reply:
         self._nexus = self._nexuses.get(nexus) or self._nexuses[IN_PROCESS]
+        self._recovered = None
         try:
             data = self._answer(cdb, data_out)[:data_in_len]
         except CheckCondition as check:
@@ -116,7 +153,20 @@ class Device:
         except OSError as error:
             log.error("emulated device failed", device=self.serial, error=str(error))
             return self._check(INTERNAL_FAILURE, data_in_len)
+        if self._recovered is not None:
+            return self._check(self._recovered, data_in_len)._replace(
+                data=data, resid=data_in_len - len(data)
+            )
         return Reply(GOOD, b"", data, data_in_len - len(data))
+
+    def _suffer(self, fault: Fault | None) -> None:
+        """A fault strikes: the command fails, or is done and tells of a recovered error."""
+        if fault is None:
+            return
+        sense = Sense(*fault.sense)
+        if sense.key not in RECOVERED:
+            raise CheckCondition(sense)
+        self._recovered = sense
 
     def _check(self, sense: Sense, data_in_len: int) -> Reply:
         self._nexus.last = sense

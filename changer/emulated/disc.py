@@ -5,7 +5,8 @@ image (or with an empty one), *incomplete* while it is written, *complete*
 once the marker that CLOSE leaves is there (in the folder ``closed`` beside
 ``discs``, so that ``discs`` holds images and nothing else).
 
-No state is kept beside these two files: the next writable sector is the
+A disc with spare areas has its user sectors in a file of the folder ``formatted``, which never
+changes. No other state is kept: the next writable sector is the
 image's size. So after a kill the disc may hold more than was acknowledged,
 but what it says of itself and what it holds are always the same.
 """
@@ -20,6 +21,7 @@ from hsmfs.changer.emulated.state import fsync_directory
 from hsmfs.types import SECTOR_BYTES
 
 CLOSED_FOLDER: Final = "closed"
+FORMATTED_FOLDER: Final = "formatted"
 WRITE_BYTES: Final = 128 * 1024
 """Of one write into the image: larger ones cost Linux several times the processor."""
 
@@ -34,17 +36,27 @@ def marker_path(discs: Path, barcode: str) -> Path:
     return discs.parent / CLOSED_FOLDER / barcode
 
 
+def format_path(discs: Path, barcode: str) -> Path:
+    """The file that says how many sectors a disc with spare areas has for users."""
+    return discs.parent / FORMATTED_FOLDER / barcode
+
+
 class DiscFile:
     """Access to a disc that is in a drive; files are opened when first needed."""
 
     def __init__(self, folder: Path, barcode: str, capacity_sectors: int) -> None:
         self.barcode = barcode
-        self.capacity_sectors = capacity_sectors
+        self._format = format_path(folder, barcode)
+        told = self._format.read_text() if self._format.exists() else ""
+        self.formatted = bool(told)
+        """Whether it has spare areas."""
+        self.capacity_sectors = int(told) if told else capacity_sectors
         self._image = image_path(folder, barcode)
         self._marker = marker_path(folder, barcode)
         self._fd = -1
         self.closed = self._marker.exists()
         self.written_sectors = self._recorded()
+        self._synced_sectors = self.written_sectors
 
     def _recorded(self) -> int:
         """Whole sectors in the image; a cut one was never acknowledged."""
@@ -92,6 +104,27 @@ class DiscFile:
         if self._fd >= 0:
             os.fsync(self._fd)
             fsync_directory(self._image.parent)
+        self._synced_sectors = self.written_sectors
+
+    def lose_buffer(self, sectors: int) -> None:
+        """Power went: so much of what was not flushed yet was never recorded."""
+        if self.closed or self._fd < 0:
+            return
+        left = max(self._synced_sectors, self.written_sectors - sectors)
+        os.ftruncate(self._fd, left * SECTOR_BYTES)
+        self.written_sectors = left
+
+    def format(self, sectors: int) -> None:
+        """Leave the rest for spares; durable and atomic."""
+        self._format.parent.mkdir(exist_ok=True)
+        temporary = self._format.with_name(f"{self.barcode}.new")
+        with temporary.open("w") as out:
+            out.write(f"{sectors}\n")
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(self._format)
+        fsync_directory(self._format.parent)
+        self.formatted, self.capacity_sectors = True, sectors
 
     def close_session(self) -> None:
         """From now on nothing can be written."""

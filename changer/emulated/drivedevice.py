@@ -15,6 +15,7 @@ import structlog
 
 from hsmfs.changer import cdb as codes
 from hsmfs.changer.emulated import drivepages as pages
+from hsmfs.changer.emulated import formatting
 from hsmfs.changer.emulated.device import (
     IN_PROCESS,
     INVALID_COMMAND,
@@ -34,9 +35,12 @@ from hsmfs.clock import Clock
 from hsmfs.types import SECTOR_BYTES
 
 log = structlog.get_logger(__name__)
+FORMATTING: Final = Sense(0x02, 0x04, 0x04)
+CANNOT_FORMAT: Final = Sense(0x05, 0x30, 0x06)
 NO_MEDIUM: Final = Sense(0x02, 0x3A, 0x00)
 BECOMING_READY: Final = Sense(0x02, 0x04, 0x01)
 OUT_OF_RANGE: Final = Sense(0x05, 0x21, 0x00)
+LOAD_FAILED: Final = Sense(0x04, 0x53, 0x00)
 NOT_NEXT: Final = Sense(0x05, 0x21, 0x02)
 WRITE_PROTECTED: Final = Sense(0x07, 0x27, 0x00)
 END_OF_AREA: Final = Sense(0x05, 0x63, 0x00)
@@ -65,18 +69,18 @@ class DriveDevice(Device):
         speed: Speed,
         timing: Timing,
     ) -> None:
-        super().__init__(f"EMUD{number:04d}")
+        super().__init__(f"EMUD{number:04d}", faults, clock)
         self.name = f"drive{number}"
         self.lock = threading.RLock()
         self.disc: DiscFile | None = None
         self.ejected = False
+        self.jammed = False
+        """Two discs lie in it."""
         self._discs = discs
         self._capacity = capacity_sectors
-        self._faults = faults
-        self._clock = clock
         self._realistic = speed == "realistic"
         self._timing = timing
-        self._ready_at_s = 0.0
+        self._ready_at_s = self._formatted_at_s = 0.0
         self._write_parameters = pages.default_write_parameters()
         self._event = 0
         self._pace = Pace(timing, clock)
@@ -94,11 +98,11 @@ class DriveDevice(Device):
 
     # -- discs come and go (called by the library) ---------------------------------
 
-    def insert(self, barcode: str) -> None:
-        """The robot put a disc in; it needs time to become ready."""
+    def insert(self, barcode: str, *, jammed: bool = False) -> None:
+        """The robot put a disc in (or two at once); it needs time to become ready."""
         with self.lock:
-            self.disc = DiscFile(self._discs, barcode, self._capacity)
-            self.ejected = False
+            self.disc = DiscFile(self._discs, self._faults.really(barcode), self._capacity)
+            self.ejected, self.jammed = False, jammed
             self._spin_up()
 
     def _spin_up(self) -> None:
@@ -114,8 +118,16 @@ class DriveDevice(Device):
             if self.disc is not None:
                 self.disc.release()
             self.disc = None
-            self.ejected = False
+            self.ejected = self.jammed = False
             self.allow_all()
+
+    def power_cycle(self) -> None:
+        """What was in its buffer is not on the disc, which has to spin up again."""
+        super().power_cycle()
+        if self.disc is not None:
+            self.disc.lose_buffer(pages.BUFFER_BYTES // SECTOR_BYTES)
+            if not self.ejected:
+                self._spin_up()
 
     # -- commands --------------------------------------------------------------------
 
@@ -124,7 +136,7 @@ class DriveDevice(Device):
         handler = {
             codes.TEST_UNIT_READY: self._test_unit_ready,
             codes.START_STOP_UNIT: self._start_stop,
-            codes.PREVENT_ALLOW: self._prevent_allow,
+            codes.PREVENT_ALLOW: self._prevent,
             codes.GET_CONFIGURATION: self._get_configuration,
             codes.READ_DISC_INFORMATION: self._disc_information,
             codes.READ_TRACK_INFORMATION: self._track_information,
@@ -149,6 +161,9 @@ class DriveDevice(Device):
         if cdb[0] in (codes.WRITE_10, codes.WRITE_12):
             self._write(cdb, data_out)
             return b""
+        if cdb[0] == codes.FORMAT_UNIT:
+            self._format(cdb, data_out)
+            return b""
         if cdb[0] == codes.MODE_SELECT_10:
             self._mode_select(cdb, data_out)
             return b""
@@ -160,15 +175,17 @@ class DriveDevice(Device):
         return (self.name, self.disc.barcode) if self.disc else (self.name,)
 
     def _fault(self, op: str, lba: int = 0, sectors: int = 0, size: int = 0) -> None:
-        fault = self._faults.strike(self._names(), op, lba, sectors, size)
-        if fault is not None:
-            raise CheckCondition(Sense(*fault.sense))
+        self._suffer(self._faults.strike(self._names(), op, lba, sectors, size))
 
     def _ready_disc(self) -> DiscFile:
         if self.disc is None or self.ejected:
             raise CheckCondition(NO_MEDIUM)
+        if self.jammed:
+            raise CheckCondition(LOAD_FAILED)
         if self._realistic and self._clock.monotonic_s() < self._ready_at_s:
             raise CheckCondition(BECOMING_READY)
+        if self._realistic and self._clock.monotonic_s() < self._formatted_at_s:
+            raise CheckCondition(FORMATTING)
         return self.disc
 
     def _test_unit_ready(self, _cdb: bytes) -> bytes:
@@ -189,6 +206,10 @@ class DriveDevice(Device):
                 self.ejected = False
                 self._spin_up()
         return b""
+
+    def _prevent(self, cdb: bytes) -> bytes:
+        self._fault("prevent")
+        return self._prevent_allow(cdb)
 
     def _profile(self) -> int:
         if self.disc is None or self.ejected:
@@ -268,12 +289,26 @@ class DriveDevice(Device):
 
     def _format_capacities(self, cdb: bytes) -> bytes:
         disc = None if self.ejected else self.disc
-        sectors = self._capacity if disc is None or not disc.closed else disc.written_sectors
-        kind = pages.ABSENT
+        sectors, kind = self._capacity, formatting.ABSENT
         if disc is not None:
-            kind = pages.RECORDED if disc.written_sectors else pages.BLANK
-        data = pages.format_capacities(sectors, kind)
+            used = disc.formatted or disc.written_sectors > 0
+            kind = formatting.FORMATTED if used else formatting.UNFORMATTED
+            sectors = disc.written_sectors if disc.closed else disc.capacity_sectors
+        data = formatting.capacities(sectors, kind)
         return data[: int.from_bytes(cdb[7:9], "big")]
+
+    def _format(self, cdb: bytes, data: bytes | memoryview) -> None:
+        """FORMAT UNIT: only a blank disc, only once; it takes its time afterwards."""
+        disc = self._ready_disc()
+        self._fault("format")
+        if disc.written_sectors or disc.formatted:
+            raise CheckCondition(CANNOT_FORMAT)
+        sectors = formatting.wanted_sectors(cdb, bytes(data), disc.capacity_sectors)
+        if sectors is None:
+            raise CheckCondition(INVALID_PARAMETER)
+        disc.format(sectors)
+        if self._realistic:
+            self._formatted_at_s = self._clock.monotonic_s() + self._timing.format_s
 
     def _contents(self, cdb: bytes) -> bytes:
         """A blank disc has none."""

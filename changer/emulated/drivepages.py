@@ -19,9 +19,6 @@ READ_KB_S: Final = 35_965
 WRITE_KB_S: Final = (26_974, 17_983, 8_991)
 """BD 6x, 4x and 2x."""
 BUFFER_BYTES: Final = 4 * 1024 * 1024
-BLANK, RECORDED, ABSENT = 1, 2, 3
-"""Descriptor types of READ FORMAT CAPACITIES."""
-FORMAT_BD_R: Final = 0x32
 WRITE_PARAMETERS, ERROR_RECOVERY, CAPABILITIES, ALL_PAGES = 0x05, 0x01, 0x2A, 0x3F
 NEW_MEDIUM, MEDIUM_REMOVED = 2, 3
 MEDIA_CLASS: Final = 4
@@ -114,15 +111,6 @@ def performance(kind: int, writes: bool, sectors: int, descriptors_max: int) -> 
         return None
     body = b"".join(rows[:descriptors_max])
     return struct.pack(">IB3x", 4 + len(body), flags) + body
-
-
-def format_capacities(sectors: int, kind: int) -> bytes:
-    """READ FORMAT CAPACITIES: the current one, and how a blank disc could be formatted."""
-    rows = struct.pack(">IB", sectors, kind) + SECTOR_BYTES.to_bytes(3, "big")
-    if kind == BLANK:
-        for form in (0x00, FORMAT_BD_R):
-            rows += struct.pack(">IB3x", sectors, form << 2)
-    return struct.pack(">3xB", len(rows)) + rows
 
 
 def contents(form: int, sectors: int, minutes: bool) -> bytes | None:

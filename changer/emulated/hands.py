@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsmfs.changer.emulated.disc import image_path, marker_path
+from hsmfs.changer.emulated.disc import format_path, image_path, marker_path
 from hsmfs.changer.emulated.state import FIRST_SLOT, LibraryState, Tray, fsync_directory
 from hsmfs.errors import CallerError
 from hsmfs.types import SECTOR_BYTES
@@ -97,6 +97,7 @@ class Hands:
         marker, target = marker_path(discs, barcode), image_path(discs, barcode)
         marker.unlink(missing_ok=True)
         fsync_directory(marker.parent)
+        format_path(discs, barcode).unlink(missing_ok=True)
         if image is None:
             target.unlink(missing_ok=True)
             return

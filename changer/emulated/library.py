@@ -83,11 +83,11 @@ class EmulatedLibrary:
             if speed == "realistic":
                 clock.sleep(state.timing.move_s)
 
-        self.changer = ChangerDevice(self._file, self.drives, self.faults, move_time)
+        self.changer = ChangerDevice(self._file, self.drives, self.faults, move_time, clock)
         self.hands = Hands(self)
         for drive, barcode in zip(self.drives, state.drive_discs, strict=True):
             if barcode:
-                drive.insert(barcode)
+                drive.insert(barcode, jammed=barcode in state.seconds)
 
     @classmethod
     def create(
@@ -146,6 +146,11 @@ class EmulatedLibrary:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    @property
+    def devices(self) -> list[Device]:
+        """The robot, then the drives."""
+        return [self.changer, *self.drives]
 
     @property
     def drive_count(self) -> int:

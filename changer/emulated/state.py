@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -43,12 +43,14 @@ class Timing(msgspec.Struct, kw_only=True):
     inner_share: float = 1.0
     """Speed at the inside to that at the outside: 1.0 at constant linear velocity, about 0.41
     (radius 24 to 58 mm) at constant angular velocity."""
+    format_s: float = 10.0
+    """For spare areas of a blank disc."""
     layer_bytes: int = 32_000_000_000
     layer_change_s: float = 0.5
 
     def __post_init__(self) -> None:
         """Raises ValueError for times and speeds that no drive has."""
-        waits = ("move_s", "load_s", "seek_s", "layer_change_s", "buffer_bytes")
+        waits = ("move_s", "load_s", "seek_s", "layer_change_s", "buffer_bytes", "format_s")
         speeds = ("read_bytes_s", "write_bytes_s", "layer_bytes", "inner_share")
         for name in (*waits, *speeds):
             value = getattr(self, name)
@@ -65,6 +67,13 @@ class Tray(msgspec.Struct, kw_only=True):
     """Where it stood."""
 
 
+class Second(NamedTuple):
+    """A disc that the robot took along with another one, and the slot it stood in."""
+
+    barcode: str
+    slot: int
+
+
 class LibraryState(msgspec.Struct, kw_only=True):
     """Everything but the discs' contents."""
 
@@ -78,9 +87,13 @@ class LibraryState(msgspec.Struct, kw_only=True):
     mailslots: list[str]
     sources: dict[str, int] = {}
     """Element a disc in a drive came from."""
+    seconds: dict[str, Second] = {}
+    """Discs that lie in a drive together with the disc of this barcode."""
     trays: list[Tray] = []
     next_tray: int = 1
     timing: Timing = msgspec.field(default_factory=Timing)
+    tags: bool = True
+    """Whether the library reads barcodes."""
     eject_first: bool = True
     """Whether the robot can take only a disc that its drive has ejected."""
 

@@ -36,6 +36,7 @@ HARMLESS: Final = frozenset(
         codes.GET_CONFIGURATION,
         codes.READ_DISC_INFORMATION,
         codes.READ_TRACK_INFORMATION,
+        codes.READ_FORMAT_CAPACITIES,
         codes.MODE_SENSE_10,
         codes.READ_ELEMENT_STATUS,
         codes.REPORT_LUNS,

@@ -32,6 +32,7 @@ TIMEOUT_S: Final[dict[int, float]] = {
     codes.WRITE_12: 180.0,
     codes.SYNCHRONIZE_CACHE: 600.0,
     codes.CLOSE_TRACK_SESSION: 1800.0,
+    codes.FORMAT_UNIT: 600.0,
 }
 """docs/hardware.md has this table too."""
 

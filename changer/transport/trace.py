@@ -83,6 +83,8 @@ class Traced:
         self._watchers: list[Watcher] = []
         self._entries: deque[Entry] = deque(maxlen=entries_max)
         self._lock = threading.Lock()
+        self.total = 0
+        """Commands so far, those that are not kept any more too."""
 
     @property
     def transfer_bytes_max(self) -> int:
@@ -123,6 +125,7 @@ class Traced:
     def _note(self, entry: Entry) -> None:
         with self._lock:
             self._entries.append(entry)
+            self.total += 1
         for watcher in self._watchers:
             watcher(entry)
 

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hsmfs.daemon.api.libraryroutes import LibraryRoutes
 from hsmfs.daemon.commands import Commands
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.picture import INFINITE
@@ -63,6 +64,13 @@ def _percent(body: dict[str, Any]) -> float:
     return float(value)
 
 
+def _seconds(body: dict[str, Any]) -> float | None:
+    value = body.get("hours")
+    if value is not None and not (isinstance(value, int | float) and value > 0):
+        raise CallerError(f"hours: found {value!r}, expected a number above 0")
+    return None if value is None else float(value) * 3600.0
+
+
 def _text(body: dict[str, Any], key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str) or not value:
@@ -104,14 +112,17 @@ class Api:
             ("/v1/magazines/{name}/mark", self._mark),
             ("/v1/volumes/{label}/{verb}", self._volume_care),
             ("/v1/discs/{barcode}/{verb}", self._disc_care),
+            ("/v1/drives/{name}/{verb}", self._drive_care),
             ("/v1/images/import", self._import_image),
             ("/v1/policy/run", self._policy_run),
             ("/v1/policy/check", self._policy_check),
             ("/v1/policy/accept-clock", self._accept_clock),
             ("/v1/{kind}", self._files_job),
         ]
-        routes = [Route(path, _answer(handler), methods=["GET"]) for path, handler in get]
-        routes += [Route(path, _answer(handler), methods=["POST"]) for path, handler in post]
+        more = LibraryRoutes(self.commands, self.report)
+        gets, posts = [*more.get(), *get], [*more.post(), *post]
+        routes = [Route(path, _answer(handler), methods=["GET"]) for path, handler in gets]
+        routes += [Route(path, _answer(handler), methods=["POST"]) for path, handler in posts]
         routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         return Starlette(routes=routes)
 
@@ -166,7 +177,8 @@ class Api:
         return await self.report.volume(request.path_params["label"])
 
     async def _magazines(self, _request: Request) -> Any:
-        return {"magazines": self.report.magazines()}
+        blanks = self.commands.hsmd.stock.report()
+        return {"magazines": self.report.magazines(), "blanks": blanks}
 
     async def _pools(self, _request: Request) -> Any:
         return {"pools": pools(self.report.core)}
@@ -182,10 +194,14 @@ class Api:
         return self.report.task(task)
 
     async def _export(self, request: Request) -> Any:
-        return _started(self.commands.export(request.path_params["name"]))
+        mailslots = bool(json.loads(await request.body() or b"{}").get("mailslots"))
+        name = request.path_params["name"]
+        return _started(self.commands.export(name, mailslots=mailslots))
 
     async def _import(self, request: Request) -> Any:
-        return _started(self.commands.bring_in(request.path_params["name"]))
+        mailslots = bool(json.loads(await request.body() or b"{}").get("mailslots"))
+        name = request.path_params["name"]
+        return _started(self.commands.bring_in(name, mailslots=mailslots))
 
     async def _parity(self, request: Request) -> Any:
         return _started(self.commands.parity(request.path_params["name"]))
@@ -233,9 +249,27 @@ class Api:
             case "forget-import":
                 return _started(self.commands.forget_import(barcode))
             case "quarantine":
-                why = str(body.get("why", ""))
-                return self.report.disc(await self.commands.hsmd.care.quarantine(barcode, why))
+                why, seconds = str(body.get("why", "")), _seconds(body)
+                care = self.commands.hsmd.care
+                return self.report.disc(await care.quarantine(barcode, why, seconds))
+            case "release":
+                return self.report.disc(await self.commands.hsmd.care.release(barcode))
         return None
+
+    async def _drive_care(self, request: Request) -> Any:
+        name = request.path_params["name"]
+        body = json.loads(await request.body() or b"{}")
+        ward = self.commands.core.ward
+        match request.path_params["verb"]:
+            case "quarantine":
+                why = f"by hand: {body.get('why') or 'no reason given'}"
+                ward.quarantine(ward.unit(name), why, _seconds(body) or 0.0)
+            case "release":
+                ward.release(ward.unit(name))
+            case _:
+                return None
+        await ward.save()
+        return next(drive for drive in self.report.drives() if drive["name"] == name)
 
     async def _import_image(self, request: Request) -> Any:
         body = json.loads(await request.body() or b"{}")

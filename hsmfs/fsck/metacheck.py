@@ -17,7 +17,7 @@ from hsmfs.namespace.tables import JOURNAL_KEY, NEXT_INO_KEY, STARTS_KEY
 from hsmfs.records import RECORD_BYTES
 from hsmfs.types import ROOT_INODE
 
-TABLES: Final = b"CDIJLMORSX"
+TABLES: Final = b"ACDIJLMORSWX"
 NUMBER_MAX: Final = (1 << 63) - 1
 _INO: Final = struct.Struct("<Q")
 _GENERATION: Final = struct.Struct("<I")
@@ -33,13 +33,14 @@ def check_version(subject: Subject) -> Iterator[Finding]:
                 "namespace: found no file system in the store, expected one that hsmfs made; "
                 "check namespace.path"
             )
-        subject.work.put(VERSION_KEY, b"%d" % schema.SCHEMA_VERSION)
-        expected = f"version {schema.SCHEMA_VERSION}"
+        version = schema.WORM_VERSION if subject.work.has(b"W", b"X") else schema.SCHEMA_VERSION
+        subject.work.put(VERSION_KEY, b"%d" % version)
+        expected = f"version {version}"
         yield subject.finding(Kind.META, 0, "no version", expected, "written anew", "version")
-    elif found != schema.SCHEMA_VERSION:
+    elif found not in schema.KNOWN_VERSIONS:
         todo = (
             "install the newer hsmfs that wrote it"
-            if found > schema.SCHEMA_VERSION
+            if found > schema.WORM_VERSION
             else "it was made by an older hsmfs"
         )
         raise CallerError(

@@ -31,7 +31,7 @@ from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.stubs import flush_into
 from hsmfs.namespace.tree import check_name
 from hsmfs.namespace.xattrs import DOSATTRIB, HSM, NAMESPACES
-from hsmfs.records import FLAG_SPARSE, InodeRecord, within_time
+from hsmfs.records import FLAG_SPARSE, FLAG_WORM, InodeRecord, within_time
 from hsmfs.rpc.adoptmessages import (
     ADOPT_ITEMS_MAX,
     AdoptAttr,
@@ -138,7 +138,13 @@ class Adoption:
         for part in above:
             folder = self.tree.directory(self.tree.find(folder.ino, part).ino)
         check_name(name)
-        check_writable(folder)
+        check_writable(self.tables.guard, folder, "adopt")
+        if folder.flags & FLAG_WORM:
+            raise FsError(
+                errno.EPERM,
+                "the target is in a tree with a retention: what is adopted keeps a second name "
+                "on the disk until it is whole; adopt it elsewhere, then hsm retention set",
+            )
         if self.tables.entry(folder.ino, name) is not None:
             raise FsError(errno.EEXIST)
         self._check_room(folder, call)

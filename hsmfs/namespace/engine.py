@@ -21,6 +21,7 @@ from hsmfs.namespace.births import Births
 from hsmfs.namespace.claims import Claims
 from hsmfs.namespace.directories import Directories, Listed
 from hsmfs.namespace.fileops import FileOps
+from hsmfs.namespace.holds import Holds
 from hsmfs.namespace.imports import Imports
 from hsmfs.namespace.marks import Marks
 from hsmfs.namespace.model import (
@@ -39,12 +40,13 @@ from hsmfs.namespace.quotas import Quotas
 from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.recovery import make_namespace, recover
 from hsmfs.namespace.removal import Removal
+from hsmfs.namespace.retention import Retention
 from hsmfs.namespace.stubs import Stubs, flush_into
 from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.through import Backings
 from hsmfs.namespace.tree import Tree
 from hsmfs.namespace.xattrs import Xattrs
-from hsmfs.records import InodeRecord, within_time
+from hsmfs.records import FLAG_WORM, InodeRecord, within_time
 from hsmfs.rpc.messages import (
     CopiedFile,
     Event,
@@ -120,6 +122,10 @@ class Engine:
             executor,
         )
         self.imports = Imports(self.tables, self.tree, self.files, self.removal, self.quotas)
+        self.retention = Retention(self.tables, self.files, self.ops.through, executor)
+        self.tables.guard = self.retention
+        self.holds = Holds(self.retention, self.tree, self.removal)
+        self.xattrs.holds = self.holds
         self.ops.check_foreign = self.imports.check_open
         if settings.noatime:
             self.ops.always = os.O_NOATIME
@@ -137,6 +143,8 @@ class Engine:
 
     def _closed(self, file: OpenFile) -> None:
         self.tree.linkable.discard(file.record.ino)
+        if file.record.flags & FLAG_WORM:
+            self.retention.closed(file.record)
         self.ops.closed(file)
 
     def _account(self) -> None:
@@ -221,7 +229,7 @@ class Engine:
     ) -> Attr | Deferred[Attr]:
         """Change attributes; a new size may have to wait for a recall."""
         record = self.tables.inode(ino)
-        check_writable(record)
+        check_writable(self.tables.guard, record, "setattr")
         if ino in self.tables.live:
             self.tables.live[ino]()
         if changes.size is None:
@@ -253,6 +261,8 @@ class Engine:
         if changes.mtime_ns is not None:
             record.mtime_ns = within_time(changes.mtime_ns)
         record.ctime_ns = self.clock.now_ns()
+        if record.flags & FLAG_WORM:
+            self.tables.guard.touched(record)
         self.tables.save(record)
         self.tables.journal(
             "setattr", record.ino, record.mode, record.uid, record.gid, record.mtime_ns
@@ -485,6 +495,7 @@ class Engine:
 
     def close(self) -> None:
         """Commit everything and let go of all files."""
+        self.retention.close()
         busy = self.files.written_by_programs()
         self.files.close_all()
         self.births.close()

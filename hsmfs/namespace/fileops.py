@@ -24,7 +24,15 @@ from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.through import SET_ID, Through, atime_is_stale
 from hsmfs.namespace.tree import Tree
 from hsmfs.namespace.versions import Versions, is_seen
-from hsmfs.records import FLAG_FOREIGN, FLAG_SPARSE, FLAG_XATTRS, InodeRecord
+from hsmfs.records import (
+    FIXED,
+    FLAG_FOREIGN,
+    FLAG_SPARSE,
+    FLAG_WORM,
+    FLAG_XATTRS,
+    FROZEN,
+    InodeRecord,
+)
 from hsmfs.residency import STUB_STATES, Cause
 
 T = TypeVar("T")
@@ -82,13 +90,19 @@ class FileOps:
         flags |= self.always
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EISDIR)
-        if record.flags & FLAG_FOREIGN:
-            self.check_foreign(record, flags)
+        if record.flags & FIXED:
+            self._check_fixed(record, flags)
         if flags & os.O_TRUNC and stat.S_ISREG(record.mode):
             return chain(
                 self.truncate(record, 0, caller), lambda: self._opened(record, flags, caller)
             )
         return self._opened(record, flags, caller)
+
+    def _check_fixed(self, record: InodeRecord, flags: int) -> None:
+        if record.flags & FLAG_FOREIGN:
+            self.check_foreign(record, flags)
+        elif flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            raise self.tables.guard.refused(record, "open")
 
     def _opened(self, record: InodeRecord, flags: int, caller: Caller) -> Opened:
         fh = self.files.open(record, flags, caller.pid)
@@ -257,7 +271,10 @@ class FileOps:
             raise FsError(errno.EBADF)
         if offset + len(data) > SIZE_MAX:
             raise FsError(errno.EFBIG)
-        pending = self.versions.changing(handle.file.record, handle.pid)
+        record = handle.file.record
+        if record.flags & FROZEN:  # since it was opened
+            raise self.tables.guard.refused(record, "write")
+        pending = self.versions.changing(record, handle.pid)
         if pending is None:
             return self._write(handle, offset, data, fsetid)
         kept = bytes(data)
@@ -310,6 +327,8 @@ class FileOps:
 
     def _modified(self, record: InodeRecord) -> None:
         record.mtime_ns = record.ctime_ns = self.tables.clock.now_ns()
+        if record.flags & FLAG_WORM:
+            self.tables.guard.touched(record)
         self.tables.save(record)
         file = self.files.get(record.ino)
         if file is not None and file.watched:
@@ -321,6 +340,8 @@ class FileOps:
             raise FsError(errno.EISDIR if stat.S_ISDIR(record.mode) else errno.EINVAL)
         if not 0 <= size <= SIZE_MAX:
             raise FsError(errno.EFBIG)
+        if record.flags & FROZEN:  # since it began to wait
+            raise self.tables.guard.refused(record, "truncate")
         if size == 0 and not self.versions.is_shared(record):
             return self._empty(record, caller)
         pending = self.versions.changing(record, caller.pid)
@@ -377,6 +398,8 @@ class FileOps:
             raise FsError(errno.EBADF)
         if offset < 0 or length <= 0:
             raise FsError(errno.EINVAL)
+        if handle.file.record.flags & FROZEN:
+            raise self.tables.guard.refused(handle.file.record, "fallocate")
         if mode & FALLOC_PUNCH_HOLE and offset >= self.current(handle.file).size:
             return None  # nothing is there, nothing changes (as ext4)
         pending = self.versions.changing(handle.file.record, handle.pid)

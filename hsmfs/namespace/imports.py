@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,7 @@ from hsmfs.namespace.removal import Removal
 from hsmfs.namespace.stubs import flush_into
 from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.tree import DEPTH_MAX, Tree, check_name
-from hsmfs.records import FLAG_FOREIGN, FLAG_IMPORT, FLAG_SEEN, InodeRecord, within_time
+from hsmfs.records import FLAG_FOREIGN, FLAG_IMPORT, FLAG_SEEN, FLAG_WORM, InodeRecord, within_time
 from hsmfs.rpc.messages import (
     IMPORT_BATCH_MAX,
     FileResult,
@@ -63,7 +63,8 @@ class _Level:
 
 
 class Imports:
-    """All imported trees. ``name_changed`` is told of directory and name of each root."""
+    """All imported trees. ``name_changed`` is told of directory and name of each root,
+    ``names_made`` of those below: programs may have listed the directories already."""
 
     def __init__(
         self, tables: Tables, tree: Tree, files: OpenFiles, removal: Removal, quotas: Quotas
@@ -74,6 +75,8 @@ class Imports:
         self.removal = removal
         self.quotas = quotas
         self.name_changed: Callable[[int, bytes], None] = lambda parent, name: None
+        self.names_made: Callable[[Sequence[tuple[int, bytes]]], None] = lambda names: None
+        self._fresh: list[tuple[int, bytes]] = []
         stored = tables.kv.get(IMPORTS_KEY)
         self.known: dict[str, Import] = (
             msgspec.msgpack.decode(stored, type=dict[str, Import]) if stored else {}
@@ -90,7 +93,7 @@ class Imports:
     def check_open(self, record: InodeRecord, flags: int) -> None:
         """EROFS to write; EBUSY while its import is under way."""
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            check_writable(record)
+            check_writable(self.tables.guard, record, "open")
         if self._unfinished and self._root_of(record.ino) in self._unfinished:
             raise FsError(errno.EBUSY, "the import of this disc is under way")
 
@@ -136,14 +139,16 @@ class Imports:
         folder = self.tree.directory(ROOT_INODE)
         for name in names[:-1]:
             folder = self.tree.directory(self.tree.find(folder.ino, name).ino)
-        check_writable(folder)
+        check_writable(self.tables.guard, folder, "import")
+        if folder.flags & FLAG_WORM:
+            raise FsError(errno.EPERM, "in a tree with a retention; import it elsewhere")
         ino = self.tables.entry(folder.ino, names[-1])
         if ino is None:
             root = self.tree.make(folder.ino, names[-1], ROOT_MODE, Caller(0, 0))
             self.name_changed(folder.ino, names[-1])
             return root
         root = self.tree.directory(ino)
-        check_writable(root)
+        check_writable(self.tables.guard, root, "import")
         if not self.tables.is_empty(ino):
             raise FsError(errno.ENOTEMPTY, f"{os.fsdecode(path)} is not empty")
         place = self.tables.parent_of(ino)
@@ -156,7 +161,11 @@ class Imports:
         known = self._unfinished_import(call.label)
         if len(call.entries) > IMPORT_BATCH_MAX:
             raise FsError(errno.E2BIG, f"more than {IMPORT_BATCH_MAX} entries in a batch")
-        results = [self._add(known.ino, call.label, entry) for entry in call.entries]
+        try:
+            results = [self._add(known.ino, call.label, entry) for entry in call.entries]
+        finally:
+            fresh, self._fresh = self._fresh, []
+            self.names_made(fresh)
         answer: Deferred[list[FileResult]] = Deferred()
         flush_into(self.tables, answer, results)
         return answer
@@ -234,6 +243,7 @@ class Imports:
             tables.put_xattr(record, schema.VOLUMES_XATTR, label.encode())
         tables.add_entry(folder.ino, name, record, record.ino)
         tables.save(record)
+        self._fresh.append((folder.ino, name))
         return record
 
     def end(self, label: str) -> Deferred[None]:

@@ -18,7 +18,7 @@ from hsmfs.namespace import schema
 from hsmfs.namespace.marks import sync_file_system
 from hsmfs.namespace.quotas import Quotas
 from hsmfs.namespace.tables import STARTS_KEY, Tables
-from hsmfs.records import InodeRecord
+from hsmfs.records import FROZEN, InodeRecord
 from hsmfs.residency import STUB_STATES, Cause, after
 from hsmfs.store.interface import KVStore, Writer
 from hsmfs.types import ROOT_INODE, Residency
@@ -55,9 +55,9 @@ def _check_version(found: int) -> None:
             f"namespace: found version {found}, expected {schema.SCHEMA_VERSION}: it was made "
             "before the first release; make a new one and copy the files over"
         )
-    if found > schema.SCHEMA_VERSION:
+    if found > schema.WORM_VERSION:
         raise CallerError(
-            f"namespace: found version {found}, expected at most {schema.SCHEMA_VERSION}; "
+            f"namespace: found version {found}, expected at most {schema.WORM_VERSION}; "
             "install the newer hsmfs that wrote it"
         )
 
@@ -97,6 +97,11 @@ def _forget_open(tier: CacheTier, opened: list[int], error: object) -> None:
 def _settle(
     tables: Tables, tier: CacheTier, quotas: Quotas, record: InodeRecord, kind: bytes
 ) -> None:
+    if record.flags & FROZEN and (kind == schema.MARK_ORPHAN or record.nlink == 0):
+        # Nothing that hsmfs does leaves this: whoever wrote it, the file stays.
+        log.error("a settled or held file has no name left; hsm fsck --repair", ino=record.ino)
+        tables.unmark(record.ino)
+        return
     if kind == schema.MARK_ORPHAN or record.nlink == 0:
         quotas.count(record, -record.size if stat.S_ISREG(record.mode) else 0, -1)
         tables.drop_inode(record)

@@ -13,6 +13,7 @@ O       ino(8)                         marks: w open for write, o orphan, t bein
 C       state(1) pool(2) heat(2) ino   empty: policy index of regular files
 J       sequence(8)                    change, msgpack: (time ns, operation, ino, facts…)
 M       name                           meta: version, starts, next_ino, counters, journal, imports
+W, A                                   retention, holds and the audit log: see wormrows.py
 ======  =============================  ==========================================
 
 A cookie is where readdir(3) goes on after an entry; it comes from the same
@@ -28,6 +29,9 @@ import struct
 from typing import Final
 
 SCHEMA_VERSION: Final = 2
+WORM_VERSION: Final = 3
+"""Of a store that has tables W and A: who does not know them would not keep them."""
+KNOWN_VERSIONS: Final = (SCHEMA_VERSION, WORM_VERSION)
 U64: Final = struct.Struct(">Q")
 TWO_U64: Final = struct.Struct(">QQ")
 ENTRY: Final = struct.Struct(">QIQ")
@@ -43,7 +47,7 @@ MARK_ORPHAN: Final = b"o"
 MARK_CUT: Final = b"t"
 MARK_DOOMED: Final = b"d"
 HEAT_ZERO: Final = 0x8000
-SCANNED: Final = b"LORXM"
+SCANNED: Final = b"LORXMWA"
 """Tables that the engine scans; of others it only asks for single keys."""
 
 

@@ -19,7 +19,8 @@ from hsmfs.clock import Clock
 from hsmfs.errors import FsError, StoreFullError
 from hsmfs.namespace import schema
 from hsmfs.namespace.model import Attr
-from hsmfs.records import FLAG_SPARSE, FLAG_XATTRS, InodeRecord
+from hsmfs.namespace.readonly import Guard
+from hsmfs.records import FLAG_SPARSE, FLAG_WORM, FLAG_XATTRS, FROZEN, InodeRecord
 from hsmfs.store.interface import Reader
 from hsmfs.store.overlay import GroupCommit
 from hsmfs.types import Residency
@@ -62,6 +63,8 @@ class Tables:
         self._journal_max = journal_records_max
         self.is_held: Callable[[int], bool] = lambda ino: False
         """Whether a record is in use (open file, running recall); set by the engine."""
+        self.guard = Guard()
+        """Who knows trees with a retention; set by the engine."""
         self.live: dict[int, Callable[[], None]] = {}
         """Inodes whose cache file programs change directly, and what brings
         the record up to date."""
@@ -126,6 +129,11 @@ class Tables:
         first = -(-self._next_ino // BLOCK_FILES) * BLOCK_FILES
         self._next_ino = first + BLOCK_FILES
         return range(first, self._next_ino)
+
+    @property
+    def journal_next(self) -> int:
+        """The number of the next change."""
+        return self._journal_next
 
     @property
     def next_ino(self) -> int:
@@ -210,6 +218,8 @@ class Tables:
     def drop_inode(self, record: InodeRecord) -> None:
         """Remove the record and all that hangs on it."""
         ino = record.ino
+        if record.flags & (FLAG_WORM | FROZEN):
+            self.guard.dropped(record)
         self._dirty.pop(ino, None)
         self._inodes.pop(ino, None)
         self.live.pop(ino, None)

@@ -25,7 +25,7 @@ from hsmfs.namespace.model import Io, Opened
 from hsmfs.namespace.openfiles import OpenFile
 from hsmfs.namespace.quotas import Quotas
 from hsmfs.namespace.tables import Tables
-from hsmfs.records import FLAG_SEEN, FLAG_SPARSE, InodeRecord
+from hsmfs.records import FLAG_SEEN, FLAG_SPARSE, FLAG_WORM, InodeRecord
 from hsmfs.residency import STUB_STATES
 from hsmfs.types import Residency
 
@@ -65,6 +65,8 @@ class Through:
         self.tier = tier
         self.claims = claims
         self.backings: Backings | None = None
+        self.no_writes = False
+        """While a tree is being taken into a retention, no new writer may pass."""
 
     def opened(self, file: OpenFile, fh: int, flags: int, fd: int = -1) -> Opened:
         """How a new handle does its I/O; ``fd`` is the cache file, if it is open."""
@@ -88,7 +90,8 @@ class Through:
     def _must_see(self, record: InodeRecord) -> bool:
         """Whether the first write through a handle must come here."""
         return bool(
-            record.flags & FLAG_SEEN
+            record.flags & (FLAG_SEEN | FLAG_WORM)
+            or self.no_writes
             or record.copies
             or record.state != Residency.RESIDENT
             or (record.mode & SET_ID and stat.S_ISREG(record.mode))

@@ -20,7 +20,7 @@ from hsmfs.namespace.model import (
 )
 from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.tables import Tables
-from hsmfs.records import FLAG_XATTRS, InodeRecord
+from hsmfs.records import FLAG_FOREIGN, FLAG_WORM, FLAG_XATTRS, FROZEN, InodeRecord
 from hsmfs.types import ROOT_INODE
 
 DEPTH_MAX: Final = 4096
@@ -98,7 +98,7 @@ class Tree:
             raise FsError(errno.ENOENT)
         if self.tables.entry(parent, name) is not None:
             raise FsError(errno.EEXIST)
-        check_writable(folder)
+        check_writable(self.tables.guard, folder, "make")
         if stat.S_ISDIR(mode) and folder.nlink >= LINKS_MAX:
             raise FsError(errno.EMLINK)
         record = self._new(folder, mode, caller, rdev)
@@ -138,12 +138,15 @@ class Tree:
             except FsError:
                 self.tables.drop_inode(record)
                 raise
+        if folder.flags & FLAG_WORM:
+            record.flags |= FLAG_WORM
+            self.tables.guard.born(record, folder)
         return record
 
     def tmpfile(self, parent: int, mode: int, caller: Caller) -> InodeRecord:
         """A file without a name (O_TMPFILE); ``link`` may give it one."""
         folder = self.directory(parent)
-        check_writable(folder)
+        check_writable(self.tables.guard, folder, "make")
         record = self._new(folder, stat.S_IFREG | stat.S_IMODE(mode), caller, 0)
         record.nlink = 0
         self.linkable.add(record.ino)
@@ -192,8 +195,11 @@ class Tree:
             raise FsError(errno.EEXIST)
         if record.project != folder.project:
             raise FsError(errno.EXDEV)
-        check_writable(record)
-        check_writable(folder)
+        guard = self.tables.guard
+        check_writable(guard, record, "link")
+        check_writable(guard, folder, "link")
+        if (record.flags | folder.flags) & FLAG_WORM:
+            self._check_linked(record, folder)
         if record.nlink == 0:
             self.linkable.discard(ino)
             self.tables.unmark(ino)
@@ -205,6 +211,19 @@ class Tree:
         self.tables.journal("link", ino, parent, name)
         return self.tables.attr(record)
 
+    def _check_linked(self, record: InodeRecord, folder: InodeRecord) -> None:
+        """A file of a tree with a retention has names there only: EXDEV."""
+        tables = self.tables
+        if not record.flags & folder.flags & FLAG_WORM:
+            raise FsError(errno.EXDEV)
+        if record.nlink == 0:
+            tables.guard.born(record, folder)
+            return
+        place = tables.parent_of(record.ino)
+        if place is None or not tables.guard.same_tree(self.directory(place[0]), folder):
+            raise FsError(errno.EXDEV)
+        tables.guard.touched(record)
+
     # -- removing --------------------------------------------------------------
 
     def unlink(self, parent: int, name: bytes) -> None:
@@ -212,7 +231,7 @@ class Tree:
         record = self.find(parent, name)
         if stat.S_ISDIR(record.mode):
             raise FsError(errno.EISDIR)
-        check_writable(record)
+        check_writable(self.tables.guard, record, "unlink")
         self.tables.remove_entry(parent, name, record.ino)
         self.tables.touch_parent(self.directory(parent))
         self.tables.journal("unlink", record.ino, parent, name)
@@ -234,9 +253,12 @@ class Tree:
         record = self.find(parent, name)
         if not stat.S_ISDIR(record.mode):
             raise FsError(errno.ENOTDIR)
-        check_writable(record)
+        guard = self.tables.guard
+        check_writable(guard, record, "rmdir")
         if not self.tables.is_empty(record.ino):
             raise FsError(errno.ENOTEMPTY)
+        if record.flags & FLAG_WORM:
+            guard.moving(record)
         self._remove_directory(parent, name, record)
 
     def _remove_directory(self, parent: int, name: bytes, record: InodeRecord) -> None:
@@ -261,11 +283,17 @@ class Tree:
         check_name(new_name)
         check_name(name)
         before, after = self.directory(parent), self.directory(new_parent)
-        check_writable(before)
-        check_writable(after)
+        guard = self.tables.guard
+        check_writable(guard, before, "rename")
+        check_writable(guard, after, "rename")
         if before.project != after.project:
             raise FsError(errno.EXDEV)
+        if (before.flags | after.flags) & FLAG_WORM and not guard.same_tree(before, after):
+            raise FsError(errno.EXDEV)
         record = self.find(parent, name)
+        if record.flags & FROZEN:
+            raise guard.refused(record, "rename")
+        _check_taken(before, record)
         self._check_cycle(record, new_parent)
         target_ino = self.tables.entry(new_parent, new_name)
         if flags & RENAME_EXCHANGE:
@@ -285,6 +313,7 @@ class Tree:
         """A directory may not move below itself: EINVAL."""
         if not stat.S_ISDIR(record.mode):
             return
+        self.tables.guard.moving(record)
         ino = new_parent
         for _ in range(DEPTH_MAX):
             if ino == record.ino:
@@ -297,12 +326,14 @@ class Tree:
 
     def _make_way(self, record: InodeRecord, parent: int, name: bytes, target: InodeRecord) -> None:
         """Remove what the new name stands for, if it may be replaced."""
-        check_writable(target)
+        check_writable(self.tables.guard, target, "replace")
         if stat.S_ISDIR(record.mode):
             if not stat.S_ISDIR(target.mode):
                 raise FsError(errno.ENOTDIR)
             if not self.tables.is_empty(target.ino):
                 raise FsError(errno.ENOTEMPTY)
+            if target.flags & FLAG_WORM:
+                self.tables.guard.moving(target)
             self._remove_directory(parent, name, target)
             return
         if stat.S_ISDIR(target.mode):
@@ -335,6 +366,8 @@ class Tree:
         target = self.tables.inode(target_ino)
         if target.ino == record.ino:
             return
+        check_writable(self.tables.guard, target, "exchange")
+        _check_taken(self.directory(new_parent), target)
         self._check_cycle(target, parent)
         here = self.tables.remove_entry(parent, name, record.ino)
         there = self.tables.remove_entry(new_parent, new_name, target.ino)
@@ -347,6 +380,8 @@ class Tree:
     def _settle(self, record: InodeRecord, old: int, new: int) -> None:
         """Times and link counts after a move."""
         record.ctime_ns = self.tables.clock.now_ns()
+        if record.flags & FLAG_WORM:
+            self.tables.guard.touched(record)
         self.tables.save(record)
         before, after = self.directory(old), self.directory(new)
         if stat.S_ISDIR(record.mode) and old != new:
@@ -355,6 +390,12 @@ class Tree:
         self.tables.touch_parent(before)
         if old != new:
             self.tables.touch_parent(after)
+
+
+def _check_taken(folder: InodeRecord, record: InodeRecord) -> None:
+    """EBUSY for what a retention that was just set has not reached yet."""
+    if folder.flags & ~record.flags & FLAG_WORM and not record.flags & FLAG_FOREIGN:
+        raise FsError(errno.EBUSY, "the retention of this tree is being set")
 
 
 def _umask(mode: int, caller: Caller) -> int:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 import stat
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hsmfs.errors import FsError
-from hsmfs.namespace import acl, schema
+from hsmfs.namespace import acl, keeping, schema
 from hsmfs.namespace.dosattrib import with_offline, without_offline
 from hsmfs.namespace.model import NAME_BYTES_MAX, XATTR_BYTES_MAX
 from hsmfs.namespace.readonly import check_writable
 from hsmfs.namespace.stubs import Stubs
 from hsmfs.namespace.tables import Tables
-from hsmfs.records import FLAG_PINNED, FLAG_XATTRS, InodeRecord
+from hsmfs.records import FLAG_HELD, FLAG_PINNED, FLAG_WORM, FLAG_XATTRS, FROZEN, InodeRecord
 from hsmfs.residency import STUB_STATES
 from hsmfs.types import Residency
+
+if TYPE_CHECKING:
+    from hsmfs.namespace.holds import Holds
 
 XATTR_CREATE: Final = 1
 XATTR_REPLACE: Final = 2
@@ -35,6 +38,8 @@ class Xattrs:
     def __init__(self, tables: Tables, stubs: Stubs) -> None:
         self.tables = tables
         self.stubs = stubs
+        self.holds: Holds | None = None
+        """Set by the engine."""
 
     def get(self, ino: int, name: bytes) -> bytes:
         """The value; ENODATA; EOPNOTSUPP outside the name spaces of xattr(7)."""
@@ -66,7 +71,21 @@ class Xattrs:
             case b"user.hsm.recall":
                 recall = self.stubs.recalls.get(record.ino)
                 return recall.note.encode() if recall else None
+            case b"user.hsm.retention" if record.flags & FLAG_WORM and self.holds is not None:
+                return self._retention(record)
+            case b"user.hsm.hold" if record.flags & FLAG_HELD and self.holds is not None:
+                return "\n".join(one.reason for one in self.holds.holds(record.ino)).encode()
         return None
+
+    def _retention(self, record: InodeRecord) -> bytes | None:
+        """``settled until DATE`` or ``settles after DATE`` (trusted time)."""
+        assert self.holds is not None
+        kept = self.holds.settling.kept(record.ino)
+        if kept is None:
+            return None
+        if kept.until_ns:
+            return f"settled until {keeping.shown(kept.until_ns)}".encode()
+        return f"settles after {keeping.shown(kept.due_ns)}".encode()
 
     def list(self, ino: int, uid: int = 0) -> list[bytes]:
         """Names; those under user.hsm. are for who asks for them by name, so
@@ -94,7 +113,7 @@ class Xattrs:
         if name.startswith(HSM):
             self._set_virtual(record, name, value)
             return
-        check_writable(record)
+        check_writable(self.tables.guard, record, "setxattr")
         exists = self.tables.xattr(record, name) is not None
         if flags & XATTR_CREATE and exists:
             raise FsError(errno.EEXIST)
@@ -136,7 +155,10 @@ class Xattrs:
         record.flags &= ~FLAG_PINNED
         if wanted == b"1":
             record.flags |= FLAG_PINNED
-        self._changed(record)
+        if record.flags & FROZEN:
+            self.tables.save(record)  # where its data is may change, its times may not
+        else:
+            self._changed(record)
 
     def remove(self, ino: int, name: bytes) -> None:
         """ENODATA if there is none."""
@@ -145,13 +167,15 @@ class Xattrs:
         if name == PIN:
             self._set_virtual(record, name, b"0")
             return
-        check_writable(record)
+        check_writable(self.tables.guard, record, "removexattr")
         if name == schema.VOLUMES_XATTR or not self.tables.drop_xattr(record, name):
             raise FsError(errno.ENODATA)
         self._changed(record)
         self.tables.journal("removexattr", ino, name)
 
     def _changed(self, record: InodeRecord) -> None:
+        if record.flags & FLAG_WORM:
+            self.tables.guard.touched(record)
         record.ctime_ns = self.tables.clock.now_ns()
         self.tables.save(record)
 

@@ -22,6 +22,7 @@ from hsmfs.rpc.adoptmessages import (
     AdoptNumbers,
     AdoptSeen,
 )
+from hsmfs.rpc.wormmessages import WormAnswer, WormCall
 from hsmfs.types import ByteRange, FileVersion
 
 PROTOCOL_VERSION: Final = 2
@@ -194,6 +195,7 @@ Call = (
     | AdoptLook
     | AdoptMake
     | AdoptEnd
+    | WormCall
 )
 
 
@@ -275,6 +277,7 @@ Answer = (
     | AdoptBlock
     | AdoptSeen
     | AdoptMade
+    | WormAnswer
 )
 
 

@@ -70,6 +70,9 @@ class Session(Protocol):
     def attributes_changed(self, ino: int) -> None:
         """Forget what the kernel caches of an inode's attributes."""
 
+    def data_changed(self, ino: int) -> None:
+        """The kernel writes what it has of a file's data, and forgets it."""
+
     def name_changed(self, parent: int, name: bytes) -> None:
         """Forget what the kernel caches of a name, and of what is below it."""
 

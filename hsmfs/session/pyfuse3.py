@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -45,6 +46,7 @@ class Pyfuse3Session:
         entries = Entries(settings.attr_timeout_s, settings.entry_timeout_s)
         self.operations = Operations(engine, self.waiting, entries, metrics)
         self._serving = False
+        self._notifier = ThreadPoolExecutor(1, thread_name_prefix="hsmfs-notify")
 
     def mount(self) -> None:
         """Mount; raises ``LibraryError`` that says what is wrong."""
@@ -99,6 +101,7 @@ class Pyfuse3Session:
     def close(self) -> None:
         """Give the device back."""
         self.waiting.stop()
+        self._notifier.shutdown(wait=False, cancel_futures=True)
         pyfuse3.close(unmount=True)
 
     async def call(self, fn: Callable[[], T | Deferred[T]]) -> T:
@@ -116,6 +119,14 @@ class Pyfuse3Session:
                 pyfuse3.invalidate_inode(ino, attr_only=True)
             except OSError:
                 return  # the kernel does not know this inode
+
+    def data_changed(self, ino: int) -> None:
+        """The kernel writes what it has of a file's data, and forgets it.
+
+        By a thread of its own: the kernel waits for writes that this one answers.
+        """
+        if self._serving:
+            self._notifier.submit(_forget_data, ino)
 
     def name_changed(self, parent: int, name: bytes) -> None:
         """Forget what the kernel caches of a name, and of what is below it."""
@@ -164,3 +175,8 @@ def check(mount: Path) -> None:
     """Whether a mount can be made here; raises with what is wrong."""
     mounting.check_device()
     mounting.check_mount_point(mount)
+
+
+def _forget_data(ino: int) -> None:
+    with suppress(OSError):  # the kernel does not know this inode, or the mount is gone
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=False)

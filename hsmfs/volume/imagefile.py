@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from hsmfs.errors import CallerError
 from hsmfs.types import SECTOR_BYTES
+from hsmfs.volume.directfile import CACHED_BYTES, write_all
 from hsmfs.volume.frame import Frame, Parts
 from hsmfs.volume.layout import DataFile, Layout
 from hsmfs.volume.results import Results
 from hsmfs.volume.source import FileSource
 
-WRITE_BYTES: Final = 128 * 1024
-"""Of one write. For larger ones Linux looks for large free pieces of memory, which takes
-several times the processor: 2.5 s a GB for 1 MiB, 0.7 s for 128 KiB, measured."""
 MANIFEST_STEP_BYTES: Final = 256 * 1024
 _NOT_HERE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 """The kernel does not copy between these two files."""
-
-
-def write_all(fd: int, data: bytes | memoryview, at_bytes: int) -> None:
-    """All of it, in steps that are cheap."""
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(fd, view[:WRITE_BYTES], at_bytes)
-        view, at_bytes = view[done:], at_bytes + done
-
-
-def write_stream(fd: int, chunks: Iterable[bytes]) -> int:
-    """A volume's stream from the file's start on; returns its bytes."""
-    position = 0
-    for chunk in chunks:
-        write_all(fd, chunk, position)
-        position += len(chunk)
-    return position
 
 
 def write_known(
@@ -108,6 +89,6 @@ def _copied(source: int, fd: int, start: int, to: int, size: int) -> int:
     except OSError as error:
         if error.errno not in _NOT_HERE:
             raise
-    data = os.pread(source, min(size, WRITE_BYTES), start)
+    data = os.pread(source, min(size, CACHED_BYTES), start)
     write_all(fd, data, to)
     return len(data)

@@ -143,6 +143,8 @@ def _fields(entry: FileSource) -> dict[str, Any]:
         fields["part_start"] = entry.part.start
         fields["total_size"] = entry.part.total
         fields["part_volumes"] = entry.part.volumes
+        if entry.part.sha256:
+            fields["total_sha256"] = entry.part.sha256
     if is_own:
         fields["size"] = entry.size
     elif entry.kind == "file":

@@ -78,6 +78,7 @@ class _Line(msgspec.Struct, kw_only=True):
     part_start: int = 0
     total_size: int = 0
     part_volumes: list[str] = []
+    total_sha256: str = ""
     size: int = 0
     mode: int = 0o100644
     uid: int = 0
@@ -111,7 +112,8 @@ def _part(line: _Line) -> Part | None:
             f"found part {line.part} of {line.parts}, bytes {line.part_start} and {line.size} more "
             f"of {line.total_size}"
         )
-    return Part(line.part, line.parts, line.part_start, line.total_size, line.part_volumes)
+    volumes, whole = line.part_volumes, line.total_sha256
+    return Part(line.part, line.parts, line.part_start, line.total_size, volumes, whole)
 
 
 def _source(line: _Line) -> FileSource:

@@ -3,7 +3,9 @@
 A name that UDF cannot hold (over 254 bytes of CS0, not UTF-8, ``.hsm`` at the
 top, a name that looks like one of ours), or that Linux would shorten (over 254
 bytes of UTF-8), is shortened and ends in ``~`` and 16 hex digits of its SHA-256,
-so that the two sorts can never be the same name.
+so that the two sorts can never be the same name. A name that looks like that of a
+part of a file (``.part`` and four or more digits at its end) is changed too, and then
+has no such end: so what ends in that is a part, on whatever disc it is met.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ CS0_BYTES_MAX: Final = 254
 UTF8_BYTES_MAX: Final = 254
 """What Linux's udf driver shows of a name."""
 _OURS: Final = re.compile(rb"~[0-9a-f]{16}(\.[^.]{1,8})?\Z", re.DOTALL)
+_PART: Final = re.compile(rb"\.part[0-9]{4,}\Z")
+_PART_HINT: Final = b".part"
 _FORBIDDEN: Final = re.compile("[\x00\ufeff\ufffe/]")
 _SUFFIX_CHARS_MAX: Final = 9
 _MARK_CHARS: Final = 17
@@ -74,16 +78,19 @@ def parse_dstring(field: bytes, where: str) -> str:
 def disc_name(name: bytes, *, at_root: bool = False, of: bytes | None = None) -> str:
     """What a path component is called on the disc; of a part of a file, ``of`` is the file's
     own name, so that all parts are shortened alike and stay in order."""
+    is_like_part = of is None and _PART_HINT in name and _PART.search(name) is not None
     if name.isascii() and len(name) <= CS0_BYTES_MAX and b"~" not in name:
         text = name.decode("ascii")
-        if not (at_root and name == OWN_DIRECTORY):
+        if not is_like_part and not (at_root and name == OWN_DIRECTORY):
             return text
-        return _shortened(text, of or name)
+        return _shortened(text, of or name, keeps_suffix=not is_like_part)
     text = name.decode("utf-8", "replace")
     fits = len(name) <= UTF8_BYTES_MAX and len(encode_cs0(text)) - 1 <= CS0_BYTES_MAX
-    if fits and not _OURS.search(name) and not _FORBIDDEN.search(text) and _is_utf8(name):
+    is_plain = not is_like_part and not _OURS.search(name) and not _FORBIDDEN.search(text)
+    if fits and is_plain and _is_utf8(name):
         return text
-    return _shortened(_FORBIDDEN.sub("_", text.replace("\ufffd", "_")), of or name)
+    text = _FORBIDDEN.sub("_", text.replace("\ufffd", "_"))
+    return _shortened(text, of or name, keeps_suffix=not is_like_part)
 
 
 def _is_utf8(name: bytes) -> bool:
@@ -94,14 +101,19 @@ def _is_utf8(name: bytes) -> bool:
     return True
 
 
-def _shortened(text: str, name: bytes) -> str:
+def _shortened(text: str, name: bytes, *, keeps_suffix: bool) -> str:
     """Start of the text, hash of the original, and its suffix if short."""
-    stem, dot, suffix = text.rpartition(".")
+    stem, dot, suffix = text.rpartition(".") if keeps_suffix else ("", "", "")
     if not stem or len(suffix) >= _SUFFIX_CHARS_MAX or not suffix or not suffix.isascii():
         stem, dot, suffix = text, "", ""
     while len(encode_cs0(stem)) > _SHORT_BYTES_MAX or len(stem.encode()) > _SHORT_UTF8_MAX:
         stem = stem[:-1]
     return f"{stem}~{hashlib.sha256(name).hexdigest()[:16]}{dot}{suffix}"
+
+
+def is_part_name(name: bytes) -> bool:
+    """Whether a name on a disc is that of a part of a file."""
+    return _PART.search(name) is not None
 
 
 def leaf_name(entry: FileSource, *, at_root: bool) -> str:
@@ -125,6 +137,7 @@ def disc_path(path: bytes) -> str:
         len(path) <= CS0_BYTES_MAX
         and path.isascii()
         and b"~" not in path
+        and _PART_HINT not in path
         and not path.startswith(OWN_DIRECTORY)
     ):
         return path.decode("ascii")  # as ``disc_name`` would say of each part

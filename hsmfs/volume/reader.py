@@ -96,6 +96,10 @@ class VolumeReader:
             raise self._why_not
         return self._mounted
 
+    def read(self, sector: int, sectors: int) -> bytes:
+        """As the disc gives them."""
+        return self._read(sector, sectors)
+
     @property
     def label(self) -> str:
         """The volume's name."""
@@ -128,23 +132,6 @@ class VolumeReader:
         if self._mounted is None and self._total is not None:
             return self._total
         return self._mount.partition_sector + self._mount.partition_sectors + TAIL_SECTORS
-
-    def size(self, path: str) -> int:
-        """Bytes of a file by its path on the disc; FileNotFoundError."""
-        return self._find(path).size
-
-    def ending(self, path: str, length: int) -> bytes:
-        """The last bytes of a file by its path on the disc; FileNotFoundError."""
-        entry, kept = self._find(path), b""
-        for extent in reversed(entry.extents):
-            count = sectors_of(extent.length)
-            first = self._mount.sector_of(extent.block, count, path)
-            skipped = max(0, extent.length - (length - len(kept))) // SECTOR_BYTES
-            size = extent.length - skipped * SECTOR_BYTES
-            kept = b"".join(self.extent(first + skipped, size)) + kept
-            if len(kept) >= length:
-                break
-        return kept[-length:]
 
     def own_sector(self, name: str) -> int:
         """First sector of a file of the volume's own: as the tree says, else the manifest."""
@@ -297,6 +284,10 @@ class VolumeReader:
             raise IsADirectoryError(errno.EISDIR, why, own)
         return self._data(entry, own)
 
+    def stream_walked(self, one: WalkEntry) -> Iterator[bytes]:
+        """The same of a file that was met in a walk, without a search for its name."""
+        return self._data(self._mount.entry(one.block), one.path)
+
     def _data(self, entry: Entry, path: str) -> Iterator[bytes]:
         for sector, length in self._runs(entry, path):
             yield from self.extent(sector, length)
@@ -358,6 +349,16 @@ class VolumeReader:
         """Its bytes in pieces of at most 1 MiB."""
         for sector, length in self._manifest():
             yield from self.extent(sector, length)
+
+    def manifest_ending(self, length: int) -> bytes:
+        """Its last bytes."""
+        kept = b""
+        for first, size in reversed(self._manifest()):
+            skipped = max(0, size - (length - len(kept))) // SECTOR_BYTES
+            kept = b"".join(self.extent(first + skipped, size - skipped * SECTOR_BYTES)) + kept
+            if len(kept) >= length:
+                break
+        return kept[-length:]
 
     def _lines(self) -> Generator[bytes, None, None]:
         rest = b""

@@ -14,7 +14,8 @@ end, with the label of the disc that is needed; the exit status is then 3.
 The discs' UDF file system is not needed: the manifest (docs/disc-format.md) is
 found by its first bytes, from the end of the disc, and says where files lie.
 Where lines of it are damaged, a later disc's repetition of it is taken, else the
-file is found by the UDF tree: it is restored, and named as unproved.
+file is found by the UDF tree: it is restored, and named as unproved. A file that is in
+parts on several discs is proved as a whole too, where the discs tell its SHA-256.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import stat
 import struct
 import sys
@@ -58,6 +60,8 @@ PLAIN = ("ino", "mode", "uid", "gid", "mtime_ns", "atime_ns")
 NUMBERS = {"file": (*PLAIN, "data_version"), "dir": PLAIN, "symlink": PLAIN, "link": ("ino",)}
 """Fields of each kind of line that must be there."""
 PART_PREFIX = b".hsm-recover-"
+PART_NAME = re.compile(rb"(.+)\.part([0-9]{4,})\Z", re.DOTALL)
+"""What a part of a file is called on a disc."""
 Line = dict[str, Any]
 Key = tuple[int, int]
 
@@ -88,7 +92,7 @@ def check(line: Line) -> None:
     for key in ("sector", "size", "part", "parts", "part_start", "total_size"):
         if int(line.get(key, 0)) < 0:
             raise ValueError(f"found {key} {line[key]}, expected no negative number")
-    for key in ("path", "target", "link_of", "disc_path", "sha256"):
+    for key in ("path", "target", "link_of", "disc_path", "sha256", "total_sha256"):
         if not isinstance(line.get(key, ""), str):
             raise ValueError(f"found {key} {line[key]!r}, expected text")
         bytes_of(line, key)
@@ -269,14 +273,16 @@ class Source:
             while piece := file.read(STEP):
                 yield piece
 
-    def proved(self, line: Line, out: BinaryIO | None = None) -> bytes:
+    def proved(self, line: Line, out: BinaryIO | None = None, whole: Any = None) -> bytes:
         """The bytes, written to ``out`` or returned; OSError where they are not those burned.
 
-        Nothing proves what only the tree tells of.
+        Nothing proves what only the tree tells of. ``whole`` is a hash that gets them too.
         """
         digest, kept = hashlib.sha256(), []
         for piece in self.data(line):
             digest.update(piece)
+            if whole is not None:
+                whole.update(piece)
             if out is None:
                 kept.append(piece)
             else:
@@ -508,14 +514,18 @@ class Recovery:
         """Those of them that only a UDF tree told of."""
         self.bytes = 0
         repeated = self._repeated()
+        self.in_parts = self._files_in_parts()
+        """By what their parts are called on discs, without the number; and by inode."""
         for label in dict.fromkeys(source.label for source in self.sources):
             copies = [source for source in self.sources if source.label == label]
             for source in copies:
                 for line in source.lines:
                     self._take(source, line)
             for source in copies:
-                for line in (*repeated.get(label, ()), *source.unlisted) if source.damaged else ():
+                for line in repeated.get(label, ()) if source.damaged else ():
                     self._take(source, line)
+                for line in source.unlisted:
+                    self._take_unlisted(source, line)
         self._miss_other_volumes()
 
     def _repeated(self) -> dict[str, list[Line]]:
@@ -528,6 +538,42 @@ class Recovery:
                     found.setdefault(label, lines)
         return found
 
+    def _files_in_parts(self) -> dict[Any, Line]:
+        found: dict[Any, Line] = {}
+        links = []
+        for source in self.sources:
+            for line in source.lines:
+                name = PART_NAME.match(disc_path(line)) if line.get("part") else None
+                if name and line["kind"] == "file":
+                    found.setdefault(name[1], line)
+                    found.setdefault(line["ino"], line)
+                elif name:
+                    links.append((name[1], line["ino"]))
+        for path, ino in links:
+            if ino in found:
+                found.setdefault(path, found[ino])
+        return found
+
+    def _take_unlisted(self, source: Source, line: Line) -> None:
+        """What only the tree tells of; a part of a file that another disc tells of is known
+        by its name, its place in the list of volumes and its size."""
+        name = PART_NAME.match(bytes_of(line, "path"))
+        whole = self.in_parts.get(name[1]) if name else None
+        if not name or whole is None:
+            self._take(source, line)
+            return
+        if line["kind"] != "file":
+            return  # a further name of the same part: the other disc tells of it too
+        number, size, total = int(name[2]), part_bytes(whole), int(whole["total_size"])
+        start = (number - 1) * size
+        label = dict(enumerate(whole.get("part_volumes") or (), 1)).get(number)
+        is_here = UNKNOWN in (source.label, label or UNKNOWN) or source.label == label
+        if is_here and int(line["size"]) == min(size, total - start):
+            facts = {"part": number, "part_start": start, "sha256": "", "void": False}
+            place: Line = {key: line[key] for key in ("sector", "size", "unproved") if key in line}
+            line = {**whole, **facts, **place, **coded("disc_path", bytes_of(line, "path"))}
+        self._take(source, line)
+
     def _take(self, source: Source, line: Line) -> None:
         if line["kind"] == "own":
             return
@@ -535,7 +581,8 @@ class Recovery:
         if not plain(path):
             source.notes.append(f"left out: {text_of(path)} is not a plain relative path")
             return
-        if line["kind"] == "file" and not line.get("void") and not line.get("unproved"):
+        is_place = line.get("part") or not line.get("unproved")
+        if line["kind"] == "file" and not line.get("void") and is_place:
             key = (int(line["ino"]), int(line["data_version"]))
             self.copies.setdefault(key, []).append((source, line))
         self.entries.setdefault(path, (source, line))
@@ -569,11 +616,9 @@ class Recovery:
                     later.append((target, line))
                 elif line["kind"] in ("link", "symlink"):
                     later.append((target, line))
-                else:
-                    self._restore_file(path, target, line)
-                self.restored.add(path)
-                if line.get("unproved"):
+                elif not self._restore_file(path, target, line):
                     self.unproved.add(path)
+                self.restored.add(path)
             except (OSError, KeyError, ValueError, OverflowError) as error:
                 self.missing[path] = reason(error)
         self._finish(into, later)
@@ -598,7 +643,8 @@ class Recovery:
             if line["kind"] == "dir":
                 dress(target, line)
 
-    def _restore_file(self, path: bytes, target: bytes, line: Line) -> None:
+    def _restore_file(self, path: bytes, target: bytes, line: Line) -> bool:
+        """Whether its bytes are proved."""
         if os.path.lexists(target):
             raise OSError("exists already and was left as it is")
         if line.get("void"):
@@ -606,9 +652,9 @@ class Recovery:
         fd, part = tempfile.mkstemp(prefix=PART_PREFIX, dir=os.path.dirname(target))
         try:
             with open(fd, "wb") as out:
-                is_unproved = line.get("unproved")
-                for place in [[self.entries[path]]] if is_unproved else self._parts(line):
-                    self._write(place, out)
+                alone = line.get("unproved") and not line.get("part")
+                parts = [[self.entries[path]]] if alone else self._parts(line)
+                is_proved = self._write_all(parts, out)
                 self.bytes += out.tell()
             dress(part, line)
             os.rename(part, target)
@@ -616,6 +662,23 @@ class Recovery:
             if os.path.lexists(part):
                 os.unlink(part)
             raise
+        return is_proved
+
+    def _write_all(self, parts: list[list[Place]], out: BinaryIO) -> bool:
+        """One after the other; whether all of it is proved, by each part's hash or the
+        whole's. OSError where it is not what was burned."""
+        wholes = {one["total_sha256"] for part in parts for _, one in part if is_hashed(one)}
+        if len(wholes) > 1:
+            raise OSError("its parts are of different files: they tell of different SHA-256")
+        digest, is_proved = hashlib.sha256() if wholes else None, True
+        for part in parts:
+            line, digest = self._write(part, out, digest)
+            is_proved = is_proved and not line.get("unproved")
+        if digest is None:
+            return is_proved
+        if digest.hexdigest() not in wholes:
+            raise OSError(f"SHA-256 of the whole is {digest.hexdigest()}, expected {wholes.pop()}")
+        return True
 
     def _parts(self, line: Line) -> list[list[Place]]:
         """The file's parts in order, each with all its places. A version may have been cut
@@ -623,7 +686,12 @@ class Recovery:
         spans: dict[tuple[int, int], list[Place]] = {}
         for place in self.copies.get((int(line["ino"]), int(line["data_version"])), []):
             span = int(place[1].get("part_start", 0)), int(place[1]["size"])
-            spans.setdefault(span, []).append(place)
+            if not (is_hashed(line) and is_hashed(place[1])) or (
+                line["total_sha256"] == place[1]["total_sha256"]
+            ):
+                spans.setdefault(span, []).append(place)
+        for places in spans.values():
+            places.sort(key=lambda one: bool(one[1].get("unproved")))
         if not line.get("part"):
             return [spans.get((0, int(line["size"])), [])]
         after: dict[int, list[list[Place]]] = {int(line["total_size"]): []}
@@ -647,17 +715,30 @@ class Recovery:
         where = f"volume {label}, which was not given" if label else "none of the discs given"
         return f"part {number} of {line['parts']} is on {where}"
 
-    def _write(self, places: list[Place], out: BinaryIO) -> None:
+    def _write(self, places: list[Place], out: BinaryIO, whole: Any) -> tuple[Line, Any]:
+        """From the first place that has it; its line, and the hash of all so far."""
         start, why = out.tell(), "is on none of the discs given"
         for source, line in places:
+            longer = None if whole is None else whole.copy()
             try:
-                source.proved(line, out)
-                return
+                source.proved(line, out, longer)
+                return line, longer
             except OSError as error:
                 why = f"volume {source.label}: {reason(error)}"
                 out.seek(start)
                 out.truncate()
         raise OSError(why)
+
+
+def part_bytes(line: Line) -> int:
+    """Of each part of a file but the last."""
+    number, start = int(line["part"]), int(line["part_start"])
+    return start // (number - 1) if number > 1 else int(line["size"])
+
+
+def is_hashed(line: Line) -> bool:
+    """Whether it tells the hash of all parts together."""
+    return bool(line.get("total_sha256"))
 
 
 def part_key(line: Line, number: int) -> tuple[int, int, int]:

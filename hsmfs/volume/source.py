@@ -34,6 +34,8 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     """Bytes of the whole file."""
     volumes: list[str] = []
     """Labels of the volumes that all parts were planned for, in order."""
+    sha256: str = ""
+    """Of the whole file, 64 hex digits; empty on volumes that were made before it was noted."""
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

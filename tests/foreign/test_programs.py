@@ -17,6 +17,7 @@ from support.guest import ROOT, Done, log_in, needs, run_guest
 from support.volumes import burn, content
 
 from hsmfs.changer.emulated import EmulatedLibrary
+from hsmfs.changer.emulated.formatting import SHARE_MIN, user_sectors
 from hsmfs.changer.emulated.iscsi.target import NAME
 from hsmfs.tools.voldump import sector_reader
 from hsmfs.volume.layout import FileSource
@@ -99,6 +100,9 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
         "mtx -f /dev/sg0 unload 2 1; mtx -f /dev/sg0 load 3 1; sg_turs -n 3 /dev/sg2; true",
         f"xorriso -outdev /dev/sr1 -map {tree} / -commit_eject none",
         "sg_start --eject /dev/sg2; mtx -f /dev/sg0 unload 3 1",
+        "mtx -f /dev/sg0 load 8 1 && sg_turs -n 3 /dev/sg2; true",
+        f"growisofs -use-the-force-luke=tty -Z /dev/sr1={image} #with spare areas",
+        "sg_start --eject /dev/sg2; mtx -f /dev/sg0 unload 8 1",
         f"cd {ROOT}; {sys.executable} tests/foreign/guestdevices.py",
         "mtx -f /dev/sg0 status #after",
     ]
@@ -138,7 +142,7 @@ def test_sg3_utils_understand_every_answer(guest: Guest) -> None:
     ("program", "barcode"), [("cdrskin", "HSM00001"), ("growisofs", "HSM00002")]
 )
 def test_our_reader_finds_what_others_burned(guest: Guest, program: str, barcode: str) -> None:
-    guest.said(f"{program} ")
+    guest.said({"growisofs": "growisofs -use-the-force-luke=notray"}.get(program, f"{program} "))
     disc, volume = guest.disc(barcode), guest.volume.read_bytes()
     assert disc[: len(volume)] == volume and not any(disc[len(volume) :])
     assert (guest.library.path / "closed" / barcode).exists()
@@ -148,6 +152,16 @@ def test_our_reader_finds_what_others_burned(guest: Guest, program: str, barcode
         assert reader.header.label == "foreign-000001"
         for source in FILES:
             assert reader.read_file(source.path) == content(source)
+
+
+def test_growisofs_gives_a_disc_its_spare_areas_and_burns_it(guest: Guest) -> None:
+    """It formats, and leaves such a disc open, to be written on by pseudo-overwrite."""
+    assert "pre-formatting blank BD-R" in guest.said("growisofs -use-the-force-luke=tty")
+    disc, volume = guest.disc("HSM00008"), guest.volume.read_bytes()
+    assert disc[: len(volume)] == volume and not any(disc[len(volume) :])
+    sectors = int((guest.library.path / "formatted" / "HSM00008").read_text())
+    assert sectors == user_sectors(DISC_BYTES // 2048, SHARE_MIN)
+    assert not (guest.library.path / "formatted" / "HSM00002").exists()
 
 
 def test_the_kernel_reads_what_cdrskin_burned_by_its_own_drivers(guest: Guest) -> None:

@@ -43,7 +43,10 @@ def box(shared: Crashing) -> Crashing:
     return shared
 
 
-@pytest.mark.parametrize("section", ["hsmd", "hsm rebuild"])
+@pytest.mark.parametrize(
+    "section",
+    ["hsmfs", "hsmd", "Imports of discs of others", "hsm rebuild", "Emulated library", "Sandbox"],
+)
 def test_each_row_has_a_test(section: str) -> None:
     missing = {slug(row) for row in rows_of(section)} - names_of_tests()
     assert not missing, f"rows of docs/crash-safety.md without a test of their name: {missing}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 from support.sandboxes import Sandbox
 
+from hsmfs.tools.rebuild.images import opened
 from hsmfs.volume import recover
+from hsmfs.volume.source import Part
 
 pytestmark = pytest.mark.fuse
 DISC = "20000000"
@@ -70,6 +73,13 @@ def one(box: Sandbox, name: str) -> dict[str, Any]:
     return found
 
 
+def parts_on(image: Path) -> list[Part]:
+    """Of files, as the volume's manifest tells."""
+    with opened(image) as reader:
+        entries = list(reader.manifest())
+    return [e.source.part for e in entries if e.source.part is not None and e.result is not None]
+
+
 def images(box: Sandbox) -> dict[str, Path]:
     """One image of each volume that is burned."""
     root = box.root / "library" / "discs"
@@ -106,8 +116,10 @@ def test_a_file_goes_to_three_discs_and_comes_back_as_one(box: Sandbox, tmp_path
     assert (box.mnt / "again").read_bytes() == data
     assert max(n - before[code] for code, n in loads(box).items()) <= 2
     assert one(box, "big.raw")["state"] == "premigrated"
-    # any system joins them
+    # any system joins them, and knows by each part's line what comes of it
     given = images(box)
+    wholes = {part.sha256 for volume in found["volumes"] for part in parts_on(given[volume])}
+    assert wholes == {hashlib.sha256(data).hexdigest()}
     out = tmp_path / "out"
     for image in given.values():
         subprocess.run(["7z", "x", "-y", f"-o{out}", str(image)], check=True, capture_output=True)

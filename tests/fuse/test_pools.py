@@ -119,7 +119,7 @@ def test_a_full_magazine_leaves_and_marks_are_checked(tmp_path: Path, boxes: lis
     box = started(tmp_path / "sb", "offsite 1", "[care]\noffsite_days = 0\n")
     boxes.append(box)
     told = box.hsm("magazine", "offsite", "M02")
-    assert (told["offsite"], told["state"]) == (True, "library")
+    assert (told["offsite"], told["state"]) == (True, "blank")
     for number in range(MAGAZINE):
         assert tasks(box, "take-offsite") == []
         write_files(box.mnt / f"v{number}", 2, 100_000, seed=number)

@@ -123,3 +123,16 @@ def test_a_drive_that_does_not_answer_is_left_out(box: tuple[Sandbox, Served]) -
     made = write_files(sandbox.mnt / "b", 4, 200_000)
     sandbox.migrate_and_release()
     assert not differing(made)
+
+
+def test_the_library_is_qualified_and_audited(box: tuple[Sandbox, Served]) -> None:
+    sandbox, _served = box
+    sandbox.hsm("sandbox", "stop", str(sandbox.root))
+    words = ("library", "qualify", "--drive", "EMUD0001", "--scratch", "HSM00003")
+    report = sandbox.hsm(*words, "--bytes", "4000000")
+    facts = {step["name"]: step["facts"] for step in report["steps"]}
+    assert report["passed"] and report["drive"] == "drive1"
+    assert facts["mapping"] == {"element": 257, "serial_told": True}
+    sandbox.start()
+    audit = sandbox.hsm("library", "audit", "--discs")
+    assert (audit["findings"], audit["discs_read"]) == ([], 8)

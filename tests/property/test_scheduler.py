@@ -105,7 +105,7 @@ def test_no_drive_and_no_disc_has_two_jobs(picture: Picture) -> None:
                 drives.append(name)
             case Yield(name):
                 view = next(view for view in picture.drives if view.name == name)
-                assert view.busy and view.work in (Work.READ, Work.SCRUB)
+                assert view.busy and view.work in (Work.READ, Work.SCRUB, Work.VERIFY)
     busy = {view.name for view in picture.drives if view.busy}
     assert len(drives) == len(set(drives)) and not busy & set(drives)
     assert len(used) == len(set(used))

@@ -9,8 +9,16 @@ from hsmfs.errors import CallerError
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.geometry import FILE_BYTES_MAX
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
-from hsmfs.volume.names import CS0_BYTES_MAX, decode_cs0, disc_name, encode_cs0
+from hsmfs.volume.names import (
+    CS0_BYTES_MAX,
+    decode_cs0,
+    disc_name,
+    encode_cs0,
+    entry_path,
+    is_part_name,
+)
 from hsmfs.volume.packer import Packer
+from hsmfs.volume.source import Part
 
 HEADER = VolumeHeader(label="P", site="s", pool="p", created_ns=0)
 NAMES = st.sampled_from([b"a", b"b", b"\xff", "文".encode(), b"n" * 255, b".hsm", b"c" * 100])
@@ -63,7 +71,23 @@ def test_less_than_one_percent_is_wasted(size: int, capacity_sectors: int):
     assert left <= (size + 4096) // SECTOR_BYTES + 4 * 32 + 2
 
 
-@given(st.binary(min_size=1, max_size=255), st.binary(min_size=1, max_size=255))
+NAMES = st.builds(
+    lambda name, end: (name + end)[-255:],
+    st.binary(min_size=1, max_size=255),
+    st.sampled_from([b"", b"", b".part0002", b".part12345", b"~0123456789abcdef"]),
+)
+
+
+@given(NAMES, NAMES, st.integers(1, 9999))
+def test_names_of_files_and_parts_never_meet(name: bytes, whole: bytes, number: int):
+    """On whatever discs they are: a part of one file, and another file."""
+    name, whole = (one.replace(b"/", b"_").replace(b"\0", b"_") for one in (name, whole))
+    part = FileSource(path=whole, ino=9, part=Part(number, 9999, 0, 9))
+    assert is_part_name(entry_path(part).encode())
+    assert not is_part_name(disc_name(name, at_root=True).encode())
+
+
+@given(NAMES, NAMES)
 def test_two_names_are_two_names_on_the_disc(first: bytes, second: bytes):
     names = [name.replace(b"/", b"_").replace(b"\0", b"_") for name in (first, second)]
     on_disc = [disc_name(name, at_root=True) for name in names]

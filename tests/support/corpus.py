@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from hsmfs.tools.adopt.disk import facts_of as statx
 from support.acls import ACCESS, DEFAULT, acl
 
+AT_FDCWD = -100
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PIECE = 1 << 20
 NAMES = (
@@ -89,8 +91,10 @@ class Item:
     uid: int = 0
     gid: int = 0
     mtime_ns: int = 1_600_000_000_987_654_321
+    atime_ns: int = 1_610_000_000_123_456_789
     xattrs: dict[str, bytes] = field(default_factory=dict)
     target: bytes = b""
+    rdev: int = 0
     is_sparse: bool = False
 
 
@@ -124,17 +128,27 @@ def digest(item: Item) -> str:
 def corpus(wide: int = WIDE, modes: int = 0o10000) -> list[Item]:
     """All but the great files; ``wide`` and ``modes`` bound what takes time."""
     items = [
-        Item(path, size=100 * n, uid=n, gid=2000 + n, mtime_ns=DATES_NS[n % len(DATES_NS)])
+        Item(
+            path,
+            size=100 * n,
+            uid=n,
+            gid=2000 + n,
+            mtime_ns=DATES_NS[n % len(DATES_NS)],
+            atime_ns=DATES_NS[n // 2 % len(DATES_NS)],
+        )
         for n, path in enumerate(NAMES)
     ]
     items += [Item(b"sizes/%d" % size, size=size) for size in SIZES]
-    items += [Item(b"dates/%d" % n, size=9, mtime_ns=when) for n, when in enumerate(DATES_NS)]
+    items += [
+        Item(b"dates/%d" % n, size=9, mtime_ns=when, atime_ns=-when)
+        for n, when in enumerate(DATES_NS)
+    ]
     items += [Item(b"modes/%02o/%04o" % (n >> 6, n), size=n % 3, mode=n) for n in range(modes)]
     items += [Item(b"wide/%05d" % n, size=n % 3) for n in range(wide)]
-    items += _links() + _attributes()
+    items += _links() + _attributes() + _specials()
     items += [
         Item(b"empty directory", "dir", mode=0o2711, uid=7, gid=8),
-        Item(b"sticky", "dir", mode=0o1777, mtime_ns=DATES_NS[1]),
+        Item(b"sticky", "dir", mode=0o1777, mtime_ns=DATES_NS[1], atime_ns=DATES_NS[2]),
         Item(b"no rights", "dir", mode=0),
         Item("空目录/空".encode(), "dir"),
     ]
@@ -150,7 +164,7 @@ def _links() -> list[Item]:
         Item(b"links/symbolic", "symlink", target=b"../plain.txt", uid=5, gid=6),
         Item(b"links/dangling", "symlink", target=b"/nowhere/\xff\xfe"),
         Item(b"links/" + b"s" * 255, "symlink", target=b"t" * 4000, mtime_ns=DATES_NS[1]),
-        Item(b"links/loop", "symlink", target=b"loop"),
+        Item(b"links/loop", "symlink", target=b"loop", atime_ns=DATES_NS[2]),
     ]
 
 
@@ -163,6 +177,15 @@ def _attributes() -> list[Item]:
         Item(b"xattrs/dir", "dir", mode=0o755, xattrs={"user.dir": b"d"}),
         Item(b"xattrs/acl", size=5, mode=0o670, xattrs={ACCESS: rights}),
         Item(b"xattrs/acl dir", "dir", mode=0o770, xattrs={DEFAULT: rights}),
+    ]
+
+
+def _specials() -> list[Item]:
+    return [
+        Item(b"special/fifo", "special", mode=stat.S_IFIFO | 0o620, uid=3),
+        Item(b"special/socket", "special", mode=stat.S_IFSOCK | 0o777),
+        Item(b"special/char", "special", mode=stat.S_IFCHR | 0o600, rdev=os.makedev(4095, 7)),
+        Item(b"special/block", "special", mode=stat.S_IFBLK | 0o660, rdev=os.makedev(8, 65537)),
     ]
 
 
@@ -182,13 +205,15 @@ def make(items: list[Item], top: bytes) -> None:
             os.link(os.path.join(top, item.target), path)
         elif item.kind == "symlink":
             os.symlink(item.target, path)
+        elif item.kind == "special":
+            os.mknod(path, item.mode, item.rdev)
         else:
             _write(item, path)
         if item.kind != "link":
             _dress(item, path)
     for item in items:
         if item.kind == "dir":  # what was put in it moved its time
-            os.utime(os.path.join(top, item.path), ns=(item.mtime_ns, item.mtime_ns))
+            os.utime(os.path.join(top, item.path), ns=(item.atime_ns, item.mtime_ns))
 
 
 def _write(item: Item, path: bytes) -> None:
@@ -203,10 +228,10 @@ def _write(item: Item, path: bytes) -> None:
 def _dress(item: Item, path: bytes) -> None:
     os.chown(path, item.uid, item.gid, follow_symlinks=False)
     if item.kind != "symlink":
-        os.chmod(path, item.mode)
+        os.chmod(path, stat.S_IMODE(item.mode))
     for name, value in item.xattrs.items():
         os.setxattr(path, name, value)
-    os.utime(path, ns=(item.mtime_ns, item.mtime_ns), follow_symlinks=False)
+    os.utime(path, ns=(item.atime_ns, item.mtime_ns), follow_symlinks=False)
 
 
 def facts_of(top: bytes) -> dict[bytes, Any]:
@@ -221,7 +246,8 @@ def facts_of(top: bytes) -> dict[bytes, Any]:
             facts = os.lstat(path)
             if facts.st_nlink > 1 and stat.S_ISREG(facts.st_mode):
                 first[facts.st_ino] = min(here, first.get(facts.st_ino, here))
-            found[here] = facts, xattrs_of(path), content_of(path, facts)
+            born_ns = statx(AT_FDCWD, path).btime_ns
+            found[here] = facts, born_ns, xattrs_of(path), content_of(path, facts)
     return {
         path: {
             "mode": facts.st_mode,
@@ -229,14 +255,17 @@ def facts_of(top: bytes) -> dict[bytes, Any]:
             "gid": facts.st_gid,
             "nlink": facts.st_nlink,
             "size": facts.st_size if not stat.S_ISDIR(facts.st_mode) else 0,
+            "atime_ns": facts.st_atime_ns,
             "mtime_ns": facts.st_mtime_ns,
             "ctime_ns": facts.st_ctime_ns,
+            "btime_ns": born_ns,
+            "rdev": facts.st_rdev,
             "ino": facts.st_ino,
             "same_as": first.get(facts.st_ino, path),
             "xattrs": xattrs,
             "content": content,
         }
-        for path, (facts, xattrs, content) in found.items()
+        for path, (facts, born_ns, xattrs, content) in found.items()
     }
 
 
@@ -250,13 +279,13 @@ def xattrs_of(path: bytes) -> dict[str, bytes]:
 
 
 def content_of(path: bytes, facts: os.stat_result) -> object:
-    """SHA-256 of a file, target of a link."""
+    """SHA-256 of a file, target of a link; its access time stays."""
     if stat.S_ISLNK(facts.st_mode):
         return os.readlink(path)
     if not stat.S_ISREG(facts.st_mode):
         return None
     hashed = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NOATIME), "rb") as file:
         while piece := file.read(PIECE):
             hashed.update(piece)
     return hashed.hexdigest()

@@ -50,6 +50,7 @@ class Bench:
         self.reopen()
 
     def reopen(self) -> None:
+        self.executor = InlineExecutor()  # what the old engine had planned is gone with it
         kv = GroupCommit(self.store, self.executor, 0.05, None, SCANNED)
         tier = CacheTier("t", self.root, 0, self.capacity_bytes)
         settings = EngineSettings(head_bytes=HEAD, recall_timeout_s=60.0, quotas=self.quotas)

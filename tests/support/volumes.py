@@ -17,7 +17,7 @@ from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.sandbox import CONFIG_TEXT
 from hsmfs.types import SECTOR_BYTES
-from hsmfs.volume.imagefile import write_stream
+from hsmfs.volume.directfile import write_stream
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
 from hsmfs.volume.source import ParityInfo
 from hsmfs.volume.writer import VolumeWriter

@@ -17,7 +17,7 @@ from hsmfs.namespace.tables import COUNTERS_KEY, NEXT_INO_KEY, Counters
 from hsmfs.records import InodeRecord
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.bench import __main__ as program
-from hsmfs.tools.bench import discs, rebuildscale, scale, scaleworks
+from hsmfs.tools.bench import discs, rebuildlibrary, rebuildscale, scale, scaleworks
 from hsmfs.tools.bench import generate as generator
 from hsmfs.tools.bench.apart import WorkFailed, in_parallel, run_apart
 from hsmfs.tools.bench.bigworks import WORKS, RandomWarm, ReadBigCold
@@ -365,6 +365,11 @@ def test_rebuilt_namespaces_are_compared(tmp_path: Path) -> None:
     # Names and links of files and directories, inodes of both and the root.
     assert (found.files, found.volumes, found.compared) == (2500, 3, 3 * 2503 + 1)
     assert found.cpu_s > 0 and found.peak_bytes > 1 << 20
+
+
+def test_a_library_is_rebuilt_and_compared(tmp_path: Path) -> None:
+    found = rebuildlibrary.measure(tmp_path, 24)
+    assert (found.files, found.volumes, found.compared) == (600, 12, 3 * 612 + 1)
 
 
 def test_a_difference_is_found(tmp_path: Path) -> None:

@@ -67,6 +67,30 @@ def library(tmp_path: Path) -> EmulatedLibrary:
 # -- moves -----------------------------------------------------------------------------
 
 
+def test_after_a_move_only_both_elements_are_asked_for(library: EmulatedLibrary) -> None:
+    line = Line(library.changer_transport())
+    changer = Changer(line)
+    changer.inventory()
+    line.commands.clear()
+    for source, destination in [(SLOT + 1, DRIVE), (SLOT + 2, DRIVE + 1), (SLOT + 3, SLOT + 1)]:
+        changer.move(source, destination)
+    asked = [command for command in line.commands if command[0] == cdb.READ_ELEMENT_STATUS]
+    assert [int.from_bytes(command[4:6], "big") for command in asked] == [1] * 6
+    assert changer.inventory() == Changer(library.changer_transport()).inventory()
+
+
+def test_a_changer_that_tells_of_no_single_element_is_asked_for_all(
+    library: EmulatedLibrary,
+) -> None:
+    def through(command: bytes, go: Callable[[], Reply]) -> Reply:
+        is_single = command[0] == cdb.READ_ELEMENT_STATUS and command[4:6] == b"\0\1"
+        return Reply(0, b"", bytes(8), 0) if is_single else go()
+
+    changer = Changer(Line(library.changer_transport(), through))
+    changer.move(SLOT, DRIVE)
+    assert changer.inventory() == Changer(library.changer_transport()).inventory()
+
+
 @pytest.mark.parametrize("sense", [(4, 0x15, 1), (0x0B, 0, 0), (5, 0x3B, 0x0D), (3, 0, 0)])
 def test_after_an_error_both_elements_are_read_and_nothing_is_sent_again(
     library: EmulatedLibrary, sense: tuple[int, int, int]

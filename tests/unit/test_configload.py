@@ -62,7 +62,7 @@ TABLE = [
      f"tier[1].reserve_byte: found unknown key 'reserve_byte', expected one of {TIER_KEYS}; "
      "did you mean 'reserve_bytes'?"),
     ("[fuse]", "[fuze]", 21, "fuze: found unknown key 'fuze', expected one of site, namespace, "
-     "catalog, tier, fuse, policy, library, run, access, recall, burn, care, quota, log; "
+     "catalog, tier, fuse, policy, library, run, access, recall, burn, care, health, quota, log; "
      "did you mean 'fuse'?"),
     ('id = "test"', 'id = "test"\nquux = 1', 4,
      "site.quux: found unknown key 'quux', expected one of id; remove it"),
@@ -343,6 +343,45 @@ def test_a_scsi_library_needs_no_path(tmp_path: Path) -> None:
     assert EMULATED in GOOD
     (library,) = load(written(tmp_path, GOOD.replace(EMULATED, SCSI))).library
     assert [drive.element for drive in library.drive] == [-1, 257]
+
+
+BY_HAND = """kind = "manual"
+boxes = ["cabinet", "safe"]
+[[library.drive]]
+device = "sg:/dev/sr0"
+"""
+BY_HAND_WRONG = [
+    ('["cabinet", "safe"]', '["safe", "safe"]', 'boxes[1]: found "safe" again, expected each box'),
+    ('["cabinet", "safe"]', "[]", "library[0].boxes: found"),
+    (
+        "boxes",
+        'path = "/d/l"\nboxes',
+        "found both of [[library.drive]] and 'path', expected either",
+    ),
+    (BY_HAND[BY_HAND.index("[[") :], "", "found neither of [[library.drive]] and 'path'"),
+    ("boxes", 'changer = "sg:/dev/sg0"\nboxes', "found 'changer' in a library of kind"),
+    ('"sg:/dev/sr0"', '"/dev/sr0"', 'drive[0].device: found "/dev/sr0", expected a device'),
+    ("boxes", "disc_bytes = 5\nboxes", "library[0].disc_bytes: found 5"),
+]
+
+
+def test_a_manual_library_needs_drives_alone(tmp_path: Path) -> None:
+    (library,) = load(written(tmp_path, GOOD.replace(EMULATED, BY_HAND))).library
+    assert library.boxes == ["cabinet", "safe"] and library.disc_bytes == 25_025_314_816
+
+
+@pytest.mark.parametrize(("old", "new", "words"), BY_HAND_WRONG)
+def test_wrong_manual_libraries(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in BY_HAND
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, GOOD.replace(EMULATED, BY_HAND.replace(old, new))))
+    assert words in str(caught.value)
+
+
+def test_no_parity_by_box(tmp_path: Path) -> None:
+    text = GOOD.replace(EMULATED, BY_HAND) + "\n[care]\nparity = 1\n"
+    with pytest.raises(ConfigError, match=r"care\.parity: found 1 in a manual library"):
+        load(written(tmp_path, text))
 
 
 @pytest.mark.parametrize(("old", "new", "words"), SCSI_WRONG)

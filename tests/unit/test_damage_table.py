@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 from support import damage
 from support.damage import FAULTS, REST, Digests, Region, Volume, bad_sectors, verdict
-from support.volumes import paths_of, stopped_system
 
 from hsmfs.errors import HsmError, MediumError
-from hsmfs.tools.rebuild.run import rebuild
 from hsmfs.tools.voldump import dump
 from hsmfs.tools.volextract import extract
 from hsmfs.types import SECTOR_BYTES
@@ -194,31 +192,3 @@ def test_what_must_hold_of_others_holds() -> None:
         assert linux == "all"
         # It looks at no CRC: of flipped descriptors it believes what they say.
         assert libudfread in ("all", "zeroed, unreadable: all; flipped: nothing")
-
-
-# -- rebuild ----------------------------------------------------------------------------------
-
-
-REBUILT = ("metadata", "manifest", "own files", "first", "last", "main sequence, whole", "data")
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_rebuild_takes_in_all_files(volume: Volume, fault: str, tmp_path: Path) -> None:
-    """From one copy alone; data that is damaged shows when it is recalled."""
-    inodes = {entry.path: entry.ino for entry in damage.entries()}
-    image = tmp_path / "damaged.img"
-    for number, region in enumerate(volume.regions):
-        if not region.name.startswith(REBUILT):
-            continue
-        image.write_bytes(volume.damaged(region, fault))
-        config = stopped_system(tmp_path / f"{number}")
-        with bad_sectors(image, region.sectors) if fault == "unreadable" else nullcontext():
-            *_, collected, outcome = rebuild(config, [image], lambda what, path, why: None)
-        # What cannot be read and has no line is lost: no hash of it is known.
-        is_lost = region.name == "last 2 MiB" and fault == "unreadable"
-        lost = {path.encode() for path in region.hit if is_lost}
-        assert paths_of(config) == {p: ino for p, ino in inodes.items() if p not in lost}, region
-        assert outcome.files == len(volume.expected) - is_lost, region
-        assert outcome.lost == is_lost, region
-        assert (outcome.unproved > 0) == region.name.startswith(("manifest", "last")), region
-        assert collected.is_complete() == (region.name not in ("own files", "first 2 MiB")), region

@@ -11,6 +11,7 @@ from support.libraries import CLUSTER, DRIVE, SLOT, burned, content, loaded, new
 
 from hsmfs.changer import cdb
 from hsmfs.changer.burn import Burn
+from hsmfs.changer.drive import Drive
 from hsmfs.changer.emulated import EmulatedLibrary, Fault
 from hsmfs.changer.emulated.faults import Faults
 from hsmfs.changer.emulated.state import LibraryState
@@ -256,3 +257,109 @@ def test_every_error_of_a_fault_is_one_of_ours(library: EmulatedLibrary) -> None
         put_faults(library, {"device": "drive0", "op": "write", "sense": [key, 0, 0]})
         with pytest.raises(HsmError):
             drive.write(0, content(CLUSTER))
+
+
+# -- what befalls a command as a whole ---------------------------------------------------
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_an_answer_is_lost_and_the_command_done_or_not(
+    library: EmulatedLibrary, done: bool
+) -> None:
+    drive = loaded(library)
+    put_faults(library, {"device": "drive0", "op": "write", "effect": "lost", "done": done})
+    with pytest.raises(DriveError, match="no answer"):
+        drive.write(0, content(CLUSTER))
+    put_faults(library)
+    assert drive.disc_info().next_writable == CLUSTER * done
+
+
+def test_power_takes_what_was_not_flushed(library: EmulatedLibrary) -> None:
+    drive = loaded(library)
+    drive.write(0, content(CLUSTER))
+    drive.sync()
+    drive.write(CLUSTER, content(CLUSTER))
+    put_faults(library, {"device": "library", "effect": "power", "count": 1})
+    with pytest.raises(DriveError, match="no answer"):
+        drive.write(2 * CLUSTER, content(CLUSTER))
+    with pytest.raises(MediumError, match="changed"):
+        drive.write(2 * CLUSTER, content(CLUSTER))
+    assert drive.disc_info().next_writable == CLUSTER
+    assert drive.read(0, CLUSTER) == content(CLUSTER)
+
+
+def test_power_leaves_a_closed_disc_as_it_is(library: EmulatedLibrary) -> None:
+    drive = burned(library, content(CLUSTER))
+    put_faults(library, {"device": "drive0", "effect": "power", "count": 1})
+    with pytest.raises(DriveError):
+        drive.ready()
+    assert drive.disc_info().state == "complete"
+    assert drive.read(0, CLUSTER) == content(CLUSTER)
+
+
+def test_a_slow_drive_is_only_slow(library: EmulatedLibrary) -> None:
+    drive = burned(library, content(CLUSTER))
+    clock = library.drives[0]._clock
+    start_s = clock.monotonic_s()
+    put_faults(library, {"device": "drive0", "op": "read", "effect": "slow", "delay_s": 20.0})
+    assert drive.read(0, CLUSTER) == content(CLUSTER)
+    assert clock.monotonic_s() - start_s == 20.0
+
+
+def test_two_discs_change_places(library: EmulatedLibrary) -> None:
+    burned(library, content(CLUSTER)).eject()
+    Changer(library.changer_transport()).move(DRIVE, SLOT)
+    put_faults(library, {"device": "HSM00001", "effect": "wrong", "other": "HSM00003"})
+    assert loaded(library, 0).disc_info().state == "blank"
+    drive = loaded(library, 2, 1)
+    assert drive.read(0, CLUSTER) == content(CLUSTER)
+    seen = Changer(library.changer_transport()).inventory().find(DRIVE + 1)
+    assert seen is not None and seen.barcode == "HSM00003"
+
+
+def test_a_double_feed_jams_the_drive_until_both_are_back(library: EmulatedLibrary) -> None:
+    put_faults(library, {"device": "changer", "op": "move", "effect": "double", "count": 1})
+    changer = Changer(library.changer_transport())
+    changer.move(SLOT, DRIVE)
+    drive = Drive(library.drive_transport(0), lambda _seconds: None)
+    with pytest.raises(DriveError, match="04/53/00"):
+        drive.ready()
+    second = changer.inventory(refresh=True).find(SLOT + 1)
+    assert second is not None and not second.full
+    with pytest.raises(LibraryError, match="05/3B/0E"):
+        changer.move(SLOT + 1, DRIVE + 1)
+    drive.eject()
+    changer.move(DRIVE, SLOT)
+    second = changer.inventory(refresh=True).find(SLOT + 1)
+    assert second is not None and second.barcode == "HSM00002"
+    assert loaded(library, 0).disc_info().state == "blank"
+
+
+def test_a_drive_dies_by_and_by(library: EmulatedLibrary) -> None:
+    def failed(seed: int) -> list[bool]:
+        fault = {"device": "drive0", "op": "read", "sense": [3, 17, 5], "probability": 0.0}
+        put_faults(library, fault | {"rising": 0.005, "seed": seed})
+        found = []
+        for _ in range(200):
+            try:
+                drive.read(0, 1)
+                found.append(False)
+            except MediumError:
+                found.append(True)
+        return found
+
+    drive = burned(library, content(CLUSTER))
+    first = failed(1)
+    put_faults(library)
+    assert failed(1) == first
+    assert sum(first[:50]) < sum(first[50:100]) < sum(first[150:]) == pytest.approx(45, abs=8)
+
+
+def test_a_fault_begins_after_so_many_commands(library: EmulatedLibrary) -> None:
+    drive = burned(library, content(CLUSTER))
+    put_faults(library, {"device": "drive0", "op": "read", "after_commands": 3, "count": 1})
+    for _ in range(3):
+        drive.read(0, 1)
+    with pytest.raises(DriveError):
+        drive.read(0, 1)
+    drive.read(0, 1)

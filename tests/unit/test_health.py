@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsmfs.daemon.floor import BurnFloor
-from hsmfs.daemon.health import ErrorRate
+from hsmfs.daemon.health import REMEMBERED_S, Blame, ErrorRate, Verdict
 from hsmfs.daemon.picture import BurnDemand, DriveView, Work
 from hsmfs.daemon.volumeheat import HALF_LIFE_S, VOLUMES_MAX, VolumeHeat
 
@@ -21,6 +21,46 @@ def test_two_errors_in_a_row_make_a_drive_doubtful_and_work_brings_it_back() -> 
     for _ in range(20):
         health.credit()
     assert not health.is_doubtful
+
+
+def test_one_disc_that_fails_in_two_drives_is_to_blame() -> None:
+    blame = Blame()
+    assert blame.failed("d0", "A", 0.0) is Verdict.OPEN
+    assert blame.failed("d1", "A", 1.0) is Verdict.DISC
+
+
+def test_one_disc_that_fails_twice_in_the_only_drive_is_to_blame() -> None:
+    blame = Blame()
+    blame.failed("d0", "A", 0.0)
+    assert blame.failed("d0", "A", 1.0) is Verdict.DISC
+
+
+def test_two_discs_that_fail_in_one_drive_accuse_the_drive() -> None:
+    blame = Blame()
+    blame.failed("d0", "A", 0.0)
+    assert blame.failed("d0", "B", 1.0) is Verdict.DRIVE
+    assert blame.worked("A") == {"d0"}
+
+
+def test_old_failures_say_nothing() -> None:
+    blame = Blame()
+    blame.failed("d0", "A", 0.0)
+    assert blame.failed("d1", "A", REMEMBERED_S + 1) is Verdict.OPEN
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("ABC"), st.booleans())))
+def test_what_was_proved_is_accused_of_nothing(events: list[tuple[str, str, bool]]) -> None:
+    blame = Blame()
+    failed: dict[str, set[str]] = {}
+    for now_s, (drive, disc, is_good) in enumerate(events):
+        if is_good:
+            assert blame.worked(disc) == failed.pop(disc, set())
+            assert blame.times(disc) == 0
+        else:
+            verdict = blame.failed(drive, disc, float(now_s))
+            known = failed.setdefault(disc, set())
+            assert known or verdict is not Verdict.DISC, "no disc is blamed at its first failure"
+            known.add(drive)
 
 
 @given(st.floats(0, 1))

@@ -12,7 +12,8 @@ import pytest
 
 from hsmfs.errors import CallerError
 from hsmfs.volume import imagefile
-from hsmfs.volume.imagefile import write_known, write_stream
+from hsmfs.volume.directfile import write_stream
+from hsmfs.volume.imagefile import write_known
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
 from hsmfs.volume.writer import VolumeWriter
 
@@ -71,7 +72,7 @@ def test_also_where_the_kernel_does_not_copy(
 
     image, writer = streamed(cache)
     monkeypatch.setattr(os, "copy_file_range", refuse)
-    monkeypatch.setattr(imagefile, "WRITE_BYTES", 1000)
+    monkeypatch.setattr(imagefile, "CACHED_BYTES", 1000)
     assert known(cache, writer) == image
 
 

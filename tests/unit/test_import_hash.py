@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from support.importsystem import DISC, FILES, System
 
+from hsmfs.daemon import hashjob, runs
 from hsmfs.daemon.jobs import Job
 
 
@@ -62,3 +64,18 @@ def test_readers_come_first(system: System) -> None:
     system.importer.has_readers = has_readers
     assert verify(system).note.endswith(f"{len(FILES)} files hashed, 0 proved")
     assert system.started == 1 + 50  # the tree, then each time anew
+
+
+def test_a_file_read_in_part_goes_on_where_it_was(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to leave the drive between chunks, again and again: hashes are those of whole files."""
+    for module in (runs, hashjob):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 1024)
+    told = iter([False, True, True] * 12)
+    system.importer.has_readers = lambda _label: next(told, False)
+    assert verify(system).note.endswith(f"{len(FILES)} files hashed, 0 proved")
+    assert system.started > 20
+    for extent in system.catalog.volume_extents(system.label):
+        assert extent.sha256 == hashlib.sha256(FILES[extent.path]).hexdigest()
+        assert len(extent.chunks) == -(-extent.size // 1024)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hsmfs.errors import CallerError
-from hsmfs.tools.librarycommands import _where
+from hsmfs.tools.magazinecommands import _where
 from hsmfs.tools.poolcommands import _lines
 from hsmfs.tools.volmend import mend
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,9 +73,40 @@ def test_one_user_with_many_requests_does_not_outweigh_another() -> None:
 def test_urgent_requests_go_before_readers() -> None:
     drives = (DriveView("d0", False),)
     old = ReadDemand("bulk", ("B",), 0.0, Priority.BULK)
-    fresh = ReadDemand("v", ("A",), 20_000.0)
-    assert plan(Picture(drives, (old, fresh)), 10_000.0) == [Read("d0", "v", "A")]
-    assert plan(Picture(drives, (old, fresh)), 20_001.0) == [Read("d0", "bulk", "B")]
+    fresh = ReadDemand("v", ("A",), 9_990.0)
+    rules = Rules(equal_s=1e6)
+    assert plan(Picture(drives, (old, fresh), rules=rules), 10_000.0) == [Read("d0", "v", "A")]
+    fresh = replace(fresh, since_s=14_390.0)
+    assert plan(Picture(drives, (old, fresh), rules=rules), 14_400.0) == [Read("d0", "bulk", "B")]
+
+
+def test_requests_by_hand_that_waited_go_with_readers() -> None:
+    drives = (DriveView("d0", False),)
+    by_hand = ReadDemand("bulk", ("B",), 0.0, Priority.BULK)
+    picture = Picture(drives, (by_hand, ReadDemand("v", ("A",), 250.0)))
+    assert plan(picture, 299.0) == [Read("d0", "v", "A")]
+    picture = Picture(drives, (by_hand, ReadDemand("v", ("A",), 305.0)))
+    assert plan(picture, 310.0) == [Read("d0", "bulk", "B")]
+
+
+def test_requests_by_hand_gather_only_while_the_robot_is_busy() -> None:
+    by_hand = (ReadDemand("bulk", ("B",), 0.0, Priority.BULK),)
+    busy = Picture((DriveView("d0", False),), by_hand, robot_share=0.5)
+    assert plan(busy, 10.0) == []
+    assert plan(busy, 300.0) == [Read("d0", "bulk", "B")]
+    assert plan(replace(busy, robot_share=0.1), 10.0) == [Read("d0", "bulk", "B")]
+    inside = replace(busy, drives=(DriveView("d0", False, "B"),))
+    assert plan(inside, 10.0) == [Read("d0", "bulk", "B")]
+
+
+def test_a_disc_wanted_often_stays_while_another_drive_is_free_in_a_moment() -> None:
+    reads = (ReadDemand("v", ("A",), 0.0),)
+    hot = DriveView("d0", False, "X", heat=5.0)
+    cold = DriveView("d1", True, "Y", work=Work.READ, heat=1.0)
+    assert plan(Picture((hot, cold), reads), 10.0) == []
+    assert plan(Picture((hot, cold), reads), 30.0) == [Read("d0", "v", "A")]
+    alike = replace(cold, heat=3.0)
+    assert plan(Picture((hot, alike), reads), 10.0) == [Read("d0", "v", "A")]
 
 
 def test_a_burn_behind_its_floor_goes_before_recalls() -> None:

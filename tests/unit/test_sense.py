@@ -3,69 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from support.sensetable import ROWS, parse
 
 from hsmfs.changer import sense as senses
 from hsmfs.changer.command import ATTENTIONS_MAX, run
 from hsmfs.changer.sense import ANY, TABLE, Action, Sense
 from hsmfs.changer.transport.interface import BUSY, CHECK_CONDITION, GOOD, Reply
-from hsmfs.errors import (
-    CallerError,
-    DriveError,
-    HsmError,
-    LibraryError,
-    MediumError,
-    TransientError,
-)
-
-ROWS = [
-    ("00/00/00", TransientError, Action.ACCEPT),
-    ("01/17/01", TransientError, Action.ACCEPT),
-    ("02/04/01", TransientError, Action.WAIT),
-    ("02/04/07", TransientError, Action.WAIT),
-    ("02/04/08", TransientError, Action.WAIT),
-    ("02/04/03", DriveError, Action.DRIVE_FAULT),
-    ("02/04/02", DriveError, Action.DRIVE_FAULT),
-    ("02/30/00", MediumError, Action.OTHER_COPY),
-    ("02/3A/00", MediumError, Action.RELOAD_STATE),
-    ("02/3A/02", MediumError, Action.RELOAD_STATE),
-    ("02/05/00", DriveError, Action.DRIVE_FAULT),
-    ("03/0C/00", MediumError, Action.FRESH_DISC),
-    ("03/11/05", MediumError, Action.OTHER_COPY),
-    ("03/73/03", MediumError, Action.FRESH_DISC),
-    ("03/02/00", MediumError, Action.OTHER_COPY),
-    ("04/15/01", LibraryError, Action.LIBRARY_FAULT),
-    ("04/44/00", DriveError, Action.DRIVE_FAULT),
-    ("04/53/00", DriveError, Action.DRIVE_FAULT),
-    ("04/09/01", DriveError, Action.DRIVE_FAULT),
-    ("05/20/00", CallerError, Action.BUG),
-    ("05/21/00", MediumError, Action.BUG),
-    ("05/21/01", LibraryError, Action.LIBRARY_FAULT),
-    ("05/21/02", MediumError, Action.RELOAD_STATE),
-    ("05/24/00", CallerError, Action.BUG),
-    ("05/30/05", MediumError, Action.FRESH_DISC),
-    ("05/3B/0D", LibraryError, Action.LIBRARY_FAULT),
-    ("05/3B/0E", LibraryError, Action.LIBRARY_FAULT),
-    ("05/3B/12", LibraryError, Action.LIBRARY_FAULT),
-    ("05/53/02", LibraryError, Action.ALLOW),
-    ("05/63/00", MediumError, Action.VOLUME_FULL),
-    ("05/64/00", MediumError, Action.BUG),
-    ("05/72/03", MediumError, Action.FRESH_DISC),
-    ("05/1A/00", CallerError, Action.BUG),
-    ("06/28/00", TransientError, Action.REPEAT),
-    ("06/28/01", TransientError, Action.REPEAT),
-    ("06/29/00", TransientError, Action.REPEAT),
-    ("06/2A/01", TransientError, Action.REPEAT),
-    ("07/27/00", MediumError, Action.DISC_CLOSED),
-    ("07/00/00", MediumError, Action.DISC_CLOSED),
-    ("08/00/00", MediumError, Action.OTHER_COPY),
-    ("0B/00/00", TransientError, Action.RETRY),
-    ("0D/00/00", MediumError, Action.VOLUME_FULL),
-    ("0E/1D/00", DriveError, Action.DRIVE_FAULT),
-]
-
-
-def parse(code: str) -> Sense:
-    return Sense(*(int(part, 16) for part in code.split("/")))
+from hsmfs.errors import HsmError, MediumError, TransientError
 
 
 @pytest.mark.parametrize(("code", "error", "action"), ROWS, ids=[row[0] for row in ROWS])

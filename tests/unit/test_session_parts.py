@@ -17,10 +17,10 @@ import trio.testing
 from hsmfs import logs
 from hsmfs.deferred import Deferred
 from hsmfs.errors import FsError
-from hsmfs.main import notify_systemd
 from hsmfs.metrics import FsMetrics
 from hsmfs.namespace.model import Attr
 from hsmfs.rpc.messages import StateCount, StatusReply, TierStatus
+from hsmfs.servicemanager import notify
 from hsmfs.session.executor import TrioExecutor
 from hsmfs.session.mounting import mounted_at
 from hsmfs.session.signals import ProcessWatch, wants_out
@@ -230,4 +230,4 @@ def test_logs_for_people_are_single_lines(own_logging):
 
 def test_without_a_service_manager_nothing_is_told(monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    notify_systemd("READY=1")
+    notify("READY=1")

@@ -29,8 +29,9 @@ from hsmfs.tools.bench.apart import WorkFailed
 from hsmfs.tools.bench.disccorpus import MANY_BYTES, Corpus, ManyFiles
 from hsmfs.tools.bench.processcpu import memory_bytes
 from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
+from hsmfs.volume.directfile import write_stream
 from hsmfs.volume.hashes import HashThreads
-from hsmfs.volume.imagefile import write_known, write_stream
+from hsmfs.volume.imagefile import write_known
 from hsmfs.volume.source import FileSource
 from hsmfs.volume.writer import VolumeWriter
 

@@ -9,13 +9,15 @@ attribute of the two namespaces is compared.
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, zip_longest
@@ -25,6 +27,7 @@ from typing import Any, Final
 import msgspec
 
 from hsmfs.daemon.namespaceset import SetHeader, line_of, write_lines
+from hsmfs.daemon.ownfiles import MANIFEST_SUFFIX, MANIFESTS_DIRECTORY
 from hsmfs.errors import HsmError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.records import InodeRecord
@@ -35,6 +38,7 @@ from hsmfs.tools.bench.generate import generate
 from hsmfs.tools.bench.hsmfsprocess import HsmfsProcess
 from hsmfs.tools.bench.namespacedata import Folder, Shape, folders
 from hsmfs.tools.bench.systems import remove_tree
+from hsmfs.tools.rebuild.images import opened
 from hsmfs.types import ROOT_INODE, SECTOR_BYTES
 from hsmfs.volume.layout import FileSource, VolumeHeader, plan_volume
 from hsmfs.volume.writer import VolumeWriter
@@ -90,7 +94,7 @@ def measure(place: Path, files: int, volumes: int) -> Figures:
     burn_s = time.monotonic() - begun_s
     system = HsmfsProcess(place / "system", "native")
     system.configure()
-    cpu_s, wall_s, peak_bytes = rebuild(system.config, images)
+    cpu_s, wall_s, peak_bytes = rebuild(system.config, str(images))
     compared = compare(source, system.dir / "namespace")
     return Figures(files, volumes, burn_s, cpu_s, wall_s, peak_bytes, compared)
 
@@ -115,35 +119,53 @@ def _prepare(source: Path, shape: Shape, volumes: int, images: Path) -> None:
 # -- the volumes ---------------------------------------------------------------------------
 
 
-def burn_all(reader: Reader, shape: Shape, volumes: int, images: Path) -> None:
-    """Each volume has about as many directories, and tells of what came since the last."""
+def burn_all(
+    reader: Reader, shape: Shape, volumes: int, images: Path, previous_max: int = 0
+) -> None:
+    """Each volume has about as many directories, tells of what came since the last, and
+    repeats the manifests of the last ones."""
     everything = list(folders(shape))
     size = -(-len(everything) // volumes)
+    manifests: deque[tuple[bytes, bytes]] = deque(maxlen=previous_max)
     for number, start in enumerate(range(0, len(everything), size)):
         part = everything[start : start + size]
-        _burn(reader, part, number, shape.now_ns + number, images)
+        label = f"{SITE}-{number + 1:06d}"
+        image = _burn(reader, part, number, label, shape.now_ns + number, images, manifests)
+        if previous_max:
+            with opened(image) as volume:
+                packed = gzip.compress(b"".join(volume.stream_manifest()))
+            name = f"{MANIFESTS_DIRECTORY}/{label}{MANIFEST_SUFFIX}"
+            manifests.append((name.encode(), packed))
 
 
-def _burn(reader: Reader, part: Sequence[Folder], number: int, now_ns: int, images: Path) -> None:
-    label = f"{SITE}-{number + 1:06d}"
+def _burn(
+    reader: Reader, part: Sequence[Folder], number: int, label: str, now_ns: int, images: Path,
+    manifests: Collection[tuple[bytes, bytes]],
+) -> Path:  # fmt: skip
     changes = images / "changes"
     until = part[-1].next_ino
     since = part[0].ino if number else 0
     header = SetHeader(site=SITE, full=number == 0, since=since, until=until, time_ns=now_ns)
     write_lines(changes, header, _lines(reader, part))
-    own = FileSource(path=SET_NAME, ino=0, kind="own", size=changes.stat().st_size, mode=0o100444)
-    entries = [own, *_entries(reader, part)]
+    data = {SET_NAME: changes.read_bytes(), **dict(manifests)}
+    own = [
+        FileSource(path=path, ino=0, kind="own", size=len(data[path]), mode=0o100444)
+        for path in data
+    ]
+    entries = [*own, *_entries(reader, part)]
     volume = VolumeHeader(label=label, site=SITE, pool="main", created_ns=now_ns)
     writer = VolumeWriter(plan_volume(volume, entries, DISC_BYTES // SECTOR_BYTES))
-    with (images / f"R{number:05d}.img").open("wb") as image:
-        for piece in writer.stream(lambda entry: _opened(entry, changes)):
+    path = images / f"R{number:05d}.img"
+    with path.open("wb") as image:
+        for piece in writer.stream(lambda entry: _opened(entry, data)):
             image.write(piece)
     changes.unlink()
+    return path
 
 
-def _opened(entry: FileSource, changes: Path) -> Any:
+def _opened(entry: FileSource, own: Mapping[bytes, bytes]) -> Any:
     if entry.kind == "own":
-        return changes.open("rb", buffering=0)
+        return io.BytesIO(own[entry.path])
     return io.BytesIO(entry.ino.to_bytes(8, "big").ljust(entry.size, b"."))
 
 
@@ -188,10 +210,10 @@ def _entries(reader: Reader, part: Sequence[Folder]) -> Iterator[FileSource]:
 # -- the rebuild ---------------------------------------------------------------------------
 
 
-def rebuild(config: Path, images: Path) -> tuple[float, float, int]:
+def rebuild(config: Path, source: str) -> tuple[float, float, int]:
     """Processor seconds, seconds, and largest resident size of ``hsm rebuild``."""
     command = [sys.executable, "-m", "hsmfs.tools.hsm", "--config", str(config)]
-    command += ["rebuild", "--from", str(images), "--json"]
+    command += ["rebuild", "--from", source, "--json"]
     begun_s = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -253,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     place = Path(tempfile.mkdtemp(prefix="hsmfs-bench-rebuild-", dir=options.dir))
     try:
-        found = measure(place, options.files, options.volumes)
+        found = _measured(place, options)
     except (HsmError, OSError) as error:
         print(f"bench-rebuild: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -261,12 +283,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         remove_tree(place)
     if options.json:
         options.json.write_bytes(msgspec.json.encode(found) + b"\n")
+    discs = f" on {options.library:,} discs of a library" if options.library else ""
     print(
-        f"{found.files:,} files on {found.volumes} volumes, made in {found.burn_s:.0f} s: rebuilt "
-        f"in {found.cpu_s:.1f} s of processor, {found.wall_s:.1f} s, {found.peak_bytes / 1e6:.0f} "
-        f"MB; {found.compared:,} names, links and inodes are equal"
+        f"{found.files:,} files on {found.volumes:,} volumes{discs}, made in {found.burn_s:.0f} s: "
+        f"rebuilt in {found.cpu_s:.1f} s of processor, {found.wall_s:.1f} s, "
+        f"{found.peak_bytes / 1e6:.0f} MB; {found.compared:,} names, links and inodes are equal"
     )
     return 0
+
+
+def _measured(place: Path, options: argparse.Namespace) -> Figures:
+    if not options.library:
+        return measure(place, options.files, options.volumes)
+    from hsmfs.tools.bench import rebuildlibrary  # it builds on this module
+
+    return rebuildlibrary.measure(place, options.library)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -276,6 +307,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--files", type=int, default=FILES)
     parser.add_argument("--volumes", type=int, default=VOLUMES)
+    parser.add_argument("--library", type=int, metavar="DISCS", help="from a library of so many")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()), help="work there")
     return parser.parse_args(argv)

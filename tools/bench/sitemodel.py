@@ -49,9 +49,19 @@ class Site:
         return self.disc_bytes // self.study_bytes
 
     @property
-    def cycle_s(self) -> float:
-        """What a load costs its drive: disc out, disc in, spin-up."""
-        return 2 * self.timing.move_s + self.timing.load_s
+    def pre_s(self) -> float:
+        """Of a drive's time before a disc can be read: it is brought, it spins up."""
+        return self.timing.move_s + self.timing.load_s
+
+    @property
+    def post_s(self) -> float:
+        """And after: it is taken away."""
+        return self.timing.move_s
+
+    @property
+    def read_s(self) -> float:
+        """A study, without the seek."""
+        return self.study_bytes / self.timing.read_bytes_s
 
     @property
     def burn_s(self) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
+from hsmfs.daemon.busyshare import BusyShare
 from hsmfs.daemon.catalogrecords import ExtentRecord
 from hsmfs.daemon.floor import BurnFloor
 from hsmfs.daemon.jobs import Job
@@ -36,6 +37,7 @@ from hsmfs.daemon.picture import (
 )
 from hsmfs.daemon.recallqueue import Request, VolumeQueue, Waiter
 from hsmfs.daemon.volumeheat import VolumeHeat
+from hsmfs.tools.bench.sitebound import LongWork
 from hsmfs.tools.bench.sitemodel import Day, Recall
 from hsmfs.types import FileVersion, Inode
 
@@ -72,10 +74,14 @@ class Outcome:
     burned: int = 0
     proved: int = 0
     yields: int = 0
+    suspended: int = 0
+    """Times that a proof made room for recalls."""
     plans: int = 0
     end_s: float = 0.0
+    works: list[LongWork] = field(default_factory=list)
+    """Burns and proofs, each with the moment from which it could have a drive."""
     claimed_s: float = 0.0
-    """Drive seconds that were there while burn work claimed its floor."""
+    """Drive seconds of spells with burn work that had to claim its floor."""
     burn_work_s: float = 0.0
     """Of these, what burn work had."""
 
@@ -93,6 +99,20 @@ class _BurnWork:
     name: str
     since_s: float
     left: int
+
+
+@dataclass(slots=True)
+class _Proof:
+    """A disc that is to be read; what was read stays proved when it makes room."""
+
+    demand: VerifyDemand
+    left_s: float
+    ready_s: float
+    """From when its drive time could have begun in any schedule."""
+    place: int = -1
+    """In ``Outcome.works``, once it began."""
+    started_s: float = 0.0
+    runs: int = 0
 
 
 class Simulation:
@@ -117,9 +137,12 @@ class Simulation:
         self._busy_volumes: set[str] = set()
         self._burns: dict[str, _BurnWork] = {}
         self._verifies: dict[str, VerifyDemand] = {}
+        self._proofs: dict[str, _Proof] = {}
         self._jobs: dict[str, Job] = {}
         self._heat = VolumeHeat()
         self._floor = BurnFloor(rules.burn_floor)
+        self._robot_share = BusyShare()
+        self._spell_s, self._spell_work_s, self._claims = 0.0, 0.0, False
 
     # -- the clock ----------------------------------------------------------------
 
@@ -135,6 +158,7 @@ class Simulation:
             while self._events and self._events[0][0] <= self._now_s:
                 heapq.heappop(self._events)[2]()
             self._dispatch()
+        self._end_spell()
         self.outcome.end_s = self._now_s
         return self.outcome
 
@@ -147,16 +171,24 @@ class Simulation:
         heapq.heappush(self._events, (at_s, self._count, what))
 
     def _pass(self, at_s: float) -> None:
-        """Time goes on; while burn work claims its floor, count what it has."""
+        """Time goes on; of a spell with burn work count what it has."""
         before_s = self._now_s - self.rules.burn_floor_wait_s
         since = [burn.since_s for burn in self._burns.values()]
         since += [verify.since_s for verify in self._verifies.values()]
-        if any(since_s <= before_s for since_s in since):
-            passed_s = at_s - self._now_s
-            at_work = sum(drive.view.work in BURN_WORK for drive in self._drives.values())
-            self.outcome.claimed_s += passed_s * len(self._drives)
-            self.outcome.burn_work_s += passed_s * at_work
-        self._now_s = at_s
+        at_work = sum(drive.view.work in BURN_WORK for drive in self._drives.values())
+        passed_s, self._now_s = at_s - self._now_s, at_s
+        if not since and not at_work:
+            self._end_spell()
+            return
+        self._spell_s += passed_s * len(self._drives)
+        self._spell_work_s += passed_s * at_work
+        self._claims |= any(since_s <= before_s for since_s in since)
+
+    def _end_spell(self) -> None:
+        if self._claims:
+            self.outcome.claimed_s += self._spell_s
+            self.outcome.burn_work_s += self._spell_work_s
+        self._spell_s, self._spell_work_s, self._claims = 0.0, 0.0, False
 
     # -- what comes in ----------------------------------------------------------------
 
@@ -199,8 +231,9 @@ class Simulation:
         verifies = tuple(self._verifies.values())
         debt_s = self._floor.update(self._now_s, drives, burns, verifies)
         picture = Picture(
-            drives, self._reads(), burns, verifies, rules=self.rules, burn_debt_s=debt_s
-        )
+            drives, self._reads(), burns, verifies, rules=self.rules, burn_debt_s=debt_s,
+            robot_share=self._robot_share.of(self._now_s),
+        )  # fmt: skip
         self.outcome.plans += 1
         for action in self._decide(picture, self._now_s):
             self._start(action)
@@ -237,13 +270,15 @@ class Simulation:
             case Verify(name, disc):
                 del self._verifies[disc]
                 self._work(name, Work.VERIFY)
-                self._load(name, disc, lambda: self._verify(name))
+                self._load(name, disc, lambda: self._verify(name, disc))
             case Unload(name):
                 self._work(name, Work.OTHER)
                 self._unload(name, lambda: self._idle(name))
             case Yield(name):
                 self.outcome.yields += 1
                 self._set(name, yields=True)
+                if self._drives[name].view.work is Work.VERIFY:
+                    self._suspend(name, self._drives[name].view.disc)
             case StageImage():
                 raise AssertionError("no images are wanted here")
 
@@ -263,7 +298,12 @@ class Simulation:
         """The one robot, in order of asking."""
         self._robot_free_s = max(self._robot_free_s, self._now_s) + self.site.timing.move_s
         self.outcome.moves += 1
-        self._at(self._robot_free_s, then)
+
+        def moved() -> None:
+            self._robot_share.add(self.site.timing.move_s, self._now_s)
+            then()
+
+        self._at(self._robot_free_s, moved)
 
     def _unload(self, name: str, then: Callable[[], None]) -> None:
         def gone() -> None:
@@ -331,19 +371,46 @@ class Simulation:
         return request
 
     def _burn(self, name: str, disc: str) -> None:
+        site = self.site
+        ready_s = self.day.burns[int(disc[3:5])]
+        hold_s = site.pre_s + site.burn_s + site.post_s
+        self.outcome.works.append(LongWork(ready_s, self._now_s - site.pre_s, hold_s))
+
         def done() -> None:
             self.outcome.burned += 1
-            self._verifies[disc] = VerifyDemand(disc, name, self._now_s)
+            demand = VerifyDemand(disc, name, self._now_s)
+            self._proofs[disc] = _Proof(demand, site.verify_s, ready_s + hold_s)
+            self._verifies[disc] = demand
             self._idle(name)
 
-        self._at(self._now_s + self.site.burn_s, lambda: self._unload(name, done))
+        self._at(self._now_s + site.burn_s, lambda: self._unload(name, done))
 
-    def _verify(self, name: str) -> None:
+    def _verify(self, name: str, disc: str) -> None:
+        proof, site = self._proofs[disc], self.site
+        if proof.place < 0:
+            proof.place = len(self.outcome.works)
+            hold_s = site.pre_s + site.verify_s + site.post_s
+            self.outcome.works.append(LongWork(proof.ready_s, self._now_s - site.pre_s, hold_s))
+        proof.started_s = self._now_s
+        proof.runs = run = proof.runs + 1
+
         def done() -> None:
-            self.outcome.proved += 1
-            self._idle(name)
+            if proof.runs == run:
+                self.outcome.proved += 1
+                self._idle(name)
 
-        self._at(self._now_s + self.site.verify_s, done)
+        self._at(self._now_s + proof.left_s, done)
+
+    def _suspend(self, name: str, disc: str) -> None:
+        """Its drive time is in pieces now: for the bound it is a load alone."""
+        proof = self._proofs[disc]
+        proof.left_s -= self._now_s - proof.started_s
+        proof.runs += 1
+        self.outcome.suspended += 1
+        work = self.outcome.works[proof.place]
+        self.outcome.works[proof.place] = work._replace(hold_s=0.0)
+        self._verifies[disc] = proof.demand
+        self._idle(name)
 
 
 def _copies(volume: str) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from hsmfs.tools.rebuild.namespacefile import INODES_SKIPPED
 from hsmfs.tools.rebuild.recording import NotTaken
 from hsmfs.tools.rebuild.scratch import Full, Known, Scratch
 from hsmfs.tools.rebuild.unlisted import Unlisted, own_files
+from hsmfs.tools.rebuild.unlistedparts import PartNames
 from hsmfs.types import SECTOR_BYTES, FileVersion
 from hsmfs.volume.manifestread import ManifestEntry, entries_of, parse_header
 from hsmfs.volume.reader import LINE_BYTES_MAX
@@ -49,6 +50,7 @@ class Collected:
     sets: list[SetHeader] = field(default_factory=list)
     part_volumes: dict[FileVersion, list[str]] = field(default_factory=dict)
     """Volumes of each file that is in parts."""
+    part_names: PartNames = field(default_factory=PartNames)
     highest_ino: int = 0
     void_files: int = 0
     unproved: dict[tuple[str, FileVersion], str] = field(default_factory=dict)
@@ -157,6 +159,7 @@ class Collector:
             self.result.highest_ino,
             self.result.is_complete(),
             self.result.unproved,
+            self.result.part_names,
         )
         for found, listed in damaged:
             before = len(taken.unproved), taken.unknown
@@ -223,6 +226,8 @@ class Collector:
             source.xattrs, source.target, is_missing,
         )  # fmt: skip
         self.scratch.known(known, source.ino, header.created_ns)
+        if source.part is not None:
+            self.result.part_names.note(entry.disc_path, source)
         if source.part is not None and source.part.volumes:
             self._parts(header, FileVersion(source.ino, source.data_version), source.part)
         if result is not None:

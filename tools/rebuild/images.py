@@ -146,11 +146,21 @@ def find(
 
 def _open(image: Path, site: str) -> FoundVolume:
     with opened(image) as reader:
-        header, why_not = reader.header_or_rest()
-        if header.site != (site if why_not is None else site[: len(header.site)]):
-            raise CallerError(
-                f"found a disc of site {header.site!r}, expected {site!r} (site.id of the "
-                "configuration)"
-            )
-        sectors, length = reader.total_sectors, reader.manifest_bytes
+        header, length, why_not = identify(reader, site)
+        sectors = reader.total_sectors
         return FoundVolume(header, [image], length, sectors, is_guessed=why_not is not None)
+
+
+def identify(reader: VolumeReader, site: str) -> tuple[VolumeHeader, int, MediumError | None]:
+    """A disc's header and the manifest's bytes. Where its first line is damaged the header is
+    what the volume descriptors say, and it is told why.
+
+    CallerError for another site or a newer format, MediumError where it has no manifest.
+    """
+    header, why_not = reader.header_or_rest()
+    if header.site != (site if why_not is None else site[: len(header.site)]):
+        raise CallerError(
+            f"found a disc of site {header.site!r}, expected {site!r} (site.id of the "
+            "configuration)"
+        )
+    return header, reader.manifest_bytes, why_not

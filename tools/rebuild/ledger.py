@@ -6,10 +6,8 @@ goes on with it. One lock; drives' threads ask and tell.
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -18,11 +16,10 @@ from hsmfs.tools.rebuild.recording import (
     IMAGE_SUFFIX,
     DiscFacts,
     Found,
+    durable,
     no_room,
     read_facts,
 )
-
-NEW_SUFFIX: Final = ".new"
 
 
 class Ledger:
@@ -36,6 +33,7 @@ class Ledger:
         self._reading: set[str] = set()
         self._whole: dict[str, DiscFacts] = {}
         self._previous: set[str] = set()
+        self._hashed: set[str] = set()
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._load()
@@ -65,8 +63,12 @@ class Ledger:
     def _count(self, facts: DiscFacts) -> None:
         self.discs[facts.barcode] = facts
         self._previous.update(facts.previous)
-        if facts.whole and facts.header is not None:
+        if facts.header is None or facts.found != Found.VOLUME:
+            return
+        if facts.whole:
             self._whole.setdefault(facts.header.label, facts)
+        elif facts.complete:
+            self._hashed.add(facts.header.label)
 
     def image(self, barcode: str) -> Path:
         """Where what is read of a disc is kept."""
@@ -98,6 +100,17 @@ class Ledger:
             self._previous.add(label)
             return True
 
+    def lacking(self) -> list[str]:
+        """Barcodes of discs whose unlisted files are to be hashed: nothing that was read makes
+        up for their manifests' lines."""
+        with self._changed:
+            known = self._whole.keys() | self._previous | self._hashed
+            return [
+                code
+                for code, facts in self.discs.items()
+                if facts.unhashed and facts.header is not None and facts.header.label not in known
+            ]
+
     def missed(self, label: str) -> None:
         """It was damaged there."""
         with self._changed:
@@ -105,15 +118,7 @@ class Ledger:
 
     def keep(self, facts: DiscFacts) -> None:
         """A disc that was read: durable when it returns."""
-        path = self.root / f"{facts.barcode}{FACTS_SUFFIX}"
-        temporary = path.with_suffix(NEW_SUFFIX)
-        try:
-            with temporary.open("wb") as file:
-                file.write(msgspec.json.encode(facts))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            raise no_room(path, error) from error
+        with durable(self.root / f"{facts.barcode}{FACTS_SUFFIX}") as file:
+            file.write(msgspec.json.encode(facts))
         with self._changed:
             self._count(facts)

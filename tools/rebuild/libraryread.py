@@ -2,6 +2,8 @@
 
 One thread for each drive, one for the robot; the caller's shows progress. What is
 read is in the ledger at once, so that a run that is cut goes on where it was.
+Damaged discs whose manifests nothing makes up for come a second time at the end: of these
+the bytes of files are read too.
 """
 
 from __future__ import annotations
@@ -16,13 +18,20 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry
 
 from hsmfs.changer.drive import Drive
-from hsmfs.changer.library import Inventory
+from hsmfs.changer.library import Changer, Inventory
 from hsmfs.config import Library
 from hsmfs.daemon.equipment import open_equipment
-from hsmfs.errors import DriveError, HsmError, LibraryError, MediumError, TransientError
+from hsmfs.errors import (
+    CallerError,
+    DriveError,
+    HsmError,
+    LibraryError,
+    MediumError,
+    TransientError,
+)
 from hsmfs.tools.rebuild.ledger import Ledger
 from hsmfs.tools.rebuild.robot import Robot
-from hsmfs.tools.rebuild.taker import take
+from hsmfs.tools.rebuild.taker import take, take_unlisted
 from hsmfs.tools.rebuild.todo import Disc, Todo
 
 POLL_S: Final = 0.2
@@ -38,6 +47,10 @@ class DriveAt(NamedTuple):
     name: str
     element: int
     drive: Drive
+
+
+Take = Callable[[DriveAt, str], None]
+"""What is done with a disc that is ready in a drive, by its barcode."""
 
 
 @dataclass(slots=True)
@@ -64,13 +77,21 @@ class LibraryReader:
         self._site = site
         self._ledger = ledger
         self._show = show
+        if library.kind == "manual":
+            raise CallerError(
+                f"library {library.name} has no robot: give its drives or images of its discs, "
+                "as --from /dev/sr0"
+            )
         self._equipment = open_equipment(library, CollectorRegistry())
         self._drives = [
             DriveAt(unit.name, unit.element, unit.drive)
             for unit in self._equipment.units
             if unit.alive
         ]
+        assert isinstance(self._equipment.changer, Changer)
         self._robot = Robot(self._equipment.changer)
+        self._taken: Take = self._take
+        self._is_stopped = False
         self._failure: BaseException | None = None
         self._loads: Counter[str] = Counter()
         self._problems: list[str] = []
@@ -83,23 +104,34 @@ class LibraryReader:
         At an interrupt the discs in the drives are ended and brought home.
         """
         with self._closed():
-            inventory = self._robot.inventory()
-            discs, left_out = self._discs(inventory)
+            discs, left_out = self._discs(self._robot.inventory())
             fresh = [disc for disc in discs if disc.barcode not in self._ledger.discs]
-            todo = Todo(fresh, {drive.name for drive in self._drives})
-            self._read_all(todo, len(discs), len(discs) - len(fresh))
-            if self._failure is not None:
-                raise self._failure
-            lacking = "robot" if self._robot.has_failed else "drive"
-            todo.give_up(f"no {lacking} is left that works")
+            missed = self._read_all(self._take, fresh, len(discs))
             return LibraryRead(
                 self._library,
                 self._robot.inventory(),
                 len(discs) - len(fresh),
                 self._loads.total(),
-                left_out + todo.left_out,
+                left_out + missed,
                 self._problems,
             )
+
+    def run_unlisted(self, before: LibraryRead) -> LibraryRead:
+        """Once more the discs with files that only their UDF trees tell of, now that it is
+        known for which of them nothing else makes up. These files' bytes are read."""
+        with self._closed():
+            discs, _ = self._discs(self._robot.inventory())
+            lacking = set(self._ledger.lacking())
+            again = [disc for disc in discs if disc.barcode in lacking]
+            missed = self._read_all(self._take_unlisted, again, len(again))
+            before.problems += self._problems
+            before.problems += [
+                f"disc {code}: files that only its UDF tree tells of were not read: {why}"
+                for code, why in missed
+            ]
+            before.loads += self._loads.total()
+            before.inventory = self._robot.inventory()
+            return before
 
     @contextmanager
     def _closed(self) -> Iterator[None]:
@@ -139,7 +171,18 @@ class LibraryReader:
 
     # -- threads ---------------------------------------------------------------------------
 
-    def _read_all(self, todo: Todo, total: int, known: int) -> None:
+    def _read_all(self, take: Take, discs: list[Disc], total: int) -> list[tuple[str, str]]:
+        """What could not be read, and why."""
+        todo = Todo(discs, {drive.name for drive in self._drives})
+        self._taken = take
+        self._run_drives(todo, total, total - len(discs))
+        if self._failure is not None:
+            raise self._failure
+        lacking = "robot" if self._robot.has_failed else "drive"
+        todo.give_up(f"no {lacking} is left that works")
+        return todo.left_out
+
+    def _run_drives(self, todo: Todo, total: int, known: int) -> None:
         threads = [
             threading.Thread(target=self._drive, args=(drive, todo), name=drive.name, daemon=True)
             for drive in self._drives
@@ -153,6 +196,7 @@ class LibraryReader:
                 self._show(known + todo.done, total, self._doing())
         except BaseException:
             todo.stop()
+            self._is_stopped = True
             for thread in threads:
                 thread.join()
             raise
@@ -206,12 +250,18 @@ class LibraryReader:
     def _read(self, at: DriveAt, disc: Disc) -> None:
         self._in_hand[at.name] = disc.barcode
         if not disc.drive:
-            self._robot.load(disc.barcode, at.element)
+            self._robot.load(disc.barcode, disc.place, at.element)
             self._loads[disc.barcode] += 1
         else:
             at.drive.load()  # it may lie there ejected
         at.drive.ready(self._library.load_timeout_s)
-        take(at.drive, at.name, disc.barcode, self._site, self._ledger)
+        self._taken(at, disc.barcode)
+
+    def _take(self, at: DriveAt, barcode: str) -> None:
+        take(at.drive, at.name, barcode, self._site, self._ledger)
+
+    def _take_unlisted(self, at: DriveAt, barcode: str) -> None:
+        take_unlisted(at.drive, barcode, self._ledger, lambda: self._is_stopped)
 
     def _bring_home(self, at: DriveAt) -> str:
         """Empty the drive; why it is not. A drive that does not let go may still be

@@ -17,7 +17,7 @@ from hsmfs.config import Config, Library
 from hsmfs.errors import CallerError
 from hsmfs.tools.output import complain, duration_words, printable
 from hsmfs.tools.rebuild.ledger import Ledger
-from hsmfs.tools.rebuild.libraryread import LibraryReader, Show
+from hsmfs.tools.rebuild.libraryread import LibraryRead, LibraryReader, Show
 from hsmfs.tools.rebuild.run import discs_of
 from hsmfs.tools.rebuild.shelf import Shelf
 
@@ -54,14 +54,17 @@ def read_libraries(config: Config, libraries: Sequence[Library], *, again: bool)
     if again:
         shutil.rmtree(root, ignore_errors=True)
     ledger = Ledger(root)
-    reads = []
-    for library in libraries:
-        with _progress(library.name) as show:
-            try:
+    reads: list[LibraryRead] = []
+    try:
+        for library in libraries:
+            with _progress(library.name) as show:
                 reads.append(LibraryReader(library, config.site.id, ledger, show).run())
-            except KeyboardInterrupt:
-                complain(f"{len(ledger.discs)} discs are read and kept; run it again to go on")
-                raise
+        for read in reads if ledger.lacking() else ():
+            with _progress(read.library.name) as show:
+                LibraryReader(read.library, config.site.id, ledger, show).run_unlisted(read)
+    except KeyboardInterrupt:
+        complain(f"{len(ledger.discs)} discs are read and kept; run it again to go on")
+        raise
     return Shelf.of(ledger, reads)
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -21,7 +22,9 @@ from hsmfs.errors import MediumError, OperatorNeeded
 from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.source import VolumeHeader
 
-FACTS_VERSION: Final = 1
+FACTS_VERSION: Final = 2
+"""2 has ``guessed``, ``unhashed``, ``complete``: damaged discs that 1 tells of are read again."""
+NEW_SUFFIX: Final = ".new"
 IMAGE_SUFFIX: Final = ".img"
 FACTS_SUFFIX: Final = ".json"
 Read = Callable[[int, int], bytes]
@@ -59,11 +62,17 @@ class DiscFacts(msgspec.Struct, kw_only=True):
     time_ns: int = 0
     note: str = ""
     header: VolumeHeader | None = None
+    guessed: bool = False
+    """The manifest's first line is damaged: the header is what the volume descriptors say."""
     manifest_bytes: int = 0
     closing: str = ""
     """XXH3 of 128 bits of the manifest's end, which has the hash of all before it."""
     whole: bool = False
     """Manifest and namespace changes are as they were written."""
+    unhashed: bool = False
+    """It has files that no line of its manifest tells of and whose bytes were not read yet."""
+    complete: bool = False
+    """Of a damaged one: every file is known, by a line or by the tree with its hashes."""
     previous: list[str] = []
     """Volumes whose manifest it repeats, whole and kept in its image."""
     kept: list[tuple[int, int]] = []
@@ -158,6 +167,20 @@ def no_room(path: Path, error: OSError) -> OperatorNeeded:
     """What is said where what was read cannot be kept."""
     todo = "; make room there and run it again" if error.errno == errno.ENOSPC else ""
     return OperatorNeeded(f"{path}: {error.strerror}{todo}")
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[BinaryIO]:
+    """A new file that has its name once it is written whole; OperatorNeeded for no room."""
+    temporary = path.with_name(path.name + NEW_SUFFIX)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise no_room(path, error) from error
 
 
 def facts_path(image: Path) -> Path:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from hsmfs.changer.library import Changer, Inventory
+from hsmfs.changer.library import Changer, Element, Inventory
 from hsmfs.errors import LibraryError
 
 T = TypeVar("T")
+STORAGE: Final = ("slot", "mailslot")
 FAILURES_MAX: Final = 5
 """Failed moves in a row after which the robot counts as failed."""
 
@@ -35,14 +36,17 @@ class Robot:
     def has_failed(self) -> bool:
         return self._failures >= FAILURES_MAX
 
-    def load(self, barcode: str, drive: int) -> None:
-        """Put a disc into an empty drive; LibraryError if it does not get there."""
-        self._in_thread(lambda: self._load(barcode, drive))
+    def load(self, barcode: str, place: int, drive: int) -> None:
+        """Put a disc, which was seen at a place, into an empty drive; LibraryError if it does
+        not get there."""
+        self._in_thread(lambda: self._load(barcode, place, drive))
 
-    def _load(self, barcode: str, drive: int) -> None:
+    def _load(self, barcode: str, place: int, drive: int) -> None:
         now = self._changer.inventory()
-        elements = (*now.slots, *now.mailslots)
-        found = next((e for e in elements if e.full and e.barcode == barcode), None)
+        found = now.find(place)
+        if found is None or found.barcode != barcode or found.kind not in STORAGE:
+            elements = (*now.slots, *now.mailslots)
+            found = next((e for e in elements if e.full and e.barcode == barcode), None)
         if found is None:
             raise LibraryError(f"disc {barcode} is in no slot any more")
         self._move(int(found.address), drive)
@@ -58,12 +62,18 @@ class Robot:
         if element is None or not element.full:
             return
         home = self._home.get(drive, int(element.source or 0))
-        empty = [int(slot.address) for slot in (*now.slots, *now.mailslots) if not slot.full]
-        empty = [address for address in empty if address not in self._homes_of_others(drive)]
-        if not empty:
+        if not self._is_empty(now.find(home)):
+            others = self._homes_of_others(drive)
+            slots = (slot for slot in (*now.slots, *now.mailslots) if not slot.full)
+            free = (int(slot.address) for slot in slots)
+            home = next((address for address in free if address not in others), 0)
+        if not home:
             raise LibraryError(f"no empty slot for disc {element.barcode}; take a disc out")
-        self._move(drive, home if home in empty else empty[0])
+        self._move(drive, home)
         self._home.pop(drive, None)
+
+    def _is_empty(self, element: Element | None) -> bool:
+        return element is not None and element.kind in STORAGE and not element.full
 
     def _homes_of_others(self, drive: int) -> set[int]:
         return {slot for other, slot in self._home.items() if other != drive}

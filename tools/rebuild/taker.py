@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import xxhash
@@ -11,14 +13,17 @@ import xxhash
 from hsmfs.changer.drive import DiscInfo, Drive
 from hsmfs.daemon.ownfiles import MANIFEST_SUFFIX, MANIFESTS_DIRECTORY, NAMESPACE_NAME
 from hsmfs.errors import CallerError, MediumError
+from hsmfs.tools.rebuild.hashedfiles import HashedFile, hashed, write_hashes
+from hsmfs.tools.rebuild.images import identify, opened
 from hsmfs.tools.rebuild.ledger import Ledger
-from hsmfs.tools.rebuild.recording import DiscFacts, Found, Recording
-from hsmfs.volume.manifest import MANIFEST_PATH
+from hsmfs.tools.rebuild.recording import DiscFacts, Found, NotTaken, Recording
+from hsmfs.types import SECTOR_BYTES
 from hsmfs.volume.manifestread import CLOSING_BYTES_MAX, ManifestEntry
-from hsmfs.volume.reader import VolumeReader
-from hsmfs.volume.source import VolumeHeader
+from hsmfs.volume.reader import VolumeReader, WalkEntry
+from hsmfs.volume.source import OWN_DIRECTORY, FileSource
 
 CUT_NOTE: Final = "its burn was cut: it is not closed"
+_OWN: Final = OWN_DIRECTORY.decode() + "/"
 
 
 def take(drive: Drive, name: str, barcode: str, site: str, ledger: Ledger) -> DiscFacts:
@@ -45,6 +50,75 @@ def take(drive: Drive, name: str, barcode: str, site: str, ledger: Ledger) -> Di
     return facts
 
 
+def take_unlisted(
+    drive: Drive, barcode: str, ledger: Ledger, is_stopped: Callable[[], bool]
+) -> None:
+    """Read the bytes of files that no line of a damaged manifest tells of, of a disc that was
+    taken before: only their hashes are kept."""
+    facts, image = ledger.discs[barcode], ledger.image(barcode)
+    assert facts.header is not None
+    if ledger.begin(facts.header.label) is not None:
+        return
+    try:
+        if barcode not in ledger.lacking():
+            return  # another copy gave them meanwhile
+        with opened(image) as kept:
+            complete = _hash_unlisted(kept, image, _with_rest(kept, drive, facts), is_stopped)
+        if not is_stopped():
+            facts.unhashed, facts.complete = False, complete
+            ledger.keep(facts)
+    finally:
+        ledger.end(facts.header.label)
+
+
+def _with_rest(kept: VolumeReader, drive: Drive, facts: DiscFacts) -> VolumeReader:
+    """What was kept of a disc, and the rest from the drive."""
+
+    def read(sector: int, sectors: int) -> bytes:
+        try:
+            return kept.read(sector, sectors)
+        except NotTaken:
+            return drive.read(sector, sectors)
+
+    return VolumeReader(read, facts.sectors)
+
+
+def _hash_unlisted(
+    kept: VolumeReader, image: Path, reader: VolumeReader, is_stopped: Callable[[], bool]
+) -> bool:
+    """Whether these are all."""
+    is_complete = True
+
+    def files() -> Iterator[HashedFile]:
+        nonlocal is_complete
+        blocks = set()
+        for one in kept.unlisted(_listed(kept)):
+            if is_stopped():
+                return
+            if isinstance(one, MediumError):
+                is_complete = False
+            elif _is_file(one) and one.block not in blocks:
+                blocks.add(one.block)
+                try:
+                    yield HashedFile(one.block, hashed(reader, one))
+                except MediumError as error:
+                    yield HashedFile(one.block, None, str(error))
+
+    write_hashes(image, files())
+    return is_complete
+
+
+def _is_file(one: WalkEntry) -> bool:
+    """Not one of the volume's own."""
+    return not one.is_directory and not one.path.startswith(_OWN)
+
+
+def _listed(reader: VolumeReader) -> set[str]:
+    """Paths that lines of the manifest tell of."""
+    entries = reader.manifest_around_damage()
+    return {entry.disc_path for entry in entries if not isinstance(entry, MediumError)}
+
+
 class _Taking:
     """A closed disc."""
 
@@ -55,6 +129,8 @@ class _Taking:
         self._site = site
         self._ledger = ledger
         self._sectors = info.capacity_sectors
+        self._has_pool = False
+        """A manifest of another volume of its pool was kept."""
         image = ledger.image(facts.barcode)
         self._recording = Recording(drive.read, image, info.capacity_sectors)
 
@@ -72,69 +148,74 @@ class _Taking:
 
     def _look(self) -> None:
         reader = VolumeReader(self._recording.read, self._sectors)
-        try:
-            header = reader.header
-        except MediumError as error:
-            self.facts.note = str(error)
-            self._around_damage(reader)
-            return
-        if header.site != self._site:
-            raise CallerError(
-                f"found a disc of site {header.site!r}, expected {self._site!r} (site.id of the "
-                "configuration)"
-            )
-        self.facts.header = header
-        known = self._ledger.begin(header.label)
+        facts = self.facts
+        facts.header, facts.manifest_bytes, why_not = identify(reader, self._site)
+        if why_not is not None:
+            facts.guessed, facts.note = True, str(why_not)
+        known = self._ledger.begin(facts.header.label)
         if known is not None:
-            self._copy(reader, header, known)
+            self._copy(reader, known)
             return
         try:
             self._volume(reader)
         finally:
-            self._ledger.end(header.label)
+            self._ledger.end(facts.header.label)
 
-    def _around_damage(self, reader: VolumeReader) -> None:
-        """What can be read of a damaged manifest; others see what they make of it."""
-        for _ in reader.manifest_around_damage():
-            pass
-        self.facts.found = Found.VOLUME
-
-    def _copy(self, reader: VolumeReader, header: VolumeHeader, known: DiscFacts) -> None:
+    def _copy(self, reader: VolumeReader, known: DiscFacts) -> None:
         """Of a volume that another disc gave whole. One that differs is read as it is."""
         facts = self.facts
         try:
-            self._measure(reader)
+            facts.closing = self._closing(reader)
         except MediumError as error:
-            facts.found, facts.note = Found.DAMAGED, str(error)
+            facts.found, facts.note = Found.DAMAGED, facts.note or str(error)
             return
-        mine = (header, facts.manifest_bytes, facts.closing)
-        if mine == (known.header, known.manifest_bytes, known.closing):
+        if _told(facts) == _told(known):
             facts.found = Found.COPY
+        elif facts.guessed and _told_roughly(facts) == _told_roughly(known):
+            facts.found = Found.DAMAGED
         else:
             self._volume(reader)
 
-    def _measure(self, reader: VolumeReader) -> None:
-        self.facts.manifest_bytes = reader.size(MANIFEST_PATH)
-        ending = reader.ending(MANIFEST_PATH, CLOSING_BYTES_MAX)
-        self.facts.closing = xxhash.xxh3_128_hexdigest(ending)
+    def _closing(self, reader: VolumeReader) -> str:
+        return xxhash.xxh3_128_hexdigest(reader.manifest_ending(CLOSING_BYTES_MAX))
 
     def _volume(self, reader: VolumeReader) -> None:
+        """What a rebuild reads of it; around damage, what it makes of that."""
         facts = self.facts
+        facts.found = Found.VOLUME
         try:
-            self._measure(reader)
+            facts.closing = self._closing(reader)
             reader.prove_manifest()
+            is_proved = True
         except MediumError as error:
-            facts.note = str(error)
-            self._around_damage(reader)
-        else:
-            facts.found, facts.whole = Found.VOLUME, True
+            is_proved, facts.note = False, facts.note or str(error)
+        facts.whole = is_proved
+        listed = set()
         for entry in reader.manifest_around_damage():
             # Own files are planned first.
             if isinstance(entry, MediumError):
                 continue
-            if entry.source.kind != "own":
-                break
-            self._own(reader, entry)
+            if entry.source.kind == "own":
+                self._own(reader, entry)
+            elif is_proved:
+                return
+            listed.add(entry.disc_path)
+        if not is_proved:
+            self._unlisted(reader, listed)
+
+    def _unlisted(self, reader: VolumeReader, listed: set[str]) -> None:
+        """By the tree: own files are kept, whether there are others is told."""
+        facts, is_all = self.facts, True
+        for one in reader.unlisted(listed):
+            if isinstance(one, MediumError):
+                is_all = False
+            elif _is_file(one):
+                facts.unhashed = True
+            elif not one.is_directory:
+                path = one.path.removeprefix(_OWN).encode()
+                source = FileSource(path=path, ino=0, kind="own", size=one.size)
+                self._own(reader, ManifestEntry(source, None, one.path))
+        facts.complete = is_all and not facts.unhashed
 
     def _own(self, reader: VolumeReader, entry: ManifestEntry) -> None:
         path = os.fsdecode(entry.source.path)
@@ -142,22 +223,44 @@ class _Taking:
         previous = name.removesuffix(MANIFEST_SUFFIX)
         if path == NAMESPACE_NAME:
             self.facts.whole = self._is_sound(reader, path, entry) and self.facts.whole
-        elif directory == MANIFESTS_DIRECTORY and previous != name and self._ledger.wants(previous):
+        elif directory != MANIFESTS_DIRECTORY or previous == name:
+            return
+        elif self._ledger.wants(previous):
             if self._is_sound(reader, path, entry):
                 self.facts.previous.append(previous)
+                self._has_pool = True
             else:
                 self._ledger.missed(previous)
+        elif self.facts.guessed and not self._has_pool:
+            self._has_pool = self._is_sound(reader, path, entry)
 
     def _is_sound(self, reader: VolumeReader, path: str, entry: ManifestEntry) -> bool:
-        """Read it, and see whether it is what was written."""
-        proof = xxhash.xxh3_128()
+        """Read it, and see whether it is what was written; what no line tells of is packed,
+        and whoever unpacks it sees that."""
+        proof, result = xxhash.xxh3_128(), entry.result
         try:
-            for piece in reader.stream_file(f"/.hsm/{path}"):
+            for piece in self._pieces(reader, entry):
                 proof.update(piece)
         except (MediumError, OSError) as error:
             self.facts.note = self.facts.note or str(error)
             return False
-        if entry.result is not None and proof.hexdigest() == entry.result.xxh3_128:
+        if result is None or proof.hexdigest() == result.xxh3_128:
             return True
         self.facts.note = self.facts.note or f"/.hsm/{path}: found other bytes than were written"
         return False
+
+    def _pieces(self, reader: VolumeReader, entry: ManifestEntry) -> Iterator[bytes]:
+        """As a rebuild reads it: where its line says, else where the tree does."""
+        if entry.result is None:
+            return reader.stream_file(entry.disc_path)
+        return reader.extent(entry.result.offset_bytes // SECTOR_BYTES, entry.result.size)
+
+
+def _told(facts: DiscFacts) -> tuple[object, ...]:
+    return facts.header, facts.manifest_bytes, facts.closing
+
+
+def _told_roughly(facts: DiscFacts) -> tuple[object, ...]:
+    """Without what only the manifest's first line has."""
+    assert facts.header is not None
+    return facts.header.created_ns // 1000, facts.manifest_bytes, facts.closing

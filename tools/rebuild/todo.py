@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,7 +32,8 @@ class Todo:
     def __init__(self, discs: list[Disc], drives: set[str]) -> None:
         self._changed = threading.Condition()
         self._alive = set(drives)
-        self._waiting = list(discs)
+        self._waiting = deque(disc for disc in discs if not disc.drive)
+        self._in_drives = [disc for disc in discs if disc.drive]
         self._with_drives = 0
         self._is_stopped = False
         self.left_out: list[tuple[str, str]] = []
@@ -50,18 +52,22 @@ class Todo:
         return None
 
     def _take(self, drive: str) -> Disc | None:
-        fitting = [
-            disc
-            for disc in self._waiting
-            if drive not in disc.tried or self._alive <= set(disc.tried)
-        ]
         # What lies in a drive is for that drive, as long as it works.
-        own = (disc for disc in fitting if disc.drive == drive)
-        found = next(own, next((disc for disc in fitting if not disc.drive), None))
-        if found is not None:
-            self._waiting.remove(found)
-            self._with_drives += 1
-        return found
+        own = next((disc for disc in self._in_drives if disc.drive == drive), None)
+        if own is not None:
+            self._in_drives.remove(own)
+        else:
+            fitting = (n for n, disc in enumerate(self._waiting) if self._fits(disc, drive))
+            at = next(fitting, None)
+            if at is None:
+                return None
+            own = self._waiting[at]
+            del self._waiting[at]
+        self._with_drives += 1
+        return own
+
+    def _fits(self, disc: Disc, drive: str) -> bool:
+        return drive not in disc.tried or self._alive <= set(disc.tried)
 
     def succeeded(self) -> None:
         """A disc that was handed out is read."""
@@ -92,8 +98,8 @@ class Todo:
         """A drive that takes no more: what lay in it waits for a person."""
         with self._changed:
             self._alive.discard(drive)
-            for disc in [disc for disc in self._waiting if disc.drive == drive]:
-                self._waiting.remove(disc)
+            for disc in [disc for disc in self._in_drives if disc.drive == drive]:
+                self._in_drives.remove(disc)
                 disc.why = f"it is in {drive}: {why}"
                 self._leave_out(disc)
             self._changed.notify_all()
@@ -107,7 +113,8 @@ class Todo:
     def give_up(self, why: str) -> None:
         """At the end: discs that no drive took."""
         with self._changed:
-            for disc in self._waiting:
+            for disc in (*self._in_drives, *self._waiting):
                 disc.why = disc.why or why
                 self._leave_out(disc)
-            self._waiting = []
+            self._in_drives.clear()
+            self._waiting.clear()

@@ -249,22 +249,32 @@ class TreeBuilder:
 
     def _proved(self, ino: int, same: list[Version]) -> list[Version]:
         """Of one version's places: what nothing proves counts only if it is the same as what
-        another volume's manifest proves, or if it is all there is."""
-        proved = {e.xxh3_128 for v, label, e in same if not self._is_unproved(ino, v, label)}
-        if not proved:
-            return same
+        another volume's manifest proves, or if it is all there is; so also of each part."""
+        proved: dict[int, set[str]] = {}
         for version, label, extent in same:
-            if extent.xxh3_128 not in proved:
+            if not self._is_unproved(ino, version, label):
+                proved.setdefault(extent.start, set()).add(extent.xxh3_128)
+        kept = []
+        for version, label, extent in same:
+            if extent.start in proved and extent.xxh3_128 not in proved[extent.start]:
                 self._dropped.append((label, FileVersion(ino, version), extent))
-        return [one for one in same if one[2].xxh3_128 in proved]
+            else:
+                kept.append((version, label, extent))
+        return kept
 
     def _is_unproved(self, ino: int, version: int, label: str) -> bool:
         return (label, FileVersion(ino, version)) in self.unproved
 
     def _tell_unproved(self, record: InodeRecord, places: list[Place], same: list[Version]) -> None:
-        if record.copies and all(self._is_unproved(record.ino, v, label) for v, label, _ in same):
+        proved = {
+            extent.start
+            for version, label, extent in same
+            if not self._is_unproved(record.ino, version, label)
+        }
+        unproved = [label for _, label, extent in same if extent.start not in proved]
+        if record.copies and unproved:
             self.outcome.unproved += 1
-            why = f"no manifest proves it; taken by the UDF tree of volume {same[0][1]}"
+            why = f"no manifest proves it; taken by the UDF tree of volume {unproved[0]}"
             self.outcome.tell("unproved", self._path(places[0]), why)
 
     def _drop_newer(self, ino: int, versions: list[Version], version: int) -> None:
@@ -298,16 +308,18 @@ class TreeBuilder:
     def _record(
         self, ino: int, line: SetLine | None, known: Known | None, owner: SetLine | None = None
     ) -> InodeRecord:
-        """Attributes from a set's line, else a manifest's; owner and mode always
-        from a set where there is one."""
-        facts: SetLine | Known | None = line or known or owner
+        """Attributes from a set's line or a manifest's, whichever is newer; owner and mode
+        from a set also where it tells of a newer version."""
+        facts: SetLine | Known | None = (known if is_newer(known, line) else line) or owner
         if facts is None:
             now = self.now_ns
             return InodeRecord(ino, 1, DIRECTORY_MODE, 0, 0, 1, 0, 0, now, now, now, now)
-        held = owner or facts
+        held: SetLine | Known = owner if owner and not is_newer(known, owner) else facts
         birth = line.btime_ns if line is not None else facts.ctime_ns
         rdev = line.rdev if line is not None else 0
         atime, mtime, ctime = facts.atime_ns, facts.mtime_ns, facts.ctime_ns
+        if known is not None and known.ctime_ns == ctime:
+            atime = max(atime, known.atime_ns)
         return InodeRecord(
             ino,
             1,
@@ -324,10 +336,16 @@ class TreeBuilder:
         )
 
 
+def is_newer(known: Known | None, line: SetLine | None) -> bool:
+    """Whether a manifest tells of a later time than a set: writes and reads are in no set
+    (docs/disc-format.md), but each change sets the ctime."""
+    return known is not None and (line is None or known.ctime_ns > line.ctime_ns)
+
+
 def _xattrs(line: SetLine | None, known: Known | None) -> dict[bytes, bytes]:
-    if line is not None:
-        return line.xattr_bytes()
-    return dict(known.xattrs) if known is not None else {}
+    if known is not None and is_newer(known, line):
+        return dict(known.xattrs)
+    return line.xattr_bytes() if line is not None else {}
 
 
 def _burned(versions: list[Version], version: int) -> bool:

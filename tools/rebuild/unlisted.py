@@ -12,17 +12,20 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
 from hsmfs.daemon.namespaceset import SetLine
-from hsmfs.errors import HsmError, MediumError
+from hsmfs.errors import MediumError
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
+from hsmfs.tools.rebuild.hashedfiles import HashedFile, hashed, read_hashes
 from hsmfs.tools.rebuild.images import FoundVolume, opened
 from hsmfs.tools.rebuild.namespacefile import INODES_SKIPPED
+from hsmfs.tools.rebuild.recording import NotTaken
 from hsmfs.tools.rebuild.scratch import DIRECTORIES, OTHERS, Known, Scratch
-from hsmfs.types import ROOT_INODE, SECTOR_BYTES, FileVersion
-from hsmfs.volume.hashes import FileHashes
+from hsmfs.tools.rebuild.unlistedparts import PartNames
+from hsmfs.types import ROOT_INODE, FileVersion
 from hsmfs.volume.manifest import FileResult
 from hsmfs.volume.names import disc_path
 from hsmfs.volume.reader import VolumeReader, WalkEntry
@@ -65,16 +68,23 @@ class Unlisted:
     """Whether the sets know every inode."""
     unproved: dict[tuple[str, FileVersion], str] = field(default_factory=dict)
     """What was taken in, with its path on the disc."""
+    part_names: PartNames = field(default_factory=PartNames)
     unknown: int = 0
     """Files that are no inode's: left out, for the sets know all that there are."""
     new: int = 0
+    _hashes: dict[Path, dict[int, HashedFile]] = field(default_factory=dict)
+    """Of the volume that is taken in."""
+    _parts: dict[str, FileSource] = field(default_factory=dict)
+    """Of the volume that is taken in, by path on the disc."""
 
     def take(self, found: FoundVolume, listed: Collection[str], until: int) -> None:
         """A volume's; ``until`` is how far the newest set reaches that is not newer."""
+        self._hashes = {image: read_hashes(image) for image in found.images}
         tree = {e.path: e for e in _entries(found, listed) if not e.path.startswith(_OWN)}
         tree.pop(OWN_DIRECTORY.decode(), None)
         blocks: dict[int, str] = {}
         files = {path: entry for path, entry in tree.items() if not entry.is_directory}
+        self._take_parts(found, files, blocks)
         for ino, path, line in self._matches(files, until):
             blocks.setdefault(files[path].block, path)
             self._file(found, files[path], line, ino, line.data_version)
@@ -88,6 +98,18 @@ class Unlisted:
                 self._file(found, entry, None, self._new_ino(), 1)
         if not self.is_complete:
             self._directories(found, tree)
+
+    def _take_parts(
+        self, found: FoundVolume, files: dict[str, WalkEntry], blocks: dict[int, str]
+    ) -> None:
+        """Parts of files that another volume's line tells of."""
+        self._parts = {}
+        for path, entry in list(files.items()):
+            source = self.part_names.of(found.label, path, entry.size)
+            if source is not None and entry.block not in blocks:
+                blocks[entry.block] = path
+                self._parts[path] = source
+                self._file(found, files.pop(path), None, source.ino, source.data_version)
 
     def _new_ino(self) -> int:
         """A number that no disc has used."""
@@ -124,16 +146,28 @@ class Unlisted:
     def _file(
         self, found: FoundVolume, entry: WalkEntry, line: SetLine | None, ino: int, version: int
     ) -> None:
-        for image in found.images:
+        images = sorted(found.images, key=lambda image: entry.block not in self._hashes[image])
+        for image in images:
             with self.noted(f"{image}: {entry.path}"), opened(image) as reader:
-                result = _hashed(reader, entry)
+                result = self._result(reader, image, entry)
                 self._known(found, "file", entry, line, ino, version)
                 self._extent(found, entry, result, FileVersion(ino, version))
                 return
 
+    def _result(self, reader: VolumeReader, image: Path, entry: WalkEntry) -> FileResult:
+        """As it was read in a library's drive, or of the image itself."""
+        known = self._hashes[image].get(entry.block)
+        if known is not None:
+            return known.found()
+        try:
+            return hashed(reader, entry)
+        except NotTaken as error:
+            raise MediumError("its bytes were not read from this disc") from error
+
     def _extent(
         self, found: FoundVolume, entry: WalkEntry, result: FileResult, file: FileVersion
     ) -> None:
+        source = self._parts.get(entry.path)
         extent = ExtentRecord(
             offset=result.offset_bytes,
             size=result.size,
@@ -141,6 +175,8 @@ class Unlisted:
             sha256=result.sha256,
             chunks=result.chunk_xxh3,
             path=entry.path,
+            start=source.part.start if source is not None and source.part is not None else 0,
+            total=source.part.total if source is not None and source.part is not None else 0,
         )
         self.catalog.extent(found.label, file, extent)
         self.unproved[found.label, file] = entry.path
@@ -149,6 +185,15 @@ class Unlisted:
         self, found: FoundVolume, kind: str, entry: WalkEntry, line: SetLine | None, ino: int,
         version: int,
     ) -> None:  # fmt: skip
+        source = self._parts.get(entry.path)
+        if source is not None and source.part is not None:
+            known = Known(
+                found.label, kind, source.path, version, source.part.total, source.mode, source.uid,
+                source.gid, source.mtime_ns, source.atime_ns, source.ctime_ns, source.xattrs, b"",
+                False,
+            )  # fmt: skip
+            self.scratch.known(known, ino, found.header.created_ns)
+            return
         kind_bits = stat.S_IFDIR if entry.is_directory else stat.S_IFREG
         known = Known(
             found.label, kind, os.fsencode(entry.path), version, entry.size,
@@ -177,14 +222,3 @@ def _path(directories: dict[int, tuple[int, bytes]], parent: int, name: bytes) -
 
 def _is_same(entry: WalkEntry, line: SetLine) -> bool:
     return entry.size == line.size and entry.mtime_ns // 1000 == line.mtime_ns // 1000
-
-
-def _hashed(reader: VolumeReader, entry: WalkEntry) -> FileResult:
-    hashes = FileHashes()
-    try:
-        for piece in reader.stream_file(entry.path):
-            hashes.update(piece)
-    except OSError as error:
-        raise HsmError(str(error)) from error
-    source = FileSource(path=b"", ino=0, size=entry.size)
-    return hashes.result(source, entry.sector * SECTOR_BYTES)

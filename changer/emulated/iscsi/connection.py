@@ -36,6 +36,7 @@ from hsmfs.changer.emulated.iscsi.text import (
     parse_text,
 )
 from hsmfs.changer.transport.interface import CHECK_CONDITION, Reply
+from hsmfs.errors import TransientError
 
 if TYPE_CHECKING:
     from hsmfs.changer.emulated.iscsi.target import IscsiTarget
@@ -271,7 +272,7 @@ class Connection:
         while (work := work_queue.get()) is not None:
             try:
                 work()
-            except OSError as error:
+            except (OSError, TransientError) as error:
                 log.debug("iSCSI answer is lost", connection=self._number, why=str(error))
                 self.close()
             except Exception:

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from hsmfs.changer.emulated.desk import Desk
 from hsmfs.changer.emulated.iscsi.connection import Connection
 from hsmfs.changer.emulated.iscsi.login import Chap
 from hsmfs.changer.emulated.iscsi.units import Units
@@ -23,11 +24,12 @@ STOP_TIMEOUT_S: Final = 10.0
 
 
 class IscsiTarget:
-    """One library behind one portal; the changer is logical unit 0, drives follow."""
+    """One library behind one portal; the changer is logical unit 0, drives follow. Drives
+    without a robot begin with unit 0."""
 
     def __init__(
         self,
-        library: EmulatedLibrary,
+        library: EmulatedLibrary | Desk,
         host: str = "127.0.0.1",
         port: int = 0,
         name: str = NAME,
@@ -36,7 +38,7 @@ class IscsiTarget:
         """Listens at once. CallerError where that fails, or would let strangers in."""
         self.name = name
         self.chap = chap
-        self.units = Units([library.changer, *library.drives])
+        self.units = Units(library.devices)
         self._connections: dict[Connection, threading.Thread] = {}
         self._lock = threading.Lock()
         self._number = 0

@@ -201,6 +201,12 @@ class NativeSession:
             return
         self._notifier.submit(_notify, dispatch.device, _inode_message(ino, -1))
 
+    def data_changed(self, ino: int) -> None:
+        """The kernel writes what it has of a file's data, and forgets it."""
+        dispatch = self._dispatch
+        if dispatch is not None:
+            self._notifier.submit(_notify, dispatch.device, _inode_message(ino, 0))
+
     def names_made(self, names: Sequence[tuple[int, bytes]]) -> None:
         """Forget names known as missing, and listings of their directories."""
         dispatch = self._dispatch

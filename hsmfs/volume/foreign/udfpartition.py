@@ -1,6 +1,6 @@
 """Partitions of a UDF volume: from blocks to bytes of the disc.
 
-ECMA-167 3/10.5, 3/10.7 and UDF 2.60: type 1 (2.2.9 needs none), virtual
+ECMA-167 3/10.5, 3/10.7 and UDF 2.60: type 1 (3/10.7.2), virtual
 (2.2.8, with the VAT of 2.2.11 or of UDF 1.50), sparable (2.2.9, 2.2.12) and
 metadata (2.2.10, 2.2.13) partitions.
 """

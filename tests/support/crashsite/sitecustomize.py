@@ -31,17 +31,38 @@ import signal
 import sys
 
 CALLS = {
+    "hsmfs.changer.emulated.disc": ["DiscFile.write", "DiscFile.sync", "fsync_directory"],
+    "hsmfs.cache.hands": ["Hands.make", "Hands.remove"],
+    "hsmfs.cache.tier": [
+        "CacheTier.adopt_copy",
+        "CacheTier.adopt_recall",
+        "CacheTier.copy_aside",
+        "CacheTier.truncate_to",
+    ],
     "hsmfs.daemon.activevolume": ["PlanStore.save"],
     "hsmfs.daemon.care": ["Care._retire"],
     "hsmfs.daemon.deadshare": ["DeadShares._count"],
-    "hsmfs.daemon.fslink": ["FsLink.copied", "FsLink.landed"],
+    "hsmfs.daemon.fslink": [
+        "FsLink.copied",
+        "FsLink.import_add",
+        "FsLink.import_end",
+        "FsLink.import_forget",
+        "FsLink.landed",
+    ],
     "hsmfs.daemon.identifyjob": ["IdentifyJob._take_in"],
     "hsmfs.daemon.ownfiles": ["OwnFiles.keep_manifest"],
     "hsmfs.daemon.parityset": ["FoldJob._fold"],
     "hsmfs.daemon.reclaim": ["Reclaimer._retire"],
     "hsmfs.daemon.splitter": ["Splitter._count"],
     "hsmfs.daemon.stagejob": ["StageJob._prove"],
+    "hsmfs.daemon.treejob": ["TreeFile.fill"],
     "hsmfs.volume.recovery": ["Accumulator.finish"],
+    "hsmfs.namespace.adoption": ["Adoption.make"],
+    "hsmfs.namespace.marks": ["Marks.sync"],
+    "hsmfs.namespace.recovery": ["sync_file_system"],
+    "hsmfs.namespace.versions": ["Versions._cut_emptied"],
+    "hsmfs.store.lmdbstore": ["LmdbStore.apply"],
+    "hsmfs.tools.adopt.run": ["_Run._make", "_Run._take_away", "remove_folders"],
     "hsmfs.tools.rebuild.ledger": ["Ledger.keep"],
     "hsmfs.tools.rebuild.run": ["_sync_directory"],
     "hsmfs.tools.rebuild.tree": ["TreeBuilder.run"],
@@ -162,7 +183,9 @@ def wrap(module):
         transport.execute = around(transport.execute, "scsi", command_facts)
 
 
-WRAPPED = {*CALLS, "hsmfs.store.lmdbstore", "hsmfs.changer.emulated.library"}
+WRAPPED = {*CALLS, "hsmfs.changer.emulated.library"}
+PROGRAMS = ("hsmd", "hsm", "hsmfs.main", "hsmfs.store.committer")
+"""Names of scripts and modules that may be killed."""
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -183,12 +206,11 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 def program():
-    """The script's name."""
+    """The name of the script or module."""
     return os.path.basename(next((word for word in sys.orig_argv[1:] if word[:1] != "-"), ""))
 
 
-if os.environ.get("HSMFS_CRASH_FILE") and program() in ("hsmd", "hsm"):
-    sys.meta_path.insert(0, Finder())
+def watch_renames():
     pathlib.Path.replace = around(
         pathlib.Path.replace,
         "rename",
@@ -197,3 +219,8 @@ if os.environ.get("HSMFS_CRASH_FILE") and program() in ("hsmd", "hsm"):
             "folder": pathlib.Path(target).parent.name,
         },
     )
+
+
+if os.environ.get("HSMFS_CRASH_FILE") and program() in PROGRAMS:
+    sys.meta_path.insert(0, Finder())
+    watch_renames()
