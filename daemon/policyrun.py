@@ -121,11 +121,10 @@ class PolicyRunner:
         """Until cancelled."""
         while True:
             await trio.sleep(self.core.config.policy.interval_s)
-            await self._note_clock()
-            if not self.core.link.connected or not self.core.policy.migrate or self.guard.jumped:
-                continue
             try:
-                await self.migrate_part()
+                await self._note_clock()
+                if self.core.link.connected and self.core.policy.migrate and not self.guard.jumped:
+                    await self.migrate_part()
             except (HsmError, FsError) as error:
                 log.warning("policy waits", why=str(error))
 

@@ -83,9 +83,13 @@ class RulePace:
         """A job whose files this rule counts, and that tells the parent."""
         return RuleJob(parent.id, parent.kind, pace=self, parent=parent)
 
+    def let_go(self) -> None:
+        """One file that is no longer told of."""
+        self.under_way = max(0, self.under_way - 1)
+
     def ended(self, *, well: bool) -> None:
         """One file; the rule is suspended when too many do not end well."""
-        self.under_way = max(0, self.under_way - 1)
+        self.let_go()
         if self._done + self._failed >= WINDOW_FILES:
             self._done, self._failed = self._done / 2, self._failed / 2
         self._done += well
@@ -123,7 +127,9 @@ class RuleJob(Job):
     def fail(self, why: str) -> None:
         """One file did not; or it goes on waiting, which is no error."""
         assert self.pace is not None and self.parent is not None
-        if HELD not in why:
+        if HELD in why:
+            self.pace.let_go()
+        else:
             self.pace.ended(well=False)
         self.parent.fail(why)
 

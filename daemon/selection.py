@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,15 @@ def _bucket(score: float) -> int:
 # -- release -------------------------------------------------------------------------
 
 
+class Ranking(Protocol):
+    """What ranking needs of files."""
+
+    inodes: NDArray[np.uint64]
+
+    def number(self, fact: str, rows: Rows) -> NDArray[Any]:
+        """A fact of the inode record."""
+
+
 class Ranked:
     """Files in the order of a release rule; holds few more than it needs."""
 
@@ -143,7 +152,7 @@ class Ranked:
         self.is_whole = True
         """Whether none was left out."""
 
-    def add(self, batch: Batch, rows: Rows) -> None:
+    def add(self, batch: Ranking, rows: Rows) -> None:
         """More candidates."""
         for keys, (fact, descending) in zip(self._keys, self._order, strict=True):
             column = _sortable(fact, batch.number(fact, rows))
@@ -153,14 +162,17 @@ class Ranked:
         self._sizes.append(batch.number("size", rows))
         self._count += len(rows)
         if self._count > KEPT_MAX:
-            self._prune()
+            self._cut(KEPT_MAX // 2)
 
-    def _prune(self) -> None:
-        """Twice what is wanted is kept: some will be refused."""
+    def _cut(self, least: int) -> None:
+        """Twice the bytes that are wanted are kept, for some will be refused, and so many
+        files at least."""
         order = self._ordered()
         sizes = np.concatenate(self._sizes)[order]
         enough = int(np.searchsorted(np.cumsum(sizes), 2 * self._wanted)) + 1
-        order = order[: max(enough, KEPT_MAX // 2)]
+        if max(enough, least) >= len(order):
+            return
+        order = order[: max(enough, least)]
         self._keys = [[np.concatenate(keys)[order]] for keys in self._keys]
         self._inodes = [np.concatenate(self._inodes)[order]]
         self._sizes = [np.concatenate(self._sizes)[order]]
@@ -180,9 +192,10 @@ class Ranked:
         return int(sizes[scores * 16 < bucket - HEAT_ZERO].sum())
 
     def inodes(self) -> list[int]:
-        """All that are held, the first to go first."""
+        """Those of twice the bytes that are wanted, the first to go first."""
         if not self._count:
             return []
+        self._cut(1)
         found: list[int] = np.concatenate(self._inodes)[self._ordered()].tolist()
         return found
 

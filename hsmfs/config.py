@@ -188,6 +188,15 @@ class Policy(Section, frozen=True):
     interval_s: Annotated[float, Meta(gt=0)] = 60.0
 
 
+class Access(Section, frozen=True):
+    """The access log, for ``hsm policy whatif``."""
+
+    path: str = ""
+    """Its directory; empty: ``access`` beside the namespace."""
+    bytes_max: NotNegative = 1 << 28
+    """Of all segments; 32 bytes for each open. 0: nothing is recorded."""
+
+
 class LibraryDrive(Section, frozen=True):
     """One drive of a real library."""
 
@@ -253,6 +262,7 @@ class Config(Section, frozen=True):
     policy: Policy
     library: list[Library]
     run: Run
+    access: Access = Access()
     recall: Recall = Recall()
     burn: Burn = Burn()
     care: Care = Care()

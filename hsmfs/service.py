@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 
 from hsmfs import logs, servicemanager
+from hsmfs.accesslog import AccessLog, access_path
 from hsmfs.adoptcalls import AdoptCalls
 from hsmfs.cache.hands import RemoteHands
 from hsmfs.cache.paths import OPEN
@@ -68,6 +69,7 @@ class Service:
         self._on_ready = on_ready
         self._on_stopping = on_stopping
         self._hsmd: Connection | None = None
+        self._access: AccessLog | None = None
 
     async def run(self) -> None:
         """Serve until unmounted or told to stop by SIGTERM or SIGINT."""
@@ -91,6 +93,7 @@ class Service:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(loop.close)
             engine.close()
+            self._access_end()
 
     async def _pyfuse3(self, store: LmdbStore, nursery: trio.Nursery) -> None:
         """The engine runs on trio's thread, as the binding does."""
@@ -105,6 +108,11 @@ class Service:
             with trio.move_on_after(STOP_TIMEOUT_S, shield=True):
                 await executor.drain()
             engine.close()
+            self._access_end()
+
+    def _access_end(self) -> None:
+        if self._access is not None:
+            self._access.close()
 
     @property
     def _settings(self) -> SessionSettings:
@@ -161,7 +169,12 @@ class Service:
             noatime=bool(resolve(self.config.fuse.options).flags & MS_NOATIME),
         )
         commits = GroupCommit(store, executor, namespace.commit_interval_ms / 1000, clock, SCANNED)
-        return Engine(commits, cache, clock, executor, settings, RemoteHands(cache.root))
+        engine = Engine(commits, cache, clock, executor, settings, RemoteHands(cache.root))
+        access = self.config.access
+        if access.bytes_max:
+            self._access = AccessLog(access_path(self.config), access.bytes_max, clock, executor)
+            engine.ops.on_open = self._access.note
+        return engine
 
     # -- running -------------------------------------------------------------
 

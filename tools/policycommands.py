@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from hsmfs.accesslog import access_path
 from hsmfs.daemon.policy.rules import Policy
 from hsmfs.daemon.policyload import load_of
 from hsmfs.errors import HsmError
@@ -16,8 +17,11 @@ from hsmfs.tools.filecommands import WaitOption, show_job
 from hsmfs.tools.output import print_json, say
 from hsmfs.tools.progress import exit_of, follow
 from hsmfs.tools.system import ConfigOption, JsonOption, System, open_system
+from hsmfs.types import Residency
 
 NOUNS: Final = ("pools", "migrate", "release", "pin", "demote", "recall_ahead", "retain", "limit")
+CHECKED_FILES_MAX: Final = 1_000_000
+"""With more the check of a policy would take its time."""
 ALWAYS: Final = NOUNS[:4]
 """Told even where there is none."""
 
@@ -29,6 +33,7 @@ def add(app: typer.Typer) -> None:
     policy.command("run")(run)
     policy.command("explain")(explain)
     policy.command("dry-run")(dry_run)
+    policy.command("whatif")(whatif)
     policy.command("accept-clock")(accept_clock)
     app.add_typer(policy, name="policy")
 
@@ -86,6 +91,10 @@ def _of_stock(system: System, policy: Policy) -> list[str]:
     stores = (system.config.namespace.path, system.config.catalog.path)
     if not all((Path(path) / "data.mdb").exists() for path in stores):
         return []
+    with policyplans.namespace_of(system.config) as view:
+        files = view.bulk.counters().files[Residency.RESIDENT]
+    if files > CHECKED_FILES_MAX:
+        return [f"the stock of discs was not looked at for {files} files; hsm policy dry-run does"]
     return policyplans.make_plan(system.config, policy).warnings()
 
 
@@ -126,6 +135,24 @@ def dry_run(
     system = open_system(ctx, config)
     plan = policyplans.make_plan(system.config, load_policy_of(system, policy))
     policyplans.show_plan(plan, disc_price, files=files, json=json)
+
+
+def whatif(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rules to try.")],
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="DIR", help="Default: the system's own log.")
+    ] = None,
+    drives: Annotated[int, typer.Option("--drives", help="Discs that stay loaded.", min=1)] = 2,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Play the recorded accesses through other rules: recalls, loads, waiting, discs, cache."""
+    system = open_system(ctx, config)
+    policies = {"in_force": load_policy_of(system), "tried": load_policy_of(system, file)}
+    log = trace or access_path(system.config)
+    found = policyplans.compare(system.config, policies, log, drives)
+    policyplans.show_comparison(found, json=json)
 
 
 def accept_clock(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = None) -> None:

@@ -9,20 +9,37 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
+from hsmfs.accesslog import read_log
 from hsmfs.config import Config
 from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogproof import read_catalog
 from hsmfs.daemon.policy.rules import Policy
 from hsmfs.daemon.policyexplain import RuleTold, Told, explain
-from hsmfs.daemon.policyplan import Fill, Plan, Planner, RulePlan
+from hsmfs.daemon.policyplan import Fill, Plan, Planner, RulePlan, disc_bytes_of
+from hsmfs.daemon.whatif import Site, happened, replay
+from hsmfs.errors import CallerError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.lmdbstore import LmdbStore
-from hsmfs.tools.output import moment_words, print_json, print_table, say, size_words
+from hsmfs.tools.output import (
+    duration_words,
+    moment_words,
+    print_json,
+    print_table,
+    say,
+    size_words,
+)
+from hsmfs.types import Residency
 
 SECOND_NS: Final = 10**9
+DISC_BYTES: Final = 25_000_000_000
+"""Where no disc was looked at yet."""
+TOLD_BY_LOG: Final = ("opens", "recalls", "recalled_bytes")
 BURN_BYTES_S: Final = 27_000_000
 """An estimate, as for recalls: what a drive burns, and as much again to prove it."""
 
@@ -143,6 +160,62 @@ def _rule_json(
     if files:
         told["paths"] = ["/" + os.fsdecode(item.path) for item in rule.files]
     return told
+
+
+# -- what if -------------------------------------------------------------------------
+
+
+def compare(
+    config: Config, policies: dict[str, Policy], trace: Path, drives: int
+) -> dict[str, Any]:
+    """The log's own tale and that of each policy, as plain values."""
+    events = np.concatenate(list(read_log(trace)))
+    if not len(events):
+        raise CallerError(f"{trace}: found no access in the log, expected some; let it run a while")
+    events = events[np.argsort(events["time_ns"], kind="stable")]
+    with (
+        opened(config.catalog.path, config.catalog.map_bytes) as store,
+        namespace_of(config) as view,
+    ):
+        known = disc_bytes_of(read_catalog(config, store))
+        ((tier, fill),) = fills_of(config, view).items()
+        inodes = np.unique(events["ino"])
+        records = view.bulk.records(inodes)
+        there = (records["state"] < Residency.MIGRATED) & (records["nlink"] > 0)
+        other = max(0, view.bulk.counters().cached - int(records["size"][there].sum()))
+        site = Site(tier, fill.capacity_bytes, drives, known or DISC_BYTES, other)
+        told = {name: replay(view, rules, events, site) for name, rules in policies.items()}
+    return {
+        "from": int(events["time_ns"][0]) / SECOND_NS,
+        "until": int(events["time_ns"][-1]) / SECOND_NS,
+        "happened": asdict(happened(events)),
+        **{name: asdict(outcome) for name, outcome in told.items()},
+    }
+
+
+def show_comparison(found: dict[str, Any], *, json: bool) -> None:
+    """Print it."""
+    if json:
+        print_json(found)
+        return
+    names = [name for name in found if name not in ("from", "until")]
+    say(f"accesses from {moment_words(found['from'])} to {moment_words(found['until'])}")
+    rows: list[list[Any]] = []
+    for what in found["happened"]:
+        values = [found[name][what] for name in names]
+        if "happened" in names and what not in TOLD_BY_LOG:
+            values[names.index("happened")] = None
+        shown = [_shown(what, value) for value in values]
+        rows.append([what.replace("_", " ").removesuffix(" bytes").removesuffix(" s"), *shown])
+    print_table(("", *names), rows, right=tuple(names))
+
+
+def _shown(what: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if what.endswith("_bytes"):
+        return size_words(value)
+    return duration_words(value) if what.endswith("_s") else value
 
 
 # -- explain -------------------------------------------------------------------------

@@ -224,7 +224,7 @@ class Policy:
         """Rules that hsmd does not act upon yet, in words."""
         kinds: list[tuple[str, tuple[FileRule, ...], str]] = [
             ("demote", self.demote, "data stays in its tier"),
-            ("retain", self.retain, "files can be changed and removed"),
+            ("retain", self.retain, "hsm retention set DIR makes a tree write-once"),
             ("limit", self.limit, "recalls have no limit"),
         ]
         return [

@@ -76,6 +76,8 @@ class FileOps:
         self.always = 0
         """Flags of every open: O_NOATIME where the mount has ``noatime``, which
         the kernel leaves to the server."""
+        self.on_open: Callable[[InodeRecord, int, int], None] = lambda record, flags, uid: None
+        """Told of each open of a regular file: the record before it, flags and user."""
         self.check_foreign: Callable[[InodeRecord, int], None] = lambda record, flags: None
         """Whether a file of an imported tree may be opened; raises."""
         self.versions = Versions(tables, tier, files, stubs, claims, marks, self.through, executor)
@@ -106,6 +108,7 @@ class FileOps:
         fh = self.files.open(record, flags, caller.pid)
         if not stat.S_ISREG(record.mode):
             return Opened(fh, True)
+        self.on_open(record, flags, caller.uid)
         record.heat = heated(record.heat, self.tables.clock.now_ns())
         self.tables.save(record)
         return self._io(fh, flags)

@@ -156,3 +156,8 @@ def test_a_study_comes_back_with_its_first_file(box: Sandbox) -> None:
     assert {s for p, s in states(box).items() if p[:3] == "/b/"} == {"migrated"}
     assert box.hsm("library", "ls")["libraries"][0]["moves"] <= moves + 2
     assert not differing(files)
+    box.stop()
+    found = box.hsm("policy", "whatif", str(box.root / "policy.hsm"))
+    assert found["happened"]["recalls"] == 1
+    assert found["happened"]["opens"] >= len(files)
+    assert found["in_force"] == found["tried"]

@@ -24,6 +24,7 @@ class File:
     atime_ns: int = 0
     mtime_ns: int = 0
     ctime_ns: int = 0
+    btime_ns: int = 0
     uid: int = 0
     gid: int = 0
     heat: float = 0.0
@@ -66,7 +67,7 @@ def fill(store: KVStore, files: Sequence[File]) -> dict[bytes, int]:
             ino = entry(writer, file.path, stat.S_IFREG | 0o644)
             record = InodeRecord(
                 ino, 1, stat.S_IFREG | 0o644, file.uid, file.gid, 1, 0, file.size,
-                file.atime_ns, file.mtime_ns, file.ctime_ns, 0, state=file.state,
+                file.atime_ns, file.mtime_ns, file.ctime_ns, file.btime_ns, state=file.state,
                 copies=file.copies, tier=file.tier, heat=file.heat, pool=file.pool,
                 flags=file.flags | (FLAG_XATTRS if file.xattrs else 0),
             )  # fmt: skip

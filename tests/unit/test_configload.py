@@ -62,7 +62,7 @@ TABLE = [
      f"tier[1].reserve_byte: found unknown key 'reserve_byte', expected one of {TIER_KEYS}; "
      "did you mean 'reserve_bytes'?"),
     ("[fuse]", "[fuze]", 21, "fuze: found unknown key 'fuze', expected one of site, namespace, "
-     "catalog, tier, fuse, policy, library, run, recall, burn, care, health, quota, log; "
+     "catalog, tier, fuse, policy, library, run, access, recall, burn, care, health, quota, log; "
      "did you mean 'fuse'?"),
     ('id = "test"', 'id = "test"\nquux = 1', 4,
      "site.quux: found unknown key 'quux', expected one of id; remove it"),

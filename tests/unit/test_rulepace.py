@@ -94,6 +94,8 @@ def test_files_that_wait_for_people_are_no_errors() -> None:
     _, alarms, pace = made(Pace(errors=0.2))
     job = Jobs().new("policy")
     counted = pace.job(job)
+    pace.under_way = 1000
     for _ in range(1000):
         counted.fail("f: stays queued: 2 blank discs wanted")
     assert pace.may_work() and not alarms.active
+    assert pace.under_way == 0

@@ -14,17 +14,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 from rich.console import Console
 
+from hsmfs.accesslog import DTYPE as ACCESS_DTYPE
+from hsmfs.accesslog import READ, WRITE
 from hsmfs.daemon.candidates import Candidates
 from hsmfs.daemon.policy.evaluate import load_policy
 from hsmfs.daemon.policy.rules import Policy
 from hsmfs.daemon.policy.vector import Evaluator
 from hsmfs.daemon.selection import coldest, first_matches
+from hsmfs.daemon.whatif import Site, replay
 from hsmfs.errors import HsmError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.store.lmdbstore import LmdbStore
@@ -53,10 +58,20 @@ migrate "names" to "main" when name ~ "*77" and heat < 0.5 and age > 1y
 migrate "owners" to "other" when uid != 0 and size > 1KiB
 migrate "cold" to "main" when heat < 0.01
 """
+YEAR_RULES: Final = """
+pool "main" { copies 2; head 0 }
+migrate "cold" to "main" when age > 30d
+release "room" from tier "ssd" when tier.used > 85% until tier.used < 70%
+"""
+YEAR_OPENS: Final = 1_000_000
+YEAR_CHUNKS: Final = 9
+"""Of 32,768 inodes."""
+YEAR_NS: Final = 365 * 86_400 * 10**9
 AIMS: Final = {
     "coldest 100,000 by age": (1.0, 200),
     "coldest 100,000 by age and glob": (2.0, 200),
     "one pass, five rules": (10.0, 200),
+    "what-if, a million opens": (30.0, 500),
 }
 """Seconds and MB."""
 
@@ -91,11 +106,29 @@ def one_pass(path: str, now_ns: int, view: NamespaceView) -> int:
     return found
 
 
+def a_year(path: str, now_ns: int, view: NamespaceView) -> int:
+    """Recalls of a made-up year of a million opens, which what-if predicts."""
+    inodes = np.concatenate([part["ino"] for part in islice(view.bulk.all_records(), YEAR_CHUNKS)])
+    records = view.bulk.records(inodes)
+    records = records[records["size"] > 0]
+    chance = np.random.default_rng(1)
+    events = np.zeros(YEAR_OPENS, dtype=ACCESS_DTYPE)
+    events["time_ns"] = now_ns - np.sort(chance.integers(0, YEAR_NS, YEAR_OPENS))[::-1]
+    # Some are opened often, most seldom.
+    chosen = (chance.random(YEAR_OPENS) ** 3 * len(records)).astype(np.int64)
+    events["ino"], events["size"] = records["ino"][chosen], records["size"][chosen]
+    events["kind"] = np.where(chance.random(YEAR_OPENS) < 0.05, WRITE, READ)
+    capacity = int(records["size"].sum()) // 2
+    site = Site("ssd", capacity, 2, 25_000_000_000)
+    return replay(view, load_policy(YEAR_RULES, "bench", ("ssd",), None), events, site).recalls
+
+
 Work = Callable[[str, int, NamespaceView], int]
 WORKS: Final[dict[str, Callable[[str, int, NamespaceView], int]]] = {
     "coldest 100,000 by age": lambda path, now_ns, view: cold(path, now_ns, 1, view),
     "coldest 100,000 by age and glob": lambda path, now_ns, view: cold(path, now_ns, 0, view),
     "one pass, five rules": one_pass,
+    "what-if, a million opens": a_year,
 }
 
 
