@@ -133,7 +133,8 @@ class DriveUnit:
         self.errors += 1
         self.errors_in_row += 1
         self.health.charge()
-        self.note = str(error)
+        if self.alive:
+            self.note = str(error)
         if self.disc:
             self.discs_in_row.add(self.disc)
         self.on_fault(self, error, for_good, sure)
@@ -170,7 +171,8 @@ class DriveUnit:
             try:
                 await job.run(self)
             except HsmError as error:
-                self.note = str(error)
+                if self.alive:  # else it says why it is out of service
+                    self.note = str(error)
                 log.error("drive job failed", drive=self.name, error=str(error))
             except Exception as error:
                 self.note = f"bug: {type(error).__name__}: {error}; see the log"

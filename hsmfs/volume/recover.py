@@ -96,6 +96,8 @@ def check(line: Line) -> None:
         if not isinstance(line.get(key, ""), str):
             raise ValueError(f"found {key} {line[key]!r}, expected text")
         bytes_of(line, key)
+    if kind in NUMBERS and kind != "dir" and not bytes_of(line, "path"):
+        raise ValueError("found no path")
     if kind in ("file", "own") and not line.get("sha256"):
         raise ValueError("found no sha256")
     xattrs = line.get("xattrs", {})
