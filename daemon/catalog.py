@@ -230,18 +230,6 @@ class Catalog:
         """The same with whose they are."""
         return list(self.volume_extents(label).files())
 
-    def sizes(self, label: str) -> list[tuple[FileVersion, int]]:
-        """Files of a volume and their bytes on it; blocks, use a worker thread."""
-        found = []
-        prefix, coded = _contents_prefix(label), label.encode()
-        with self._store.snapshot() as reader:
-            for key, value in reader.scan(prefix, _after(prefix)):
-                ino, version = _ino_version(key, value)
-                extent = reader.get(b"E" + _FILE.pack(ino, version) + coded)
-                if extent is not None:
-                    found.append((FileVersion(ino, version), _extent_decode(extent).size))
-        return found
-
     def holders(self, inodes: Iterable[int]) -> dict[int, list[tuple[int, str]]]:
         """Version and label of each copy of any version of these; blocks."""
         with self._store.snapshot() as reader:

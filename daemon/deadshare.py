@@ -9,15 +9,16 @@ catalog (``VolumeRecord.dead_ns`` 0: to be counted), so a restart goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import structlog
 import trio
 
 from hsmfs.daemon.catalog import Change, put_number, put_record
-from hsmfs.daemon.catalogrecords import VolumeRecord, VolumeState
+from hsmfs.daemon.catalogrecords import ExtentRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.core import Core
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.types import FileVersion
@@ -25,6 +26,8 @@ from hsmfs.types import FileVersion
 log = structlog.get_logger(__name__)
 CHANGES_MAX: Final = 50_000
 """Records of the journal that are followed in one go."""
+COUNTED_FILES: Final = 4096
+"""Of a volume, looked up at a time."""
 SEQUENCE: Final = "dead_journal"
 REMOVING: Final = ("unlink",)
 """Changes that may end a file; a rename over another is told as one."""
@@ -85,20 +88,36 @@ class DeadShares:
     async def _count(self, record: VolumeRecord) -> None:
         """Dead bytes now; volumes with older versions of its files are to be counted too."""
         catalog, label = self.core.catalog, record.label
-        sizes = await trio.to_thread.run_sync(catalog.sizes, label)
-        inodes = {file.ino for file, _ in sizes}
-        live = await self.core.namespace.read(lambda view: _live(view, inodes))
-        holders = await trio.to_thread.run_sync(catalog.holders, inodes)
-        older = {
-            other
-            for file, _ in sizes
-            for version, other in holders[file.ino]
-            if version < file.data_version and other != label
-        }
-        record.dead_bytes = sum(size for file, size in sizes if file not in live)
+        files = catalog.volume_extents(label).files()
+        older, dead_bytes = set[str](), 0
+        while sizes := await trio.to_thread.run_sync(_some_sizes, files):
+            dead_bytes += await self._dead_bytes(sizes)
+            older |= await self._with_older(sizes) - {label}
+        record.dead_bytes = dead_bytes
         record.dead_ns = self.core.clock.now_ns()
         await catalog.transact(put_record(record), *self._to_count(older))
         log.debug("dead bytes counted", volume=label, dead=record.dead_bytes, of=record.bytes)
+
+    async def _dead_bytes(self, sizes: dict[FileVersion, int]) -> int:
+        inodes = {file.ino for file in sizes}
+        live = await self.core.namespace.read(lambda view: _live(view, inodes))
+        return sum(size for file, size in sizes.items() if file not in live)
+
+    async def _with_older(self, sizes: dict[FileVersion, int]) -> set[str]:
+        """Volumes that hold older versions of these."""
+        inodes = {file.ino for file in sizes}
+        holders = await trio.to_thread.run_sync(self.core.catalog.holders, inodes)
+        return {
+            other
+            for file in sizes
+            for version, other in holders[file.ino]
+            if version < file.data_version
+        }
+
+
+def _some_sizes(files: Iterator[tuple[FileVersion, ExtentRecord]]) -> dict[FileVersion, int]:
+    """Of the next files of a volume; blocks."""
+    return {file: extent.size for file, extent in islice(files, COUNTED_FILES)}
 
 
 def _live(view: NamespaceView, inodes: Iterable[int]) -> set[FileVersion]:
