@@ -203,7 +203,8 @@ def build(
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
-    recaller.doubt = ward.doubt = hsmd.care.doubt
+    recaller.doubt = hsmd.care.doubt
+    hsmd.care.on_proved = recaller.proved
     hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd
