@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -80,6 +80,8 @@ class Care:
     """Discs that people want looked at, by barcode."""
     doubted: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Discs of which a part could not be read just now: in which drive, and when."""
+    on_proved: Callable[[str], None] = lambda barcode: None
+    """Told of each disc that was proved."""
     parity: ParityKeeper = field(init=False)
     _from_parity: set[str] = field(default_factory=set)
     """Volumes whose discs give no whole image; parity does."""
@@ -171,6 +173,8 @@ class Care:
         """Whether a volume without a usable copy gets a fresh one soon."""
         record = self.core.catalog.volumes.get(label)
         if record is None or record.state != VolumeState.COMPLETE or not self._may_repair(record):
+            return False
+        if self._counted()[label] >= record.copies and label not in self.stages:
             return False
         known = label in self.stages or label in self._from_parity or self.parity.rebuilds(label)
         return known or any(True for _ in self._sources(label)) or self.parity.may_rebuild(label)
@@ -388,6 +392,8 @@ class Care:
             return
         doubted = self.doubted.pop(barcode, None)
         self._blame(job, doubted[0] if doubted is not None else "")
+        if job.error is None and job.disc.state == DiscState.VERIFIED:
+            self.on_proved(barcode)
         if isinstance(job.error, MediumError) and job.disc.state == DiscState.DAMAGED:
             first = doubted is None and barcode not in self.asked
             if first:

@@ -220,6 +220,7 @@ def build(
     if isinstance(librarian, ManualLibrarian):
         hsmd.people = People(core, librarian, magazines_keeper, migrator)
         magazines_keeper.confirm = hsmd.people.confirm
+    hsmd.care.on_proved = recaller.proved
     hsmd.importer.has_readers = recaller.has_readers
     hsmd.importer.on_forget = hsmd.care.forgotten
     return hsmd

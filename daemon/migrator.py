@@ -98,9 +98,7 @@ class Migrator:
 
     def claims(self) -> list[FileVersion]:
         """Versions whose bytes a burn still needs."""
-        planned = [
-            file for active in self.active.values() if active.claimed for file in active.files
-        ]
+        planned = [f for active in self.active.values() if active.claimed for f in active.files]
         return [*planned, *self.splits.files()]
 
     # -- what to migrate ----------------------------------------------------------
@@ -348,9 +346,9 @@ class Migrator:
     # -- after a burn --------------------------------------------------------------------
 
     def counted(self, label: str) -> int:
-        """Discs of a volume that need no further burn."""
-        discs = [disc for disc in self.core.catalog.discs_of(label) if disc.state in COUNTED]
-        return sum(not is_lost_to(self.core, disc) for disc in discs)
+        """Discs that need no further burn."""
+        discs = self.core.catalog.discs_of(label)
+        return sum(d.state in COUNTED and not is_lost_to(self.core, d) for d in discs)
 
     def copies_left(self, active: ActiveVolume) -> int:
         return active.record.copies - self.counted(active.record.label) - active.burning

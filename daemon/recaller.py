@@ -234,6 +234,15 @@ class Recaller:
             request.bad.add(disc.barcode)
             request.failure = str(error)
 
+    def proved(self, barcode: str) -> None:
+        """A disc that had failed was read whole: the drive was to blame, it may be read again."""
+        for request in list(self.requests.values()):
+            if barcode in request.bad and request.chances_left > 0:
+                request.chances_left -= 1
+                request.bad.discard(barcode)
+                if not request.completing:
+                    self._place(request)
+
     # -- serving (called by ReadJob) ------------------------------------------------------
 
     async def begin(self, request: Request) -> None:

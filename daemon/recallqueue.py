@@ -21,6 +21,9 @@ TURN_CHUNKS: Final = 64
 readers wait for: two readers of two parts must not exchange discs at each chunk."""
 
 
+CHANCES_MAX: Final = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Waiter:
     """Who waits for a file, as far as the kernel says."""
@@ -53,6 +56,8 @@ class Request:
     noted_s: float = 0.0
     stuck_since_s: float | None = None
     offline_since_s: float | None = None
+    chances_left: int = CHANCES_MAX
+    """So often a disc that was proved anew is read again for it."""
     failure: str = ""
     learnt: bool = False
     """Chunks were hashed that never were before; they are to be stored."""

@@ -44,7 +44,6 @@ class Ward:
     alarms: Alarms
     clock: Clock
     wake: Callable[[], None]
-    doubt: Callable[[DiscRecord, str], None] = lambda disc, drive: None
     blame: Blame = field(default_factory=Blame)
     disc_rates: dict[str, ErrorRate] = field(default_factory=dict)
     """Moving averages, of discs that ever failed since the start."""

@@ -76,7 +76,7 @@ def test_files_go_to_discs_and_come_back(box: tuple[Sandbox, Served]) -> None:
     commands = {entry["command"] for entry in entries}
     assert {"WRITE 12", "READ 12", "CLOSE TRACK SESSION", "TEST UNIT READY"} <= commands
     assert all(not entry["data"] for entry in entries if entry["command"] == "WRITE 12")
-    moves = sandbox.hsm("drive", "trace", "changer")["entries"]
+    moves = sandbox.hsm("drive", "trace", "changer", "-n", "500")["entries"]
     assert "MOVE MEDIUM" in {entry["command"] for entry in moves}
     wrong = sandbox.hsm("drive", "trace", "drive9", check=False)
     assert wrong.returncode == 1 and "expected one of changer, drive0, drive1" in wrong.stderr
@@ -117,6 +117,11 @@ def test_a_drive_that_does_not_answer_is_left_out(box: tuple[Sandbox, Served]) -
     sandbox, _served = box
     sandbox.stop()
     sandbox.configure('emulated/1"', 'emulated/77"')
+    sandbox.start()
+    found = {drive["name"]: drive["state"] for drive in sandbox.hsm("drive", "ls")["drives"]}
+    assert found == {"drive0": "idle", "drive1": "idle"}, "found by its serial number"
+    sandbox.stop()
+    sandbox.configure('serial = "EMUD0000"', "element = 256")
     sandbox.start()
     states = {drive["name"]: drive["state"] for drive in sandbox.hsm("drive", "ls")["drives"]}
     assert states == {"drive0": "failed", "drive1": "idle"}

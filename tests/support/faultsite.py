@@ -221,6 +221,21 @@ class Site:
             for d in core.catalog.discs.values()
             if d.state != "blank" or d.note
         ]
+        recaller = self.hsmd.recaller
+        lines += [
+            f"serving {recaller.serving} doubted {self.hsmd.care.doubted} "
+            f"reserved {core.reserved} stages {list(self.hsmd.care.stages)}"
+        ]
+        lines += [
+            f"request {r.path} {r.label} bad {r.bad} {r.note} fd {r.fd} {r.completing} "
+            f"have {bytes(r.have)!r} {r.failure}"
+            for r in recaller.requests.values()
+        ]
+        lines += [
+            f"{u.name} busy {u.busy} rest {u.rest_until_s} now {self.clock.monotonic_s()} "
+            f"yields {u.yields} work {u.work} {u.errors_in_row}"
+            for u in core.librarian.units
+        ]
         lines += [f"{v.label} {v.state} {v.note}" for v in core.catalog.volumes.values()]
         lines += [f"alarm {a.kind} {a.text} x{a.count}" for a in core.alarms.active.values()]
         return "\n".join(lines)

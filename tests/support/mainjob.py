@@ -275,13 +275,16 @@ class MainJob:
     async def _read(self, name: str) -> None:
         end_s = self.site.clock.monotonic_s() + WAIT_S
         while True:
+            found = None
             try:
-                found = await self.site.read(name)
+                with trio.move_on_after(WAIT_S):
+                    found = await self.site.read(name)
             except FsError as error:
                 self.outcome.reader_errors.append(f"{name}: {error}")
                 assert self.site.clock.monotonic_s() < end_s, f"{error}\n{self.site.words()}"
                 await trio.sleep(PAUSE_S)
                 continue
+            assert found is not None, f"a reader of {name} waits for ever\n{self.site.words()}"
             assert found == self.data[name], f"WRONG DATA in {name}\n{self.site.words()}"
             return
 
