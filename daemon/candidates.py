@@ -230,8 +230,8 @@ class Candidates:
         keys = self._bulk.index_from(self._state, after, limit)
         batches = [
             batch
-            for at in range(0, len(keys), CHUNK)
-            for batch in self._of(index_inodes(keys[at : at + CHUNK]))
+            for at in range(0, len(keys), GROUP_MAX)
+            for batch in self._of(index_inodes(keys[at : at + GROUP_MAX]))
         ]
         return (keys[-1] if len(keys) == limit else b""), batches
 

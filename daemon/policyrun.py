@@ -53,7 +53,8 @@ class Scope:
         self.later: list[int] = []
         """Inodes to look at again."""
         self._after = b""
-        self._journal = 0
+        self._journal = -1
+        """The last number of the journal that was seen; -1: none yet."""
 
     def batches(self, view: NamespaceView, interval_s: float) -> Iterator[Batch]:
         """Those of this pass."""
@@ -71,10 +72,12 @@ class Scope:
 
     def _changed(self, view: NamespaceView) -> list[int]:
         """Inodes of which the journal tells since the last pass."""
-        known, until, changes = view.journal(self._journal, CHANGES_MAX)
+        latest = view.journal(0, 0)[1]
+        if latest == self._journal:
+            return []
+        known, until, changes = view.journal(max(0, self._journal), CHANGES_MAX)
         if not known or len(changes) >= CHANGES_MAX:
-            self.everything = True
-            _, until, changes = view.journal(0, 0)
+            self.everything, until, changes = True, latest, []
         self._journal = until
         found: dict[int, None] = {}
         for op, ino in changes:

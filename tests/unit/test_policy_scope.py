@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from support.engines import ME, Bench, now
+from support.namespaces import File, fill
 
 from hsmfs.daemon import policyrun
 from hsmfs.daemon.policy.evaluate import load_policy
 from hsmfs.daemon.policyrun import SWEEP_S, Scope
 from hsmfs.daemon.selection import migrate_files
 from hsmfs.namespace.view import NamespaceView
+from hsmfs.store.memory import MemoryStore
 
 RULES = """
 pool p { copies 1 }
@@ -114,3 +116,16 @@ def test_what_was_held_back_is_looked_at_again(bench: Bench) -> None:
     paths, looked = seen(bench, scope)
     assert (paths, looked) == ({b"x1"}, SLICE + 2)
     assert now(bench.engine.claim([held]))[0].refused == ""
+
+
+def test_a_journal_without_changes_is_no_reason_to_look_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(policyrun, "SLICE_MIN", SLICE)
+    store, scope = MemoryStore(), Scope()
+    fill(store, [File(b"f%d" % number) for number in range(100)])
+    looked = []
+    for _ in range(3):
+        with store.snapshot() as reader:
+            looked.append(sum(map(len, scope.batches(NamespaceView(reader), 1.0))))
+    assert looked == [100, SLICE, SLICE]
