@@ -13,8 +13,15 @@ from support.engines import ME, Bench, now
 from support.worms import DAY_S, YEAR_S, fails, make, pass_time, snapshot, tree_of, verified
 
 from hsmfs.errors import CallerError
+from hsmfs.fsck.cachefiles import CacheFiles
+from hsmfs.fsck.findings import NoCopies, Summary
+from hsmfs.fsck.run import check
+from hsmfs.fsck.subject import Subject
+from hsmfs.fsck.workspace import Workspace
 from hsmfs.namespace.engine import RENAME_EXCHANGE, SetAttr
 from hsmfs.namespace.fileops import FALLOC_PUNCH_HOLE
+from hsmfs.records import InodeRecord
+from hsmfs.store.memory import MemoryStore
 
 ACL = b"system.posix_acl_access"
 VALUE = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x04\0\x04\0\xff\xff\xff\xff \0\4\0\xff\xff\xff\xff"
@@ -333,3 +340,77 @@ def test_damaged_rows_are_told(bench: Bench) -> None:
     with pytest.raises(CallerError, match="fsck --repair"):
         bench.reopen()
     bench.engine.tables.kv.drop(b"Wc")
+
+
+def damaged(bench: Bench, damage: Callable[[MemoryStore], None]) -> list[str]:
+    """What fsck --repair finds after a stop and a damage; the engine runs again then."""
+    bench.engine.close()
+    damage(bench.store)
+    work = Workspace(bench.store, True)
+    summary = Summary()
+    subject = Subject(work, CacheFiles(bench.root), NoCopies(), bench.clock.now_ns(), summary)
+    found = [f"{one.kind}: {one.found}" for one in check(subject)]
+    bench.reopen()
+    return found
+
+
+def flags_gone(store: MemoryStore) -> None:
+    def change(writer: Any) -> None:
+        for key, value in list(writer.scan(b"I", b"J")):
+            record = InodeRecord.unpack(value)
+            record.flags &= ~(64 | 128 | 256)
+            writer.put(key, record.pack())
+
+    store.transact(change)
+
+
+def gone(*prefixes: bytes) -> Callable[[MemoryStore], None]:
+    def change(writer: Any) -> None:
+        for prefix in prefixes:
+            for key, _ in list(writer.scan(prefix, prefix + b"\xff" * 20)):
+                writer.delete(key)
+
+    return lambda store: store.transact(change)
+
+
+def garbage(*prefixes: bytes) -> Callable[[MemoryStore], None]:
+    def change(writer: Any) -> None:
+        for prefix in prefixes:
+            for key, _ in list(writer.scan(prefix, prefix + b"\xff" * 20)):
+                writer.put(key, b"\xff\xd9")
+
+    return lambda store: store.transact(change)
+
+
+DAMAGES = {
+    "nothing": lambda store: None,
+    "flags": flags_gone,
+    "rows": gone(b"Wi", b"We", b"Wp", b"Wh"),
+    "everything but the log": lambda store: (flags_gone(store), gone(b"W")(store)),
+    "unreadable": garbage(b"Wi", b"Wh", b"Wt", b"Wc"),
+    "the log": gone(b"A", b"Mlog"),
+    "all rows and the log": gone(b"A", b"Mlog", b"W"),
+    "inodes": garbage(b"I"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_repair_frees_nothing(bench: Bench, name: str) -> None:
+    top, ino = settled(bench)
+    held = make(bench, 1, b"held", b"1")
+    waiting = make(bench, top, b"waiting", b"1")
+    now(bench.engine.holds.set([held], "case", "root"))
+    found = damaged(bench, DAMAGES[name])
+    assert bool(found) == (name != "nothing"), found
+    for inode in (ino, held):
+        with fails(errno.EPERM, name):
+            bench.engine.open(inode, os.O_RDWR, ME)
+        with fails(errno.EPERM, name):
+            bench.engine.setattr(inode, SetAttr(mode=0o777), None, ME)
+    until = bench.engine.retention.settling.kept(ino).until_ns
+    assert until > bench.clock.now_ns() + 14 * 365 * 86_400 * 10**9
+    refused = now(bench.engine.holds.confirm([(ino, until)], "root"))[0]
+    assert "kept until" in refused
+    pass_time(bench, 3 * DAY_S)
+    with fails(errno.EPERM, "settles after the repair"):
+        bench.engine.open(waiting, os.O_RDWR, ME)
