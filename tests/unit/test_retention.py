@@ -414,3 +414,32 @@ def test_repair_frees_nothing(bench: Bench, name: str) -> None:
     pass_time(bench, 3 * DAY_S)
     with fails(errno.EPERM, "settles after the repair"):
         bench.engine.open(waiting, os.O_RDWR, ME)
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["lost batch", "committed"])
+@pytest.mark.parametrize("cut", range(7))
+def test_cut_after_each_step(bench: Bench, cut: int, durable: bool) -> None:
+    """Row and flag, order and log are there together or not at all: fsck finds nothing."""
+    engine = bench.engine
+    top = engine.mkdir(1, b"archive", 0o755, ME).ino
+    inodes = [make(bench, top, name, b"1") for name in (b"a", b"b")]
+    now(engine.syncfs())
+    holds = engine.holds
+    steps: list[Callable[[], Any]] = [
+        lambda: engine.retention.set_tree(b"archive", "1d", "2d", "root"),
+        lambda: pass_time(bench, DAY_S + 5),
+        lambda: holds.set(inodes[:1], "case", "root"),
+        lambda: holds.extend(inodes, "3d", "root"),
+        lambda: (bench.clock.advance(4 * DAY_S), holds.clear(inodes[:1], "case", "root")),
+        lambda: holds.confirm([(inodes[1], engine.retention.settling.kept(inodes[1]).until_ns)],
+                              "root"),
+        lambda: engine.retention.clear_tree(b"archive", "root"),
+    ]  # fmt: skip
+    for step in steps[: cut + 1]:
+        step()
+        if durable:
+            now(engine.syncfs())
+    bench.reopen()
+    bench.executor.advance(3.0)
+    assert verified(bench) == []
+    assert damaged(bench, lambda store: None) == []
