@@ -236,6 +236,19 @@ def test_a_retention_that_ends_frees_nothing(bench: Bench) -> None:
     assert ino not in [entry[2] for entry in bench.engine.tables.listed(top, 0, None)]
 
 
+def test_an_empty_tree_that_ended_can_be_removed(bench: Bench) -> None:
+    top = tree_of(bench)
+    with fails(errno.EPERM, "a tree"):
+        bench.engine.rmdir(1, b"archive")
+    make(bench, top, b"f", b"1")
+    now(bench.engine.retention.clear_tree(b"archive", "root"))
+    bench.engine.rename(1, b"archive", 1, b"old")
+    bench.engine.unlink(top, b"f")
+    bench.engine.rmdir(1, b"old")
+    assert damaged(bench, lambda store: None) == []
+    assert not bench.engine.retention.trees
+
+
 def test_removal_is_proposed_and_confirmed(bench: Bench) -> None:
     top, ino = settled(bench)
     holds, until = bench.engine.holds, bench.engine.retention.settling.kept(ino).until_ns
