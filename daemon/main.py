@@ -216,7 +216,7 @@ def build(
         cut={d.barcode for d in catalog.discs.values() if d.state == DiscState.BURNING},
     )
     recaller.can_come_back = hsmd.care.can_come_back
-    recaller.doubt = ward.doubt = hsmd.care.doubt
+    recaller.doubt = hsmd.care.doubt
     if isinstance(librarian, ManualLibrarian):
         hsmd.people = People(core, librarian, magazines_keeper, migrator)
         magazines_keeper.confirm = hsmd.people.confirm

@@ -25,13 +25,27 @@ import msgspec
 
 from hsmfs.errors import CallerError
 from hsmfs.namespace import schema
+from hsmfs.namespace.audit import head_of, parsed
 from hsmfs.namespace.tables import JOURNAL_KEY
+from hsmfs.namespace.trustedtime import TimeRow
 from hsmfs.namespace.view import NamespaceView
-from hsmfs.records import FLAG_FOREIGN, FLAG_IMPORT, InodeRecord
+from hsmfs.namespace.wormrows import (
+    ENTRIES,
+    HEAD_KEY,
+    TIME_KEY,
+    decode_holds,
+    decode_kept,
+    decode_tree,
+    hold_key,
+    kept_key,
+    tree_key,
+)
+from hsmfs.records import FLAG_FOREIGN, FLAG_IMPORT, FLAG_WORM, FROZEN, InodeRecord
 from hsmfs.store.interface import Reader
 from hsmfs.store.lmdbstore import LmdbStore
 
 KIND: Final = "hsm-namespace"
+LOG_NAME: Final = "log.jsonl.gz"
 FORMAT: Final = 1
 GZIP_LEVEL: Final = 6
 PARENTS_AT: Final = {
@@ -47,6 +61,38 @@ times it moved, and the second of an exchange."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class SetLog(msgspec.Struct, kw_only=True):
+    """The head of the audit log, and trusted time."""
+
+    number: int
+    sha256: str
+    time_ns: int
+
+
+class SetKept(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A file in a tree with a retention."""
+
+    base_ns: int
+    settled_ns: int = 0
+    until_ns: int = 0
+
+
+class SetTree(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What holds below a directory with a retention."""
+
+    settle: str
+    keep: str
+    off: bool = False
+
+
+class SetHold(msgspec.Struct, kw_only=True):
+    """A legal hold of a file."""
+
+    reason: str
+    by: str
+    set_ns: int
+
+
 class SetHeader(msgspec.Struct, kw_only=True):
     """The first line. The set covers the journal's numbers ``since < n <= until``."""
 
@@ -58,6 +104,8 @@ class SetHeader(msgspec.Struct, kw_only=True):
     since: int
     until: int
     time_ns: int
+    log: SetLog | msgspec.UnsetType = msgspec.UNSET
+    """Where the audit log ends; unset without one."""
 
 
 class SetLine(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -79,6 +127,9 @@ class SetLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     target: str = ""
     target_b64: str = ""
     xattrs: dict[str, str] = {}
+    kept: SetKept | None = None
+    retention: SetTree | None = None
+    holds: list[SetHold] = []
 
     def places(self) -> list[tuple[int, bytes]]:
         """Parent and name of each link."""
@@ -102,11 +153,39 @@ def write_set(reader: Reader, since: int, site: str, time_ns: int, out: Path) ->
     full = since + 1 < first or since == 0
     until = following - 1
     header = SetHeader(
-        site=site, full=full, since=0 if full else since, until=until, time_ns=time_ns
-    )
+        site=site, full=full, since=0 if full else since, until=until, time_ns=time_ns,
+        log=_log_of(reader),
+    )  # fmt: skip
     view = NamespaceView(reader)
     write_lines(out, header, _all(reader, view) if full else _changed(reader, view, since, until))
     return header
+
+
+def _log_of(reader: Reader) -> SetLog | msgspec.UnsetType:
+    head, time = head_of(reader.get(HEAD_KEY)), reader.get(TIME_KEY)
+    if head is None or time is None:
+        return msgspec.UNSET
+    row = msgspec.msgpack.decode(time, type=TimeRow)
+    return SetLog(number=head.number, sha256=head.sha256, time_ns=row.trusted_ns)
+
+
+def write_log(reader: Reader, since: int, out: Path) -> bool:
+    """Entries of the audit log that came with changes after ``since``; whether there are any."""
+    numbers = []
+    for key, entry in reader.scan(*ENTRIES, reverse=True):
+        journal = (parsed(entry) or {}).get("journal")
+        if isinstance(journal, int) and journal <= since:
+            break
+        numbers.append(key)
+    if not numbers:
+        return False
+    with out.open("wb") as file:
+        with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
+            for key in reversed(numbers):
+                packed.write((reader.get(key) or b"") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return True
 
 
 def write_lines(out: Path, header: SetHeader, lines: Iterable[SetLine]) -> None:
@@ -174,12 +253,29 @@ def line_of(reader: Reader, view: NamespaceView, record: InodeRecord) -> SetLine
             line.target = target.decode()
         except UnicodeDecodeError:
             line.target_b64 = base64.b64encode(target).decode()
+    if record.flags & (FLAG_WORM | FROZEN):
+        _add_worm(reader, line)
     if record.flags:
         line.xattrs = {
             quote_from_bytes(name): base64.b64encode(value).decode()
             for name, value in view.xattrs(ino).items()
         }
     return line
+
+
+def _add_worm(reader: Reader, line: SetLine) -> None:
+    kept, tree = reader.get(kept_key(line.ino)), reader.get(tree_key(line.ino))
+    holds = reader.get(hold_key(line.ino))
+    if kept is not None:
+        row = decode_kept(kept)
+        line.kept = SetKept(base_ns=row.base_ns, settled_ns=row.settled_ns, until_ns=row.until_ns)
+    if tree is not None:
+        known = decode_tree(tree)
+        line.retention = SetTree(settle=known.settle, keep=known.keep, off=known.off)
+    if holds is not None:
+        line.holds = [
+            SetHold(reason=one.reason, by=one.by, set_ns=one.set_ns) for one in decode_holds(holds)
+        ]
 
 
 def _name(parent: int, name: bytes) -> list[Any]:
@@ -196,6 +292,7 @@ def main() -> int:
         store = LmdbStore(Path(store_path), read_only=True)
         with store.snapshot() as reader:
             header = write_set(reader, int(since), site, int(time_ns), Path(out))
+            write_log(reader, header.since, Path(out).with_name(LOG_NAME))
     except (CallerError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 import trio
 
-from hsmfs.daemon.namespaceset import SetHeader
+from hsmfs.daemon.namespaceset import LOG_NAME, SetHeader
 from hsmfs.volume import recover
 from hsmfs.volume.source import FileSource, VolumeHeader
 
@@ -80,6 +80,8 @@ class OwnFiles:
         until = await self._namespace_set(into, header, capacity_bytes, since)
         if until:
             names.insert(1, NAMESPACE_NAME)
+            if self._has_log(into, header, capacity_bytes):
+                names.insert(2, LOG_NAME)
         return [self._entry(into, name, header.created_ns) for name in names], until
 
     async def _namespace_set(
@@ -103,6 +105,18 @@ class OwnFiles:
         log.warning("volume goes without namespace changes", volume=header.label, why=why)
         out.unlink(missing_ok=True)
         return 0
+
+    @staticmethod
+    def _has_log(into: Path, header: VolumeHeader, capacity_bytes: int) -> bool:
+        """Whether entries of the audit log go with the set."""
+        out = into / LOG_NAME
+        size = out.stat().st_size if out.exists() else 0
+        if size > capacity_bytes // NAMESPACE_SHARE_OF_DISC:
+            why = f"{size} bytes are too many for discs of {capacity_bytes}"
+            log.warning("volume goes without the audit log", volume=header.label, why=why)
+            out.unlink()
+            return False
+        return size > 0
 
     def _collect(self, into: Path, labels: Sequence[str], capacity_bytes: int) -> list[str]:
         """Names of what was put below ``into``; blocks."""

@@ -47,7 +47,13 @@ async def _ask(system: System, calls: Sequence[Call]) -> list[Answer]:
 
 def ask(system: System, calls: Sequence[Call], answer: type[A]) -> list[A]:
     """The answers of hsmfs; FsError where it refuses, TransientError where it is not there."""
-    found = trio.run(_ask, system, calls)
+    try:
+        found = trio.run(_ask, system, calls)
+    except (TransientError, OSError) as error:
+        raise TransientError(
+            f"hsmfs does not answer ({error}); start it: hsmfs --config {system.config_path} "
+            "(in a sandbox: hsm sandbox start DIR), or see its log"
+        ) from None
     assert all(isinstance(one, answer) for one in found), found
     return found  # type: ignore[return-value]
 

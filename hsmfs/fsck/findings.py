@@ -43,6 +43,7 @@ class Kind(StrEnum):
     EXTENT = "extent"
     CONTENTS = "contents"
     DISC = "disc"
+    WORM = "worm"
 
 
 NEVER_REPAIRED: Final = frozenset({Kind.AT_RISK, Kind.LOST})

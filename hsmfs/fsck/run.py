@@ -15,6 +15,7 @@ from hsmfs.fsck.names import Names
 from hsmfs.fsck.nodecheck import NodeCheck
 from hsmfs.fsck.subject import Subject
 from hsmfs.fsck.treecheck import TreeCheck
+from hsmfs.fsck.wormcheck import check_worm
 
 Check = Callable[[Subject], Iterator[Finding]]
 
@@ -42,6 +43,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         sidecheck.check_xattrs,
         lambda subject: CacheCheck(subject, lost).run(),
         check_copies,
+        check_worm,
         indexcheck.check_index,
         indexcheck.check_counters,
         indexcheck.check_quotas,

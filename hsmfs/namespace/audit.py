@@ -143,6 +143,13 @@ def _missing(first: int, last: int) -> Fault:
     return Fault(first, "is missing" if first == last else f"to {last} are missing")
 
 
-def is_on_chain(entry: bytes | None, sha256: str) -> bool:
-    """Whether a head that was noted elsewhere is that of this entry."""
-    return entry is not None and digest(entry) == sha256
+def is_whole(entries: Iterable[tuple[bytes, bytes]], head: Head | None) -> bool:
+    """Whether ``verify`` would find nothing, from the first entry to the last."""
+    number, last = 0, NONE
+    for key, entry in entries:
+        number += 1
+        fields = parsed(entry) or {}
+        if key != entry_key(number) or fields.get("n") != number or fields.get("prev") != last:
+            return False
+        last = digest(entry)
+    return head == Head(number, last)

@@ -121,6 +121,9 @@ class Retention(Guard):
     def dropped(self, record: InodeRecord) -> None:
         if stat.S_ISDIR(record.mode):
             self._known.pop(record.ino, None)
+            if self.trees.pop(record.ino, None) is not None:  # ended, empty, and removed
+                self.tables.kv.drop(tree_key(record.ino))
+                self._find_above()
         else:
             self.settling.forget(record.ino)
 
@@ -136,7 +139,8 @@ class Retention(Guard):
     def moving(self, folder: InodeRecord) -> None:
         """A tree's directory and those above it stay where they are, and so do directories
         with something settled or held below."""
-        if folder.ino in self._above or folder.ino in self.trees:
+        tree = self.trees.get(folder.ino)
+        if folder.ino in self._above or (tree is not None and not tree.off):
             raise FsError(errno.EPERM, "a tree with a retention is here or below: it stays here")
         if folder.flags & FLAG_WORM and self._has_frozen(folder.ino):
             raise FsError(errno.EPERM, "settled or held files, or too many files, are below")

@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
+import structlog
+
 from hsmfs.errors import FsError
 from hsmfs.namespace import keeping
 from hsmfs.namespace.openfiles import OpenFiles
 from hsmfs.namespace.tables import Tables
 from hsmfs.namespace.wormclock import WormClock
 from hsmfs.namespace.wormrows import (
+    DAMAGED,
     PENDING,
     Kept,
     Tree,
@@ -30,6 +33,7 @@ from hsmfs.namespace.wormrows import (
 )
 from hsmfs.records import FLAG_SETTLED, FLAG_WORM, InodeRecord
 
+log = structlog.get_logger(__name__)
 SLICE: Final = 200
 """Files that settle in one go, and in one entry of the log."""
 WRITERS_NS: Final = 10**9
@@ -62,9 +66,13 @@ class Settling:
     # -- rows --------------------------------------------------------------------------
 
     def kept(self, ino: int) -> Kept | None:
-        """The row of a file."""
+        """The row of a file; None where there is none that can be read."""
         value = self.tables.kv.get(kept_key(ino))
-        return decode_kept(value) if value is not None else None
+        try:
+            return decode_kept(value) if value is not None else None
+        except DAMAGED:
+            log.error("a row of retention is damaged; hsm fsck --repair", ino=ino)
+            return None
 
     def put(self, ino: int, kept: Kept, old: Kept | None) -> None:
         """Store, with its place among those that are due, or among the dates."""

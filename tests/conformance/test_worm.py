@@ -6,8 +6,6 @@ import ctypes
 import json
 import mmap
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +14,13 @@ from typing import Any
 import pytest
 from fuse.conftest import SESSIONS, System, made_system
 from support.places import OK, content, make_file, opened, outcome
+from typer.testing import CliRunner
+
+from hsmfs.tools.hsm import make_app
 
 pytestmark = pytest.mark.fuse
-HSM = Path(sys.executable).with_name("hsm")
 SETTLE_S = 2
+AT_FDCWD, AT_FOLLOW = -100, 0x400
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,9 +40,9 @@ class Worm:
         return json.loads(self.run(*words, status=status))
 
     def run(self, *words: str, status: int = 0) -> str:
-        command = [str(HSM), "--config", str(self.system.config), *words, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == status, (words, done.stdout, done.stderr)
+        told = ["--config", str(self.system.config), *words, "--json"]
+        done = CliRunner().invoke(make_app(words), told)
+        assert done.exit_code == status, (words, done.output, done.exception)
         return done.stdout
 
     def wait(self, path: str) -> None:
@@ -148,7 +149,8 @@ def test_a_nameless_file_and_links(worm: Worm) -> None:
     except OSError:
         return  # the binding has no handler for TMPFILE
     os.write(fd, b"nameless")
-    os.link(f"/proc/self/fd/{fd}", f"{worm.top}/tmp", follow_symlinks=True)
+    named = f"{worm.top}/tmp".encode()
+    assert libc.linkat(AT_FDCWD, b"/proc/self/fd/%d" % fd, AT_FDCWD, named, AT_FOLLOW) == 0
     worm.wait(f"{worm.top}/tmp")
     assert outcome(os.write, fd, b"x") == "EPERM"
     os.close(fd)

@@ -57,7 +57,10 @@ def test_everything_comes_back_from_the_discs(box: Sandbox) -> None:
     os.chmod(box.mnt / "moved" / "f0006", 0o600)
     os.setxattr(box.mnt / "moved" / "f0007", "user.late", b"1")
     write_files(box.mnt / "second", 5, 200_000)
+    held = box.mnt / "second" / "f0001"
+    assert box.hsm("hold", "set", str(held), "--reason", "case 1") == {"done": 1, "refused": []}
     box.migrate_and_release()
+    head = box.hsm("log", "head")
     before = facts_of(box.mnt)
     volumes = {disc["volume"] for disc in box.discs()} - {""}
     assert len(volumes) >= 2
@@ -71,6 +74,10 @@ def test_everything_comes_back_from_the_discs(box: Sandbox) -> None:
     assert checked["findings"] == []
     box.start()
     assert facts_of(box.mnt) == before
+    with pytest.raises(PermissionError):
+        held.unlink()
+    noted = f"{head['number']}:{head['sha256']}"
+    assert box.hsm("log", "verify", "--head", noted)["ok"]
     # and it goes on: new files, new volumes, again from the discs
     write_files(box.mnt / "third", 3, 100_000)
     box.migrate_and_release()

@@ -7,7 +7,7 @@ import hashlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsmfs.namespace.audit import NONE, AuditLog, Fault, digest, head_of, verify
+from hsmfs.namespace.audit import NONE, AuditLog, Fault, digest, head_of, is_whole, verify
 from hsmfs.namespace.wormrows import HEAD_KEY, Head, entry_key
 
 TEXT = st.text(max_size=20)
@@ -32,7 +32,10 @@ def written(facts: list[dict[str, str]]) -> Rows:
 
 def faults(rows: Rows) -> list[Fault]:
     items = sorted((item for item in rows.items() if item[0][:1] == b"A"), reverse=True)
-    return list(verify(items, head_of(rows.get(HEAD_KEY))))
+    head = head_of(rows.get(HEAD_KEY))
+    found = list(verify(items, head))
+    assert bool(found) != is_whole(items[::-1], head)
+    return found
 
 
 @settings(max_examples=60)

@@ -13,8 +13,15 @@ from support.engines import ME, Bench, now
 from support.worms import DAY_S, YEAR_S, fails, make, pass_time, snapshot, tree_of, verified
 
 from hsmfs.errors import CallerError
+from hsmfs.fsck.cachefiles import CacheFiles
+from hsmfs.fsck.findings import NoCopies, Summary
+from hsmfs.fsck.run import check
+from hsmfs.fsck.subject import Subject
+from hsmfs.fsck.workspace import Workspace
 from hsmfs.namespace.engine import RENAME_EXCHANGE, SetAttr
 from hsmfs.namespace.fileops import FALLOC_PUNCH_HOLE
+from hsmfs.records import InodeRecord
+from hsmfs.store.memory import MemoryStore
 
 ACL = b"system.posix_acl_access"
 VALUE = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x04\0\x04\0\xff\xff\xff\xff \0\4\0\xff\xff\xff\xff"
@@ -229,6 +236,19 @@ def test_a_retention_that_ends_frees_nothing(bench: Bench) -> None:
     assert ino not in [entry[2] for entry in bench.engine.tables.listed(top, 0, None)]
 
 
+def test_an_empty_tree_that_ended_can_be_removed(bench: Bench) -> None:
+    top = tree_of(bench)
+    with fails(errno.EPERM, "a tree"):
+        bench.engine.rmdir(1, b"archive")
+    make(bench, top, b"f", b"1")
+    now(bench.engine.retention.clear_tree(b"archive", "root"))
+    bench.engine.rename(1, b"archive", 1, b"old")
+    bench.engine.unlink(top, b"f")
+    bench.engine.rmdir(1, b"old")
+    assert damaged(bench, lambda store: None) == []
+    assert not bench.engine.retention.trees
+
+
 def test_removal_is_proposed_and_confirmed(bench: Bench) -> None:
     top, ino = settled(bench)
     holds, until = bench.engine.holds, bench.engine.retention.settling.kept(ino).until_ns
@@ -333,3 +353,106 @@ def test_damaged_rows_are_told(bench: Bench) -> None:
     with pytest.raises(CallerError, match="fsck --repair"):
         bench.reopen()
     bench.engine.tables.kv.drop(b"Wc")
+
+
+def damaged(bench: Bench, damage: Callable[[MemoryStore], None]) -> list[str]:
+    """What fsck --repair finds after a stop and a damage; the engine runs again then."""
+    bench.engine.close()
+    damage(bench.store)
+    work = Workspace(bench.store, True)
+    summary = Summary()
+    subject = Subject(work, CacheFiles(bench.root), NoCopies(), bench.clock.now_ns(), summary)
+    found = [f"{one.kind}: {one.found}" for one in check(subject)]
+    bench.reopen()
+    return found
+
+
+def flags_gone(store: MemoryStore) -> None:
+    def change(writer: Any) -> None:
+        for key, value in list(writer.scan(b"I", b"J")):
+            record = InodeRecord.unpack(value)
+            record.flags &= ~(64 | 128 | 256)
+            writer.put(key, record.pack())
+
+    store.transact(change)
+
+
+def gone(*prefixes: bytes) -> Callable[[MemoryStore], None]:
+    def change(writer: Any) -> None:
+        for prefix in prefixes:
+            for key, _ in list(writer.scan(prefix, prefix + b"\xff" * 20)):
+                writer.delete(key)
+
+    return lambda store: store.transact(change)
+
+
+def garbage(*prefixes: bytes) -> Callable[[MemoryStore], None]:
+    def change(writer: Any) -> None:
+        for prefix in prefixes:
+            for key, _ in list(writer.scan(prefix, prefix + b"\xff" * 20)):
+                writer.put(key, b"\xff\xd9")
+
+    return lambda store: store.transact(change)
+
+
+DAMAGES = {
+    "nothing": lambda store: None,
+    "flags": flags_gone,
+    "rows": gone(b"Wi", b"We", b"Wp", b"Wh"),
+    "everything but the log": lambda store: (flags_gone(store), gone(b"W")(store)),
+    "unreadable": garbage(b"Wi", b"Wh", b"Wt", b"Wc"),
+    "the log": gone(b"A", b"Mlog"),
+    "all rows and the log": gone(b"A", b"Mlog", b"W"),
+    "inodes": garbage(b"I"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_repair_frees_nothing(bench: Bench, name: str) -> None:
+    top, ino = settled(bench)
+    held = make(bench, 1, b"held", b"1")
+    waiting = make(bench, top, b"waiting", b"1")
+    now(bench.engine.holds.set([held], "case", "root"))
+    found = damaged(bench, DAMAGES[name])
+    assert bool(found) == (name != "nothing"), found
+    for inode in (ino, held):
+        with fails(errno.EPERM, name):
+            bench.engine.open(inode, os.O_RDWR, ME)
+        with fails(errno.EPERM, name):
+            bench.engine.setattr(inode, SetAttr(mode=0o777), None, ME)
+    until = bench.engine.retention.settling.kept(ino).until_ns
+    assert until > bench.clock.now_ns() + 14 * 365 * 86_400 * 10**9
+    refused = now(bench.engine.holds.confirm([(ino, until)], "root"))[0]
+    assert "kept until" in refused
+    pass_time(bench, 3 * DAY_S)
+    with fails(errno.EPERM, "settles after the repair"):
+        bench.engine.open(waiting, os.O_RDWR, ME)
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["lost batch", "committed"])
+@pytest.mark.parametrize("cut", range(7))
+def test_cut_after_each_step(bench: Bench, cut: int, durable: bool) -> None:
+    """Row and flag, order and log are there together or not at all: fsck finds nothing."""
+    engine = bench.engine
+    top = engine.mkdir(1, b"archive", 0o755, ME).ino
+    inodes = [make(bench, top, name, b"1") for name in (b"a", b"b")]
+    now(engine.syncfs())
+    holds = engine.holds
+    steps: list[Callable[[], Any]] = [
+        lambda: engine.retention.set_tree(b"archive", "1d", "2d", "root"),
+        lambda: pass_time(bench, DAY_S + 5),
+        lambda: holds.set(inodes[:1], "case", "root"),
+        lambda: holds.extend(inodes, "3d", "root"),
+        lambda: (bench.clock.advance(4 * DAY_S), holds.clear(inodes[:1], "case", "root")),
+        lambda: holds.confirm([(inodes[1], engine.retention.settling.kept(inodes[1]).until_ns)],
+                              "root"),
+        lambda: engine.retention.clear_tree(b"archive", "root"),
+    ]  # fmt: skip
+    for step in steps[: cut + 1]:
+        step()
+        if durable:
+            now(engine.syncfs())
+    bench.reopen()
+    bench.executor.advance(3.0)
+    assert verified(bench) == []
+    assert damaged(bench, lambda store: None) == []

@@ -17,9 +17,10 @@ import xxhash
 from msgspec.structs import replace
 
 from hsmfs.daemon.catalogrecords import ExtentRecord
-from hsmfs.daemon.namespaceset import FORMAT, SetHeader, SetLine
+from hsmfs.daemon.namespaceset import FORMAT, LOG_NAME, SetHeader, SetLine
 from hsmfs.daemon.ownfiles import MANIFEST_SUFFIX, MANIFESTS_DIRECTORY, NAMESPACE_NAME
 from hsmfs.errors import CallerError, HsmError, MediumError
+from hsmfs.namespace.audit import parsed
 from hsmfs.tools.rebuild.catalogfile import CatalogFile
 from hsmfs.tools.rebuild.images import FoundVolume, opened
 from hsmfs.tools.rebuild.namespacefile import INODES_SKIPPED
@@ -258,6 +259,8 @@ class Collector:
         previous = name.removesuffix(MANIFEST_SUFFIX)
         if path == NAMESPACE_NAME:
             self._proved(found, entry, self._set)
+        elif path == LOG_NAME:
+            self._proved(found, entry, self._log)
         elif directory == MANIFESTS_DIRECTORY and self._is_of_use(previous, name, found):
             self._proved(found, entry, partial(self._previous, previous, found))
 
@@ -305,6 +308,13 @@ class Collector:
         if found is None:
             self.result.missing[label] = header
         self._entries(header, entries_of(chain([first], lines), label), found)
+
+    def _log(self, lines: Iterator[bytes]) -> None:
+        """Entries of the audit log, as they were."""
+        for line in lines:
+            number = (parsed(line) or {}).get("n")
+            if isinstance(number, int) and 0 < number < 1 << 63:
+                self.scratch.log(number, line)
 
     def _set(self, lines: Iterator[bytes]) -> None:
         header = _decode_header(next(lines, b""))

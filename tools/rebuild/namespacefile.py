@@ -38,6 +38,7 @@ class NamespaceFile:
         self._file = BulkFile(path, map_bytes)
         self._next_ino = max(schema.FIRST_INO, highest_ino + 1) + INODES_SKIPPED
         self.counters = Counters()
+        self.version = schema.SCHEMA_VERSION
 
     def number(self) -> int:
         """One that was never used, for an inode or a cookie."""
@@ -73,6 +74,11 @@ class NamespaceFile:
         self.counters.inodes += ino != ROOT_INODE
         self._file.put(*items)
 
+    def rows(self, *items: Item) -> None:
+        """Rows that hang on no inode's record: of retention, holds and the log."""
+        self._file.put(*items)
+        self.version = schema.WORM_VERSION
+
     def _count(self, record: InodeRecord) -> None:
         counters = self.counters
         counters.files[record.state] += 1
@@ -83,7 +89,7 @@ class NamespaceFile:
         """The meta table; then all is on disk."""
         following = journal_until + 1 + (JOURNAL_SKIPPED if journal_until else 0)
         self._file.put(
-            (VERSION_KEY, b"%d" % schema.SCHEMA_VERSION),
+            (VERSION_KEY, b"%d" % self.version),
             (STARTS_KEY, b"1"),
             (NEXT_INO_KEY, b"%d 0 0" % self._next_ino),
             (COUNTERS_KEY, msgspec.msgpack.encode(self.counters)),

@@ -5,7 +5,8 @@ need survive a crash, so it is not synced.
 
 Keys (big endian): table ``d`` (directories) or ``f`` (all else), ino(8), then
 ``n`` until(8) a line of a namespace set, or ``v`` created(8) label 0x00 number(4)
-a line of a manifest. The newest of each sort is the last.
+a line of a manifest. The newest of each sort is the last. Table ``l``, number(8):
+an entry of the audit log.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from hsmfs.tools.rebuild.bulkfile import BulkFile
 
 DIRECTORIES: Final = b"d"
 OTHERS: Final = b"f"
+LOG: Final = b"l"
 _HEAD: Final = struct.Struct(">cQc")
 _NUMBER: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
@@ -111,6 +113,15 @@ class Scratch:
         tables = (DIRECTORIES,) if is_directory else (OTHERS,)
         for table in (DIRECTORIES, OTHERS) if line.gone else tables:
             self._file.put((_HEAD.pack(table, line.ino, b"n") + _U64.pack(until), _encode(line)))
+
+    def log(self, number: int, entry: bytes) -> None:
+        """An entry of the audit log."""
+        self._file.put((LOG + _U64.pack(number), entry))
+
+    def log_entries(self) -> Iterator[tuple[int, bytes]]:
+        """All entries by number."""
+        for key, value in self._file.scan(LOG, bytes([LOG[0] + 1])):
+            yield _U64.unpack_from(key, 1)[0], value
 
     def flush(self) -> None:
         """What was put can be read."""

@@ -20,6 +20,7 @@ from hsmfs.tools.rebuild.collect import Collected
 from hsmfs.tools.rebuild.directories import Directories, Directory
 from hsmfs.tools.rebuild.namespacefile import NamespaceFile, Place
 from hsmfs.tools.rebuild.scratch import OTHERS, Known, Rank, Said, Scratch
+from hsmfs.tools.rebuild.worm import WormRows
 from hsmfs.types import ROOT_INODE, FileVersion, Residency
 
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
@@ -76,8 +77,10 @@ class TreeBuilder:
         self.now_ns = now_ns
         self.unproved = collected.unproved
         self.outcome = Outcome()
+        self.worm = WormRows(namespace, collected.sets, now_ns)
         self._dropped: list[tuple[str, FileVersion, ExtentRecord]] = []
         self.directories = Directories.gather(scratch, self.full, self.complete, namespace.number)
+        self.worm.directories = self.directories
         self._claims: dict[Place, int] = {}
 
     def run(self) -> Outcome:
@@ -92,6 +95,7 @@ class TreeBuilder:
             self._directory(directory)
         for label, file, extent in self._dropped:
             self.catalog.drop(label, file, extent)
+        self.worm.log(self.scratch)
         self.outcome.moved += self.directories.moved
         return self.outcome
 
@@ -179,6 +183,7 @@ class TreeBuilder:
         if stat.S_ISLNK(record.mode):
             record.size = len(target)
         record.nlink = len(places)
+        self.worm.file(record, line, places)
         self.namespace.inode(record, places, _xattrs(line, known), target)
         self.outcome.others += 1
 
@@ -208,6 +213,7 @@ class TreeBuilder:
         xattrs = _xattrs(line, known) | {schema.VOLUMES_XATTR: labels}
         self._settle(record, places, newest, self._waits_for(ino, same))
         self._tell_unproved(record, places, same)
+        self.worm.file(record, line, places)
         self.namespace.inode(record, places, xattrs)
         if given and version < newest:
             self._drop_newer(ino, versions, version)
@@ -287,6 +293,7 @@ class TreeBuilder:
         record = self._record(ino, line, None)
         record.nlink, record.data_version = len(places), max(1, line.data_version)
         os.close(self.tier.create(ino))
+        self.worm.file(record, line, places)
         self.namespace.inode(record, places, _xattrs(line, None))
         self.outcome.files += 1
 
@@ -302,6 +309,7 @@ class TreeBuilder:
         record.nlink, record.size = 2 + directory.children, 0
         is_root = directory.ino == ROOT_INODE
         places = [] if is_root else [(directory.parent, directory.name)]
+        self.worm.directory(record, line)
         self.namespace.inode(record, places, _xattrs(line, known))
         self.outcome.directories += not is_root
 
