@@ -12,7 +12,7 @@ import trio
 from hsmfs.daemon.catalogrecords import DiscState, MagazineRecord, MagazineState, TaskRecord
 from hsmfs.daemon.core import Core
 from hsmfs.daemon.jobs import Job
-from hsmfs.daemon.librarian import LEFT_UNASKED
+from hsmfs.daemon.magazinebelief import LEFT_UNASKED
 from hsmfs.daemon.recaller import Recaller
 from hsmfs.daemon.taskcheck import BLANKS, FILL, TAKE_OUT, problem_of
 from hsmfs.errors import CallerError, HsmError

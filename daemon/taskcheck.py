@@ -11,7 +11,7 @@ from hsmfs.daemon.catalogrecords import (
     MagazineState,
     TaskRecord,
 )
-from hsmfs.daemon.librarian import LEFT_UNASKED
+from hsmfs.daemon.magazinebelief import LEFT_UNASKED
 
 BRING: Final = ("bring", "find")
 TAKE_OUT: Final = "take-out"

@@ -7,22 +7,24 @@ from pathlib import Path
 
 import pytest
 import trio
+import xxhash
 
 from hsmfs.daemon import catalog as catalogs
 from hsmfs.daemon.catalog import Catalog, put_extents
 from hsmfs.daemon.catalogrecords import ExtentRecord
-from hsmfs.daemon.discproof import damaged_files, sampled
+from hsmfs.daemon.discproof import all_files, sample
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES, FileVersion
 
 SIZES = [0, 10, CHUNK_BYTES, CHUNK_BYTES + 1, 5000, 3 * CHUNK_BYTES - 7]
 
 
-def extents() -> list[ExtentRecord]:
-    """Back to front in the numbers of their files; every chunk has a hash that fits none."""
+def extents(*, good: bool = True) -> list[ExtentRecord]:
+    """Back to front in the numbers of their files; of zeros, or with hashes that fit nothing."""
     found, offset = [], 0
     for number, size in enumerate(SIZES):
-        chunks = [1] * -(-size // CHUNK_BYTES)
+        parts = [min(CHUNK_BYTES, size - start) for start in range(0, size, CHUNK_BYTES)]
+        chunks = [xxhash.xxh3_64_intdigest(bytes(part)) if good else 1 for part in parts]
         found.append(
             ExtentRecord(
                 offset=offset, size=size, xxh3_128="", sha256="", chunks=chunks, path=f"f{number}"
@@ -48,13 +50,19 @@ def test_a_sample_is_of_different_chunks_by_their_share(percent: float) -> None:
         read[sector] += 1
         return zeros(sector, sectors)
 
-    damage = sampled(counted, found, percent, nothing, seed=3)
+    damage = sample(found, percent, seed=3).go_on(counted, nothing)
     total = sum(len(one.chunks) for one in found)
     assert len(read) == sum(read.values()) == max(1, round(total * percent / 100))
     assert list(read) == sorted(read)
-    if percent == 100:
-        assert damage == damaged_files(zeros, found, nothing)
-        assert damage == (["f1", "f2", "f3", "f4", "f5"], 5, sum(SIZES))
+    assert (damage.files, damage.total) == ([], 0)
+    assert percent < 100 or damage.bytes == sum(SIZES)
+
+
+def test_damaged_files_are_told_once_each() -> None:
+    found = extents(good=False)
+    damage = all_files(found).go_on(zeros, nothing)
+    assert damage == sample(found, 100, seed=3).go_on(zeros, nothing)
+    assert damage == (["f1", "f2", "f3", "f4", "f5"], 5, sum(SIZES))
 
 
 def test_extents_come_page_by_page_in_disc_order(

@@ -14,7 +14,7 @@ from support.librarysite import NAME, LibrarySite
 
 from hsmfs.daemon.catalogrecords import MAGAZINE_TRANSITIONS, MagazineRecord, MagazineState
 from hsmfs.daemon.jobs import Job
-from hsmfs.daemon.librarian import LEFT_UNASKED, TAKEN_OUT
+from hsmfs.daemon.magazinebelief import LEFT_UNASKED, TAKEN_OUT
 from hsmfs.daemon.magazinereport import magazine as magazine_report
 from hsmfs.daemon.mailslots import Mailslots
 from hsmfs.errors import CallerError

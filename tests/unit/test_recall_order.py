@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsmfs.clock import ManualClock
 from hsmfs.daemon.busyshare import SPAN_S, BusyShare
 from hsmfs.daemon.catalogrecords import ExtentRecord
-from hsmfs.daemon.drivetask import ERRORS_MAX, DriveState, DriveUnit
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.recallqueue import Request, VolumeQueue, Waiter
 from hsmfs.daemon.scheduler import Priority, Rules
-from hsmfs.errors import CallerError, DriveError
 from hsmfs.types import FileVersion, Inode
 
 RULES = Rules()
@@ -109,42 +104,3 @@ def test_how_busy_the_robot_was_fades() -> None:
         share.add(5.0, step * 10.0)
     assert share.of(20_000.0) == pytest.approx(0.5, abs=0.02)
     assert share.of(20_000.0 + SPAN_S) == pytest.approx(0.5 / 2.718, abs=0.02)
-
-
-def unit(element: int = 7) -> DriveUnit:
-    drive: Any = SimpleNamespace()
-    return DriveUnit("drive0", element, drive, ManualClock())
-
-
-def test_a_drive_is_quarantined_and_taken_back() -> None:
-    made = unit()
-    with pytest.raises(CallerError, match="in service"):
-        made.take_back()
-    made.quarantine("noise")
-    assert not made.alive and made.note == "quarantined: noise"
-    with pytest.raises(CallerError, match="out of service already: quarantined: noise"):
-        made.quarantine("")
-    made.rescued = made.busy = True
-    with pytest.raises(CallerError, match="ends its last work"):
-        made.take_back()
-    made.busy = False
-    made.take_back()
-    assert made.alive and not made.rescued and not made.note
-
-
-@pytest.mark.allow_warnings
-def test_a_drive_that_failed_is_taken_back_with_its_errors_forgotten() -> None:
-    made = unit()
-    for number in range(ERRORS_MAX):
-        made.charge(DriveError(f"fault {number}"), for_good=True)
-    assert made.state == DriveState.FAILED and made.health.is_doubtful
-    made.take_back()
-    assert made.alive and not made.health.is_doubtful and made.errors_in_row == 0
-    assert made.errors == ERRORS_MAX, "the sum is kept"
-
-
-def test_a_drive_of_unknown_place_is_not_taken_back() -> None:
-    made = unit(element=-1)
-    made.quarantine("")
-    with pytest.raises(CallerError, match="element"):
-        made.take_back()
