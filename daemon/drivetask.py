@@ -170,7 +170,8 @@ class DriveUnit:
             try:
                 await job.run(self)
             except HsmError as error:
-                self.note = str(error)
+                if self.alive:  # else it tells why the drive is out of service
+                    self.note = str(error)
                 log.error("drive job failed", drive=self.name, error=str(error))
             except Exception as error:
                 self.note = f"bug: {type(error).__name__}: {error}; see the log"
