@@ -32,13 +32,20 @@ def add(app: typer.Typer) -> None:
 def show(
     ctx: typer.Context,
     since: Annotated[int, typer.Option("--since", metavar="N", help="From this entry on.")] = 1,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Each entry a line, byte by byte as it is hashed.")
+    ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """All entries; with --json each line is an entry, byte by byte as it is hashed."""
+    """All entries of the log."""
     with store_of(open_system(ctx, config)) as reader:
-        for number, entry in WormView(reader).entries(max(1, since)):
-            if json:
+        entries = WormView(reader).entries(max(1, since))
+        if json:
+            print_json([parsed(entry) or {"n": number} for number, entry in entries])
+            return
+        for number, entry in entries:
+            if raw:
                 typer.echo(entry)
                 continue
             fields = parsed(entry)
