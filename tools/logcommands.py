@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import zlib
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, Final
 
+import msgspec
 import typer
 
+from hsmfs.daemon.namespaceset import SetLog
+from hsmfs.daemon.ownfiles import NAMESPACE_NAME
 from hsmfs.errors import CallerError
 from hsmfs.namespace import keeping
 from hsmfs.namespace.audit import FAULTS_MAX, parsed
 from hsmfs.namespace.wormrows import Head
 from hsmfs.namespace.wormview import WormView
 from hsmfs.tools.output import print_json, say
+from hsmfs.tools.rebuild.images import opened
 from hsmfs.tools.system import ConfigOption, JsonOption, open_system
 from hsmfs.tools.wormsystem import store_of
 
 EXIT_FAILED: Final = 1
+FIRST_LINE_BYTES_MAX: Final = 65_536
 OWN: Final = ("n", "op", "time_ns", "clock_ns", "journal", "prev")
 
 
@@ -32,13 +39,20 @@ def add(app: typer.Typer) -> None:
 def show(
     ctx: typer.Context,
     since: Annotated[int, typer.Option("--since", metavar="N", help="From this entry on.")] = 1,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Each entry a line, byte by byte as it is hashed.")
+    ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """All entries; with --json each line is an entry, byte by byte as it is hashed."""
+    """All entries of the log."""
     with store_of(open_system(ctx, config)) as reader:
-        for number, entry in WormView(reader).entries(max(1, since)):
-            if json:
+        entries = WormView(reader).entries(max(1, since))
+        if json:
+            print_json([parsed(entry) or {"n": number} for number, entry in entries])
+            return
+        for number, entry in entries:
+            if raw:
                 typer.echo(entry)
                 continue
             fields = parsed(entry)
@@ -80,12 +94,16 @@ def verify(
         list[str] | None,
         typer.Option("--head", metavar="N:SHA256", help="Noted earlier, or from a disc."),
     ] = None,
+    discs: Annotated[
+        list[Path] | None,
+        typer.Option("--disc", metavar="IMAGE", help="A disc's image or device: its head."),
+    ] = None,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Prove that no entry was changed, cut or put in, and that the log goes through heads
     that were noted elsewhere."""
-    noted = [_head(text) for text in heads or []]
+    noted = [_head(text) for text in heads or []] + [head_of_disc(one) for one in discs or []]
     with store_of(open_system(ctx, config)) as reader:
         view = WormView(reader)
         if not view.has_log() and not noted:
@@ -108,6 +126,25 @@ def verify(
             say(f"good: {last.number} entries, head {last.number}:{last.sha256}")
     if faults:
         raise typer.Exit(EXIT_FAILED)
+
+
+def head_of_disc(image: Path) -> Head:
+    """The head that was burned with a volume. CallerError where it has none."""
+    unpacker, line = zlib.decompressobj(wbits=31), b""
+    with opened(image) as reader:
+        for piece in reader.stream_file(f"/.hsm/{NAMESPACE_NAME}"):
+            line += unpacker.decompress(piece, FIRST_LINE_BYTES_MAX)
+            if b"\n" in line or len(line) >= FIRST_LINE_BYTES_MAX:
+                break
+    told = (parsed(line.partition(b"\n")[0]) or {}).get("log")
+    try:
+        log = msgspec.convert(told, type=SetLog)
+    except msgspec.ValidationError:
+        raise CallerError(
+            f"--disc {image}: its namespace changes tell of no audit log; it was burned before the "
+            "first retention or hold"
+        ) from None
+    return Head(log.number, log.sha256)
 
 
 def _head(text: str) -> Head:

@@ -134,11 +134,17 @@ def apply(
     _exit(failed, len(rules.retention))
 
 
-def clear(ctx: typer.Context, path: PathArgument, config: ConfigOption = None) -> None:
+def clear(
+    ctx: typer.Context, path: PathArgument, json: JsonOption = False, config: ConfigOption = None
+) -> None:
     """No further file settles below a directory; settled ones stay as they are."""
     system = open_system(ctx, config)
-    ask(system, [RetentionClear(inside(system, path), who())], Done)
-    say(f"{path}: no further file settles")
+    at = inside(system, path)
+    ask(system, [RetentionClear(at, who())], Done)
+    if json:
+        print_json({"path": "/" + shown_path(at), "off": True})
+    else:
+        say(f"{path}: no further file settles")
 
 
 def ls(ctx: typer.Context, json: JsonOption = False, config: ConfigOption = None) -> None:
@@ -289,9 +295,11 @@ def time_command(
 ) -> None:
     """Trusted time, which dates count from, and the clock."""
     system = open_system(ctx, config)
+    by_ns = 0
     if accept:
         by_ns = ask(system, [TimeAccept(who())], WormTime)[0].by_ns
-        say(f"trusted time went forward by {by_ns // 10**9} s")
+        if not json:
+            say(f"trusted time went forward by {by_ns // 10**9} s")
     with store_of(system) as reader:
         found = WormView(reader).time(*SystemClock().boot())
     if found is None:
@@ -304,6 +312,7 @@ def time_command(
                 "clock_ns": clock_ns,
                 "credit_s": found[1].credit_ns // 10**9,
                 "apart": found[1].apart,
+                "forward_ns": by_ns,
             }
         )
         return

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 from hsmfs.clock import SystemClock
-from hsmfs.errors import CallerError, FsError, TransientError
+from hsmfs.errors import CallerError, FsError, HsmError, TransientError
 from hsmfs.namespace.view import NamespaceView
 from hsmfs.namespace.wormview import WormView
 from hsmfs.rpc.client import RpcClient
@@ -34,14 +34,20 @@ def who() -> str:
 
 
 async def _ask(system: System, calls: Sequence[Call]) -> list[Answer]:
+    """Answers up to the first refusal; what fails is raised outside of the connection."""
     path = Path(system.config.run.path) / "hsmfs.sock"
     answers: list[Answer] = []
+    failure: HsmError | None = None
     async with RpcClient.connect(path) as client:
-        for call in calls:
-            answer = await client.call(call, CALL_TIMEOUT_S)
-            if isinstance(answer, Refused):
-                raise FsError(answer.errno, answer.why)
-            answers.append(answer)
+        try:
+            for call in calls:
+                answers.append(await client.call(call, CALL_TIMEOUT_S))
+                if isinstance(answers[-1], Refused):
+                    break
+        except HsmError as error:
+            failure = error
+    if failure is not None:
+        raise failure
     return answers
 
 
@@ -54,8 +60,13 @@ def ask(system: System, calls: Sequence[Call], answer: type[A]) -> list[A]:
             f"hsmfs does not answer ({error}); start it: hsmfs --config {system.config_path} "
             "(in a sandbox: hsm sandbox start DIR), or see its log"
         ) from None
-    assert all(isinstance(one, answer) for one in found), found
-    return found  # type: ignore[return-value]
+    answers: list[A] = []
+    for one in found:
+        if isinstance(one, Refused):
+            raise FsError(one.errno, one.why)
+        assert isinstance(one, answer), one
+        answers.append(one)
+    return answers
 
 
 @contextmanager

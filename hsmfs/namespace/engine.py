@@ -109,18 +109,9 @@ class Engine:
             self.quotas, executor,
         )  # fmt: skip
         self.ops = FileOps(
-            self.tables,
-            self.tree,
-            cache,
-            self.files,
-            self.stubs,
-            self.claims,
-            self.removal,
-            self.marks,
-            self.births,
-            self.quotas,
-            executor,
-        )
+            self.tables, self.tree, cache, self.files, self.stubs, self.claims, self.removal,
+            self.marks, self.births, self.quotas, executor,
+        )  # fmt: skip
         self.imports = Imports(self.tables, self.tree, self.files, self.removal, self.quotas)
         self.retention = Retention(self.tables, self.files, self.ops.through, executor)
         self.tables.guard = self.retention

@@ -83,9 +83,9 @@ class Retention(Guard):
         self._ticking = False
         self._closed = False
         self._find_above()
-        if self.clock.is_running:
-            self.clock.look()
+        if self.clock.is_running or self.trees:
             self.begin()
+            self.clock.look()
         for ino, tree in self.trees.items():
             if tree.taking:
                 self._take(ino, None)

@@ -34,7 +34,7 @@ from hsmfs.namespace.wormrows import (
 from hsmfs.records import FLAG_SETTLED, FLAG_WORM, InodeRecord
 
 log = structlog.get_logger(__name__)
-SLICE: Final = 200
+SLICE: Final = 100
 """Files that settle in one go, and in one entry of the log."""
 WRITERS_NS: Final = 10**9
 """A file with writers settles so long after the kernel was asked for what it has."""

@@ -67,6 +67,7 @@ def test_a_system_without_any(root: Path) -> None:
 
 def test_wrong_words(root: Path) -> None:
     assert "expected N:SHA256" in hsm(root, "log", "verify", "--head", "3")[1]
+    assert hsm(root, "log", "verify", "--disc", str(root / "hsmfs.toml"))[0] == 1
     assert "--reason of the hold" in hsm(root, "hold", "clear", str(root / "mnt" / "x"))[1]
     assert "found nothing" in hsm(
         root, "hold", "set", str(root / "mnt" / "x"), "--reason", "case"

@@ -15,10 +15,11 @@ from support.worms import DAY_S, fails, make, pass_time, tree_of, verified
 from hsmfs.daemon.namespaceset import LOG_NAME, SetLog, write_log, write_set
 from hsmfs.daemon.ownfiles import NAMESPACE_NAME
 from hsmfs.fsck.findings import Summary
-from hsmfs.namespace.wormrows import entry_key
+from hsmfs.namespace.wormrows import Head, entry_key
 from hsmfs.namespace.wormview import WormView
 from hsmfs.store.lmdbstore import LmdbStore
 from hsmfs.tools.fsckcommand import findings
+from hsmfs.tools.logcommands import head_of_disc
 from hsmfs.tools.rebuild.run import rebuild
 from hsmfs.volume.source import FileSource
 
@@ -100,6 +101,7 @@ def burned(burner: Burner) -> tuple[dict[str, int], SetLog]:
 def test_it_all_comes_back(burner: Burner, tmp_path: Path) -> None:
     inodes, head = burned(burner)
     before = burner.bench.engine.retention.settling.kept(inodes["first"])
+    assert head_of_disc(burner.images[2]) == Head(head.number, head.sha256)
     bench = rebuilt(burner, burner.images, tmp_path / "new")
     engine = bench.engine
     assert verified(bench) == []
