@@ -6,7 +6,7 @@ import argparse
 import grp
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from hsmfs.daemon.audit import Auditor
 from hsmfs.daemon.autoreclaim import AutoReclaim
 from hsmfs.daemon.blankstock import BlankStock
 from hsmfs.daemon.care import Care
+from hsmfs.daemon.catalog import Catalog
 from hsmfs.daemon.catalogproof import open_catalog, read_catalog, want_volumes
 from hsmfs.daemon.catalogrecords import DiscState
 from hsmfs.daemon.clockguard import ClockGuard
@@ -47,6 +48,7 @@ from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.migrator import Migrator
 from hsmfs.daemon.offsite import Offsite
 from hsmfs.daemon.ownfiles import OwnFiles
+from hsmfs.daemon.policy.evaluate import Policy
 from hsmfs.daemon.policyload import load_of
 from hsmfs.daemon.policyrun import CLOCK_KEY, PolicyRunner
 from hsmfs.daemon.recallahead import RecallAhead
@@ -127,6 +129,39 @@ async def _open_namespace(config: Config) -> LmdbStore:
     raise CallerError(f"{path}: no namespace after {NAMESPACE_WAIT_S:.0f} s; start hsmfs first")
 
 
+def _policy(config: Config, catalog: Catalog, equipment: Equipment) -> Policy:
+    """The rules; what is odd about them goes to the log."""
+    library = config.library[0]
+    slots = len(equipment.changer.inventory(refresh=True).slots)
+    magazines = max(len(catalog.magazines), -(-slots // library.magazine_slots))
+    if library.kind == "manual":
+        magazines = max(magazines, len(library.boxes))
+    policy = load_of(config, Path(config.policy.file), magazines)
+    for warning in (*policy.warnings, *policy.not_carried_out()):
+        log.info("policy", file=config.policy.file, warning=warning)
+    return policy
+
+
+def _librarian(
+    config: Config,
+    catalog: Catalog,
+    equipment: Equipment,
+    clock: Clock,
+    wake: Callable[[], None],
+) -> Librarian:
+    library, robot, site = config.library[0], Robot(equipment.changer), config.site.id
+    librarian: Librarian
+    if library.kind == "manual":
+        librarian = ManualLibrarian(
+            library, robot, equipment.units, catalog, wake, site, clock.now_ns
+        )
+    else:
+        librarian = Librarian(library, robot, equipment.units, catalog, wake)
+        librarian.identities = Identities(catalog, library.name, site, clock.now_ns)
+    librarian.stacks = equipment.stacks
+    return librarian
+
+
 def build(
     config: Config,
     store: LmdbStore,
@@ -137,31 +172,12 @@ def build(
 ) -> Hsmd:
     """All parts, wired together."""
     catalog = read_catalog(config, store)
-    library_config = config.library[0]
-    changer = equipment.changer
-    slots = len(changer.inventory(refresh=True).slots)
-    magazines = max(len(catalog.magazines), -(-slots // library_config.magazine_slots))
-    if library_config.kind == "manual":
-        magazines = max(magazines, len(library_config.boxes))
-    policy = load_of(config, Path(config.policy.file), magazines)
-    for warning in (*policy.warnings, *policy.not_carried_out()):
-        log.info("policy", file=config.policy.file, warning=warning)
-    robot = Robot(changer)
+    policy = _policy(config, catalog, equipment)
 
     def wake() -> None:
         hsmd.wake()
 
-    librarian: Librarian
-    if library_config.kind == "manual":
-        librarian = ManualLibrarian(
-            library_config, robot, equipment.units, catalog, wake, config.site.id, clock.now_ns
-        )
-    else:
-        librarian = Librarian(library_config, robot, equipment.units, catalog, wake)
-        librarian.identities = Identities(
-            catalog, library_config.name, config.site.id, clock.now_ns
-        )
-    librarian.stacks = equipment.stacks
+    librarian = _librarian(config, catalog, equipment, clock, wake)
     link = FsLink(
         Path(config.run.path) / "hsmfs.sock",
         claims=lambda: hsmd.migrator.claims(),
