@@ -24,6 +24,7 @@ MODULES: Final = {
     "adoptcommand": ("adopt",),
     "librarycommands": ("library", "drive", "disc", "magazine", "volume", "pool"),
     "fsckcommand": ("fsck",),
+    "checkcommand": ("check",),
     "rebuildcommand": ("rebuild",),
     "policycommands": ("policy",),
     "retentioncommands": ("retention",),

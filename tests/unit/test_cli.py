@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socketserver
 import sys
 import threading
@@ -354,7 +355,8 @@ def test_a_plan_is_shown_and_nothing_waited_for(run: Run, hsmd: Hsmd, system: Pa
     assert "1 min 30 s" in out
     assert "M02" in out
     mount = str(system.parent / "mnt")
-    assert hsmd.asked[-1][3] == {"paths": [mount], "recursive": True, "plan": True}
+    asked = {"paths": [mount], "recursive": True, "plan": True, "uid": os.getuid()}
+    assert hsmd.asked[-1][3] == asked
     run("recall", "--plan", "--background", "--within", "60", str(system.parent / "mnt"))
     assert hsmd.asked[-1][3] == {
         "paths": [mount],
@@ -362,6 +364,7 @@ def test_a_plan_is_shown_and_nothing_waited_for(run: Run, hsmd: Hsmd, system: Pa
         "plan": True,
         "background": True,
         "within_s": 60.0,
+        "uid": os.getuid(),
     }
 
 

@@ -1,0 +1,1 @@
+"""``hsm check``: a doctor that only looks."""
