@@ -63,13 +63,10 @@ def data_of(box: Sandbox) -> Path:
     return box.root / "state" / "catalog" / "data.mdb"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.8])
 def test_a_cut_catalog(box: Sandbox, share: float) -> None:
-    store = LmdbStore(data_of(box).parent, 1 << 30, read_only=True)
-    used = store.stat().bytes  # the file may have unused pages behind
-    store.close()
     data = data_of(box).read_bytes()
-    data_of(box).write_bytes(data[: int(used * share)])
+    data_of(box).write_bytes(data[: int(len(data) * share)])
     said = refused(box)
     assert "found" in said and "restore the newest backup" in said
 
