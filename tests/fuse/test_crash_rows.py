@@ -106,7 +106,7 @@ def test_burn(box: Crashing, writes: int) -> None:
 
 def test_burn_closed_before_it_is_recorded(box: Crashing) -> None:
     made = box.fresh()
-    box.killed(box.migrating(made), "scsi", "after", op=CLOSE_SESSION, function=2)
+    box.killed(box.migrating(made), "scsi", "after", op=CLOSE_SESSION, function=6)
     (disc,) = [d for d in box.catalog().discs.values() if d.state == "burning"]
     assert (box.root / "library" / "closed" / disc.barcode).exists()
     box.start()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support.importsystem import DISC, System
 
 from hsmfs import config
+from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalogrecords import DiscState, ExtentRecord, VolumeRecord, VolumeState
 from hsmfs.daemon.discproof import (
@@ -30,6 +31,7 @@ from hsmfs.daemon.discproof import (
 )
 from hsmfs.daemon.scheduler import Work
 from hsmfs.daemon.verifyjob import VerifyJob
+from hsmfs.daemon.ward import Ward
 from hsmfs.errors import MediumError
 from hsmfs.types import CHUNK_BYTES, SECTOR_BYTES
 
@@ -153,6 +155,9 @@ def a_care(system: System, root: Path) -> tuple[Care, VolumeRecord]:
         errors=SimpleNamespace(labels=lambda _k: SimpleNamespace(inc=lambda: None)),
     )
     core.librarian.units = [system.unit]
+    core.librarian.alive_units = lambda: [system.unit]
+    alarms = Alarms(core.clock)
+    core.ward = Ward(config.Health(), [system.unit], core.catalog, alarms, core.clock, lambda: None)
     core.config, core.policy = SimpleNamespace(care=config.Care()), SimpleNamespace(pools={})
     return Care(core, root), record
 
