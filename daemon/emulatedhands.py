@@ -22,6 +22,8 @@ class EmulatedHands:
 
     async def put_in(self, magazine: MagazineRecord) -> None:
         """Put the tray back where there is room."""
-        if not magazine.tray:
+        trays = [tray.id for tray in self._library.state.trays]
+        tray = magazine.tray or (trays[0] if len(trays) == 1 else "")  # hsmd may have been cut
+        if not tray:
             raise CallerError(f"magazine {magazine.name}: nobody knows where its tray is")
-        await trio.to_thread.run_sync(self._library.hands.put_in_magazine, magazine.tray)
+        await trio.to_thread.run_sync(self._library.hands.put_in_magazine, tray)
