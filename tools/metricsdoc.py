@@ -60,6 +60,7 @@ HEAD: Final = """\
 Made from the programs by `python -m hsmfs.tools.metricsdoc`; do not edit.
 
 Units are seconds and bytes. A histogram has a `_bucket` (label `le`), a `_sum` and a `_count`.
+Both programs have the usual `process_…` metrics besides (processor, memory, open files, start).
 How to scrape them: [operation](operate.md#look); rules, alerts and a dashboard are in
 `monitoring/`. What the label `kind` of `hsmd_alarms_in_force` says: [alarms](alarms.md).
 """
@@ -82,7 +83,7 @@ class Row(NamedTuple):
 
 
 def rows() -> dict[str, list[Row]]:
-    """By program; sorted by name."""
+    """By program, sorted by name; without those of the Python client, whose texts are its own."""
     return {"hsmfs": _rows(_hsmfs()), "hsmd": _rows(_hsmd())}
 
 
@@ -103,7 +104,8 @@ def _rows(registry: CollectorRegistry) -> list[Row]:
     """The library tells label names of its own classes nowhere but in these attributes."""
     collectors: list[Any] = [c for c in registry._collector_to_names if hasattr(c, "_labelnames")]
     known = {one._name: tuple(one._labelnames) for one in collectors}
-    return sorted(_row(family, known) for family in registry.collect())
+    found = sorted(_row(family, known) for family in registry.collect())
+    return [row for row in found if not row.name.startswith("process_")]
 
 
 def _row(family: Metric, known: dict[str, tuple[str, ...]]) -> Row:
