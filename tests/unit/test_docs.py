@@ -385,6 +385,9 @@ def test_alarms_in_documents_exist() -> None:
         for kind in said.findall(path.read_text())
         if kind not in known
     ]
+    asked = re.compile(r"hsmd_alarms_in_force\{[^}]*kind=\\?\"([^\"\\]+)")
+    for path in sorted((ROOT / "monitoring").iterdir()):
+        wrong += [f"{path.name}: {k}" for k in asked.findall(path.read_text()) if k not in known]
     assert not wrong
 
 
