@@ -391,6 +391,27 @@ def test_alarms_in_documents_exist() -> None:
     assert not wrong
 
 
+# -- make targets and files ----------------------------------------------------------------
+
+
+def test_make_targets_in_documents_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.M))
+    said = re.compile(r"(?:^|[;&]\s*)make ([a-z][a-z-]*)")
+    wrong = {f"{c.place}: {t}" for c in codes() for t in said.findall(c.text) if t not in targets}
+    assert not wrong
+
+
+def test_files_of_the_source_in_documents_exist() -> None:
+    path = re.compile(r"(?:tests|tools|daemon|changer|monitoring|packaging|systemd|docs)/[\w./*-]*")
+    wrong = {
+        f"{c.place}: {c.text}"
+        for c in codes()
+        if path.fullmatch(c.text) and not list(ROOT.glob(c.text.rstrip("/")))
+    }
+    assert not wrong
+
+
 # -- navigation ----------------------------------------------------------------------------
 
 
