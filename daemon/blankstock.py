@@ -120,5 +120,5 @@ class BlankStock:
         rates = found["per_day"].items()
         yield gauge("hsmd_burned_discs_per_day", "Discs burned a day of late.", "pool", rates)
         days = math.inf if found["days_left"] is None else found["days_left"]
-        text = "Time until blank discs end, at that rate."
+        text = "Time until blank discs end, at the rate of late."
         yield plain("hsmd_blanks_left_seconds", text, days * DAY_S)

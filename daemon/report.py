@@ -369,9 +369,17 @@ class Report:
         rates = [(unit.name, unit.health.rate) for unit in units]
         yield gauge("hsmd_drive_error_rate", "Moving average of a drive's errors.", "drive", rates)
         yield gauge(
-            "hsmd_disc_error_rate", "The same of discs that failed.", "disc", ward.worst_discs()
+            "hsmd_disc_error_rate",
+            "Moving average of a disc's errors, of discs that failed.",
+            "disc",
+            ward.worst_discs(),
         )
-        yield gauge("hsmd_quarantined", "Out of use for a time.", "what", ward.counts().items())
+        yield gauge(
+            "hsmd_quarantined",
+            "Drives and discs out of use for a time.",
+            "what",
+            ward.counts().items(),
+        )
         yield gauge("hsmd_drive_errors", "Faults charged to a drive.", "drive", errors)
         counts = self.hsmd.magazines.counts().items()
         yield gauge("hsmd_discs", "Discs by state.", "state", ((s, float(n)) for s, n in counts))

@@ -24,10 +24,14 @@ def gauges(hsmd: Hsmd) -> Iterator[Metric]:
     yield from _waiting(hsmd)
     yield from _copies(hsmd)
     kinds = Counter(kind for kind, _ in hsmd.core.alarms.active)
-    yield gauge("hsmd_alarms_in_force", "Alarms by kind.", "kind", _floats(kinds))
+    yield gauge("hsmd_alarms_in_force", "Alarms in force by kind.", "kind", _floats(kinds))
     reads = hsmd.reclaim.shares.followed_s
     age_s = hsmd.core.clock.monotonic_s() - reads
-    yield plain("hsmd_journal_followed_age_seconds", "Since the namespace was followed.", age_s)
+    yield plain(
+        "hsmd_journal_followed_age_seconds",
+        "Time since the namespace's journal was followed.",
+        age_s,
+    )
 
 
 def _library(hsmd: Hsmd) -> Iterator[Metric]:
@@ -86,9 +90,13 @@ def _copies(hsmd: Hsmd) -> Iterator[GaugeMetricFamily]:
     size = sum(record.bytes for record in catalog.volumes.values())
     yield plain("hsmd_volume_bytes", "Bytes of files on volumes, each counted once.", size)
     dead = sum(record.dead_bytes for record in catalog.volumes.values())
-    yield plain("hsmd_volume_dead_bytes", "Of them deleted or replaced since.", dead)
+    yield plain(
+        "hsmd_volume_dead_bytes", "Bytes on volumes of files deleted or replaced since.", dead
+    )
     late = len(overdue_discs(hsmd.core))
-    yield plain("hsmd_scrub_overdue_discs", "Discs not read again in their time and half.", late)
+    yield plain(
+        "hsmd_scrub_overdue_discs", "Discs not read again in one and a half of their time.", late
+    )
 
 
 def _floats(counts: Counter[str]) -> Iterator[tuple[str, float]]:

@@ -113,10 +113,13 @@ def _by_state(status: StatusReply) -> Iterator[Metric]:
 
 
 def _by_tier(status: StatusReply) -> Iterator[Metric]:
-    for field in ("used", "capacity", "free"):
-        family = GaugeMetricFamily(
-            f"hsmfs_tier_{field}_bytes", f"Bytes {field} of a cache tier.", labels=["tier"]
-        )
+    texts = {
+        "used": "Bytes of data in a cache tier.",
+        "capacity": "Bytes that a cache tier may hold.",
+        "free": "Bytes that are left in a cache tier.",
+    }
+    for field, text in texts.items():
+        family = GaugeMetricFamily(f"hsmfs_tier_{field}_bytes", text, labels=["tier"])
         for tier in status.tiers:
             family.add_metric([tier.name], getattr(tier, f"{field}_bytes"))
         yield family
