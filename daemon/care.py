@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 LOOK_S: Final = 2.0
 REPAIRS_MAX: Final = 2
 """Volumes that get fresh discs at once: bounds the room for images."""
+OF_DISCS: Final = ("verify-failed", "damaged-copy", "disc-unreadable")
+"""Alarms about a disc that are over when its volume has its copies again."""
 IN_USE: Final = (DiscState.BURNING, DiscState.BURNED, DiscState.VERIFIED)
 WHOLE: Final = (DiscState.BURNED, DiscState.VERIFIED)
 """At start; a burn that still counts as running then was cut."""
@@ -213,10 +215,22 @@ class Care:
             del self.stages[record.label]
             await trio.to_thread.run_sync(stage.drop)
         self._from_parity.discard(record.label)
+        self._no_more_alarms(record.label)
         if record.refresh:
             await self._retire(record)
         for job in self.waiting.pop(record.label, []):
             job.done(record.total_sectors)
+
+    def _no_more_alarms(self, label: str) -> None:
+        """What its bad discs cost is made good."""
+        alarms = self.core.alarms
+        if not alarms.active:
+            return
+        alarms.clear_text("repair-failed", f"volume {label}:")
+        for disc in self.core.catalog.discs_of(label):
+            if disc.state != DiscState.VERIFIED:
+                for kind in OF_DISCS:
+                    alarms.clear_text(kind, f"disc {disc.barcode}:")
 
     async def _retire(self, record: VolumeRecord) -> None:
         now_ns = self.core.clock.now_ns()

@@ -299,6 +299,8 @@ class Hsmd:
                 short = short or self._blanks_text(record, left, 0)
                 self.core.alarms.raise_("no-blank-discs", short)
         self.magazines.blanks_wanted = short
+        if not short:
+            self.core.alarms.clear("no-blank-discs")
         return demands
 
     def _cut_disc_waits(self, active: ActiveVolume) -> bool:

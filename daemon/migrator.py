@@ -130,6 +130,7 @@ class Migrator:
                 await self.queue.feed()
                 for pool in dict.fromkeys([*self.queue.pools, *self.splits.pools()]):
                     await self._plan_pool(self.core.policy.pools[pool])
+                self.core.alarms.clear("migration")
             except TransientError as error:
                 log.info("migration waits", why=str(error))
             except (HsmError, OSError) as error:

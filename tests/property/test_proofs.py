@@ -18,7 +18,13 @@ from support.importsystem import DISC, System
 from hsmfs import config
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.care import Care
-from hsmfs.daemon.catalogrecords import DiscState, ExtentRecord, VolumeRecord, VolumeState
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    ExtentRecord,
+    VolumeRecord,
+    VolumeState,
+)
 from hsmfs.daemon.discproof import (
     DAMAGED_MAX,
     READ_SECTORS,
@@ -222,3 +228,21 @@ def test_a_disc_that_left_meanwhile_is_read_anew(system: System, tmp_path: Path)
     care.core.librarian.present = real  # type: ignore[method-assign]
     asked = prove(care, system, [])
     assert sum(count for _, count in asked) == record.total_sectors
+
+
+@pytest.mark.allow_warnings
+def test_alarms_about_discs_end_when_their_volume_has_its_copies(
+    system: System, tmp_path: Path
+) -> None:
+    care, record = a_care(system, tmp_path)
+    core: Any = care.core
+    core.alarms = Alarms(core.clock)
+    bad = DiscRecord(
+        barcode="BAD", magazine="m", position=0, library="l", state=DiscState.DAMAGED, volume="V1"
+    )
+    core.catalog.discs["BAD"] = bad
+    core.alarms.raise_("verify-failed", "disc BAD: found damage")
+    core.alarms.raise_("repair-failed", "volume V1: 3 burns failed")
+    core.alarms.raise_("damaged-copy", "disc OTHER: found damage")
+    trio.run(care._enough, record)
+    assert list(core.alarms.active) == [("damaged-copy", "disc OTHER: found damage")]
