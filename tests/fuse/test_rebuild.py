@@ -165,7 +165,7 @@ def test_discs_of_udf_201_are_recalled_and_rebuilt(box: Sandbox) -> None:
     box.migrate_and_release()
     box.stop()
     config = box.root / "hsmfs.toml"
-    config.write_text(config.read_text().replace('[burn]\n', '[burn]\nudf = "2.01"\n'))
+    config.write_text(config.read_text().replace("[burn]\n", '[burn]\nudf = "2.01"\n'))
     box.start()
     make_awkward(box)
     box.migrate_and_release()
