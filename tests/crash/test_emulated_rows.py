@@ -118,7 +118,7 @@ def test_close_before_its_marker(victim: Victim) -> None:
 @pytest.mark.parametrize("step", ["marker on its way to the disk", "all done"])
 def test_close_after_its_marker_not_answered(victim: Victim, step: str) -> None:
     if step == "all done":
-        victim.killed(closing, "scsi", "after", op=CLOSE_SESSION, function=2)
+        victim.killed(closing, "scsi", "after", op=CLOSE_SESSION, function=6)
     else:
         victim.killed(closing, f"{MODULE}:fsync_directory", "before", nth=2)
     assert (victim.image.read_bytes(), victim.marker.exists()) == (DATA, True)

@@ -168,6 +168,7 @@ def in_a_child(crash: CrashFile, work: Callable[[], object]) -> int:
             os.environ |= crash.environment
             for name in sitecustomize.WRAPPED & sys.modules.keys():
                 sitecustomize.wrap(sys.modules[name])
+            sys.meta_path.insert(0, sitecustomize.Finder())  # for what is imported later
             sitecustomize.watch_renames()
             work()
             status = 0
