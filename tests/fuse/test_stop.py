@@ -38,7 +38,7 @@ def burning(box: Sandbox) -> list[str]:
 
 
 def begin(box: Sandbox) -> dict[str, bytes]:
-    made = write_files(box.mnt / "s", 12, 3_000_000)
+    made = write_files(box.mnt / "s", 12, 1_500_000)
     box.hsm("migrate", "-r", str(box.mnt))
     box.until(lambda: len(burning(box)) == 2)
     return made
