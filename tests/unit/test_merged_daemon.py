@@ -1,0 +1,89 @@
+"""Parts of hsmd that were made apart and meet: what one of them does, the others know."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from hsmfs.clock import ManualClock
+from hsmfs.daemon.alarms import Alarms
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
+from hsmfs.daemon.drivetask import DriveUnit
+from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.packing import Found
+from hsmfs.daemon.policy.rules import Pace
+from hsmfs.daemon.rulepace import RulePace
+from hsmfs.daemon.waiting import JobSets, PlannedFor, Waiting, WaitingFiles
+from hsmfs.errors import HsmError
+from hsmfs.types import FileVersion, Residency
+
+
+def disc_of(state: DiscState, volume: str = "") -> DiscRecord:
+    return DiscRecord(
+        barcode="D1", magazine="M01", position=0, library="lib", state=state, volume=volume
+    )
+
+
+class Job_:
+    async def run(self, unit: DriveUnit) -> None:
+        """Is handed over and never begun."""
+
+
+def unit_of(clock: ManualClock, name: str = "d0", element: int = 100) -> DriveUnit:
+    return DriveUnit(name, element, SimpleNamespace(), clock)  # type: ignore[arg-type]
+
+
+class Catalog:
+    """Records in memory; counts what was stored."""
+
+    def __init__(self, *discs: DiscRecord) -> None:
+        self.discs = {disc.barcode: disc for disc in discs}
+        self.drives: dict[str, Any] = {}
+        self.stored = 0
+
+    async def transact(self, *changes: Any) -> None:
+        self.stored += len(changes)
+
+    async def save(self, *records: Any) -> None:
+        self.stored += len(records)
+
+
+def core_of(catalog: Catalog, load_fails: HsmError | None = None) -> Any:
+    """What a drive's job needs of hsmd."""
+
+    async def load(unit: DriveUnit, barcode: str) -> None:
+        if load_fails is not None:
+            unit.charge(load_fails, for_good=True)
+            raise load_fails
+
+    clock = ManualClock()
+    return SimpleNamespace(
+        catalog=catalog,
+        clock=clock,
+        alarms=Alarms(clock),
+        librarian=SimpleNamespace(load=load, alive_units=list),
+        reserved=set[str](),
+        wake=lambda: None,
+    )
+
+
+def test_two_rules_of_one_run_keep_their_files_apart() -> None:
+    """``hsm policy run`` has one job; each rule counts what it asked for."""
+    clock = ManualClock()
+    paces = [RulePace(name, Pace(), clock, Alarms(clock)) for name in ("a", "b")]
+    parent = Job(1, "policy")
+    jobs = [pace.job(parent) for pace in paces]
+    sets = JobSets()
+    queue, planned = WaitingFiles(sets), PlannedFor(sets)
+    for ino in range(1, 1001):  # several blocks
+        pace, job = paces[ino % 2], jobs[ino % 2]
+        pace.under_way += 1
+        item = Found(b"f%d" % ino, ino, 1, 1, Residency.RESIDENT)
+        queue.append(Waiting(item, 0.0, False, [job]))
+    while len(queue):
+        waiting = queue.pop()
+        planned.add(waiting.item.file, waiting.jobs)
+    for ino in range(1, 1001):
+        for done in planned.pop(FileVersion(ino, 1)):
+            done.done(1)
+    assert [pace.under_way for pace in paces] == [0, 0]
