@@ -5,7 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import trio
+
 from hsmfs.clock import ManualClock
+from hsmfs.config import Health
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
 from hsmfs.daemon.drivetask import DriveUnit
@@ -14,6 +17,7 @@ from hsmfs.daemon.packing import Found
 from hsmfs.daemon.policy.rules import Pace
 from hsmfs.daemon.rulepace import RulePace
 from hsmfs.daemon.waiting import JobSets, PlannedFor, Waiting, WaitingFiles
+from hsmfs.daemon.ward import Ward
 from hsmfs.errors import HsmError
 from hsmfs.types import FileVersion, Residency
 
@@ -87,3 +91,13 @@ def test_two_rules_of_one_run_keep_their_files_apart() -> None:
         for done in planned.pop(FileVersion(ino, 1)):
             done.done(1)
     assert [pace.under_way for pace in paces] == [0, 0]
+
+
+def test_a_disc_set_aside_by_hand_is_stored() -> None:
+    disc, clock = disc_of(DiscState.BLANK), ManualClock()
+    catalog, woken = Catalog(disc), list[int]()
+    ward = Ward(Health(), [], catalog, Alarms(clock), clock, lambda: woken.append(1))  # type: ignore[arg-type]
+    trio.run(ward.quarantine_disc, disc, "scratched", None)
+    assert ward.is_aside(disc)
+    assert catalog.stored == 2, "the record and its history"
+    assert woken
