@@ -11,11 +11,13 @@ from hsmfs.clock import ManualClock
 from hsmfs.config import Health
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
-from hsmfs.daemon.drivetask import DriveUnit
+from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
+from hsmfs.daemon.picture import Work
 from hsmfs.daemon.policy.rules import Pace
 from hsmfs.daemon.rulepace import RulePace
+from hsmfs.daemon.stopping import _burning
 from hsmfs.daemon.waiting import JobSets, PlannedFor, Waiting, WaitingFiles
 from hsmfs.daemon.ward import Ward
 from hsmfs.errors import HsmError
@@ -101,3 +103,11 @@ def test_a_disc_set_aside_by_hand_is_stored() -> None:
     assert ward.is_aside(disc)
     assert catalog.stored == 2, "the record and its history"
     assert woken
+
+
+def test_a_stop_waits_for_the_burn_of_a_drive_that_was_taken_out_of_service() -> None:
+    unit = unit_of(ManualClock())
+    unit.assign(Job_(), DriveState.BURNING, Work.BURN)
+    unit.take_out("by hand")
+    hsmd: Any = SimpleNamespace(core=SimpleNamespace(librarian=SimpleNamespace(units=[unit])))
+    assert _burning(hsmd) == ["d0"]
