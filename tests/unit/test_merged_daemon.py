@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,17 +11,18 @@ import trio
 from hsmfs.clock import ManualClock
 from hsmfs.config import Health
 from hsmfs.daemon.alarms import Alarms
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState
+from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import Work
 from hsmfs.daemon.policy.rules import Pace
 from hsmfs.daemon.rulepace import RulePace
+from hsmfs.daemon.stagejob import Stage, StageJob
 from hsmfs.daemon.stopping import _burning
 from hsmfs.daemon.waiting import JobSets, PlannedFor, Waiting, WaitingFiles
 from hsmfs.daemon.ward import Ward
-from hsmfs.errors import HsmError
+from hsmfs.errors import HsmError, MediumError
 from hsmfs.types import FileVersion, Residency
 
 
@@ -111,3 +113,12 @@ def test_a_stop_waits_for_the_burn_of_a_drive_that_was_taken_out_of_service() ->
     unit.take_out("by hand")
     hsmd: Any = SimpleNamespace(core=SimpleNamespace(librarian=SimpleNamespace(units=[unit])))
     assert _burning(hsmd) == ["d0"]
+
+
+def test_a_disc_that_does_not_become_ready_gave_all_of_an_image_that_it_can() -> None:
+    disc = disc_of(DiscState.DAMAGED, "V1")
+    core = core_of(Catalog(disc), MediumError("drive d0: no reference position found"))
+    stage, ended = Stage(VolumeRecord(label="V1", pool="p"), Path("V1.img")), list[StageJob]()
+    trio.run(StageJob(core, stage, disc, ended.append).run, unit_of(core.clock))
+    assert stage.tried == {"D1"}
+    assert len(ended) == 1
