@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 
 from hsmfs.clock import ManualClock
@@ -13,6 +14,7 @@ from hsmfs.config import Health
 from hsmfs.daemon.alarms import Alarms
 from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
+from hsmfs.daemon.hsmd import _CheckJob
 from hsmfs.daemon.jobs import Job
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import Work
@@ -22,7 +24,7 @@ from hsmfs.daemon.stagejob import Stage, StageJob
 from hsmfs.daemon.stopping import _burning
 from hsmfs.daemon.waiting import JobSets, PlannedFor, Waiting, WaitingFiles
 from hsmfs.daemon.ward import Ward
-from hsmfs.errors import HsmError, MediumError
+from hsmfs.errors import DriveError, HsmError, MediumError
 from hsmfs.types import FileVersion, Residency
 
 
@@ -122,3 +124,21 @@ def test_a_disc_that_does_not_become_ready_gave_all_of_an_image_that_it_can() ->
     trio.run(StageJob(core, stage, disc, ended.append).run, unit_of(core.clock))
     assert stage.tried == {"D1"}
     assert len(ended) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "is_cut"),
+    [
+        (DriveError("d0: no answer"), DiscState.BURNING, True),
+        (MediumError("d0: not ready"), DiscState.SUSPECT, False),
+    ],
+)
+def test_a_cut_disc_that_was_not_seen_is_looked_at_again(
+    error: HsmError, state: DiscState, is_cut: bool
+) -> None:
+    disc, cut = disc_of(DiscState.BURNING, "V1"), set[str]()
+    core = core_of(Catalog(disc), error)
+    core.reserved.add("D1")
+    with pytest.raises(type(error)):
+        trio.run(_CheckJob(core, disc, cut).run, unit_of(core.clock))
+    assert (disc.state, bool(cut), core.reserved) == (state, is_cut, set())
