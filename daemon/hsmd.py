@@ -53,7 +53,7 @@ from hsmfs.daemon.scheduler import (
 )
 from hsmfs.daemon.supervise import supervise
 from hsmfs.daemon.unlabelled import Unlabelled
-from hsmfs.errors import HsmError, MediumError
+from hsmfs.errors import DriveError, HsmError, MediumError
 from hsmfs.rpc.messages import Event, Wanted
 
 log = structlog.get_logger(__name__)
@@ -97,6 +97,9 @@ class _CheckJob:
             if disc.state == DiscState.BURNING:
                 self._judge(str(error))
                 await self.core.catalog.save(disc)
+            raise
+        except DriveError as error:
+            unit.charge(error, for_good=True)  # so that it rests before the next try
             raise
         finally:
             if disc.state == DiscState.BURNING:  # drive or robot failed: it is looked at again

@@ -117,13 +117,19 @@ def test_a_stop_waits_for_the_burn_of_a_drive_that_was_taken_out_of_service() ->
     assert _burning(hsmd) == ["d0"]
 
 
-def test_a_disc_that_does_not_become_ready_gave_all_of_an_image_that_it_can() -> None:
-    disc = disc_of(DiscState.DAMAGED, "V1")
-    core = core_of(Catalog(disc), MediumError("drive d0: no reference position found"))
-    stage, ended = Stage(VolumeRecord(label="V1", pool="p"), Path("V1.img")), list[StageJob]()
-    trio.run(StageJob(core, stage, disc, ended.append).run, unit_of(core.clock))
-    assert stage.tried == {"D1"}
-    assert len(ended) == 1
+def test_a_disc_that_does_not_become_ready_twice_gives_nothing_of_an_image() -> None:
+    disc, clock = disc_of(DiscState.VERIFIED, "V1"), ManualClock()
+    catalog = Catalog(disc)
+    units = [unit_of(clock, "d0"), unit_of(clock, "d1")]
+    ward = Ward(Health(), units, catalog, Alarms(clock), clock, lambda: None)  # type: ignore[arg-type]
+    stage, tried = Stage(VolumeRecord(label="V1", pool="p"), Path("V1.img")), list[set[str]]()
+    for unit in units:
+        core = core_of(catalog, MediumError("no reference position found"))
+        core.ward, unit.disc = ward, "D1"
+        trio.run(StageJob(core, stage, disc, lambda job: None).run, unit)
+        tried.append(set(stage.tried))
+    assert tried == [set(), {"D1"}]
+    assert disc.state == DiscState.DAMAGED
 
 
 @pytest.mark.parametrize(
