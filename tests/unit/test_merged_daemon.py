@@ -22,6 +22,7 @@ from hsmfs.daemon.policy.rules import Pace
 from hsmfs.daemon.rulepace import RulePace
 from hsmfs.daemon.stagejob import Stage, StageJob
 from hsmfs.daemon.stopping import _burning
+from hsmfs.daemon.verifyjob import VerifyJob
 from hsmfs.daemon.waiting import JobSets, PlannedFor, Waiting, WaitingFiles
 from hsmfs.daemon.ward import Ward
 from hsmfs.errors import DriveError, HsmError, MediumError
@@ -148,3 +149,18 @@ def test_a_cut_disc_that_was_not_seen_is_looked_at_again(
     with pytest.raises(type(error)):
         trio.run(_CheckJob(core, disc, cut).run, unit_of(core.clock))
     assert (disc.state, bool(cut), core.reserved) == (state, is_cut, set())
+
+
+@pytest.mark.parametrize("error", [None, MediumError("disc D1: damaged")])
+def test_a_disc_may_be_retired_while_it_is_proved(error: HsmError | None) -> None:
+    disc = disc_of(DiscState.RETIRED, "V1")
+    core = core_of(Catalog(disc))
+    core.metrics = MagicMock()
+    job = VerifyJob(core, disc, VolumeRecord(label="V1", pool="p"), lambda job: None)
+    unit = unit_of(core.clock)
+    if error is None:
+        trio.run(job._succeeded, unit, 1.0, 1)
+    else:
+        trio.run(job._failed, unit, error, 1.0)
+    assert disc.state == DiscState.RETIRED
+    assert not core.alarms.active
