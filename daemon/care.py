@@ -240,6 +240,8 @@ class Care:
             if disc is None or disc.state not in (DiscState.VERIFIED, DiscState.DAMAGED):
                 continue
             disc.become(DiscState.RETIRED)
+            self.doubted.pop(barcode, None)
+            self.paused.pop(barcode, None)
             entry = HistoryRecord(what="retire", volume=record.label, text="fresh discs replace it")
             changes += [put_record(disc), put_history(barcode, now_ns, entry)]
         record.refresh = []

@@ -53,7 +53,7 @@ from hsmfs.daemon.scheduler import (
 )
 from hsmfs.daemon.supervise import supervise
 from hsmfs.daemon.unlabelled import Unlabelled
-from hsmfs.errors import HsmError
+from hsmfs.errors import DriveError, HsmError, MediumError
 from hsmfs.rpc.messages import Event, Wanted
 
 log = structlog.get_logger(__name__)
@@ -77,9 +77,11 @@ class _UnloadJob:
 class _CheckJob:
     """Look at a disc: learn its capacity, or what a cut burn left."""
 
-    def __init__(self, core: Core, disc: DiscRecord) -> None:
+    def __init__(self, core: Core, disc: DiscRecord, cut: set[str] | None = None) -> None:
         self.core = core
         self.disc = disc
+        self.cut = cut if cut is not None else set()
+        """Discs that are still to be looked at."""
 
     async def run(self, unit: DriveUnit) -> None:
         disc = self.disc
@@ -91,7 +93,17 @@ class _CheckJob:
             self._judge(info.state)
             await self.core.catalog.save(disc)
             await self.core.librarian.unload(unit)
+        except MediumError as error:
+            if disc.state == DiscState.BURNING:
+                self._judge(str(error))
+                await self.core.catalog.save(disc)
+            raise
+        except DriveError as error:
+            unit.charge(error, for_good=True)  # so that it rests before the next try
+            raise
         finally:
+            if disc.state == DiscState.BURNING:  # drive or robot failed: it is looked at again
+                self.cut.add(disc.barcode)
             self.core.reserved.discard(disc.barcode)
 
     def _judge(self, found: str) -> None:
@@ -443,7 +455,7 @@ class Hsmd:
             self.cut.discard(disc.barcode)
             self.core.reserved.add(disc.barcode)
             idle.remove(unit)
-            unit.assign(_CheckJob(self.core, disc), DriveState.LOADING)
+            unit.assign(_CheckJob(self.core, disc, self.cut), DriveState.LOADING)
 
     def _give_back(self) -> None:
         """After a fault a disc goes home, so that another drive can try it."""

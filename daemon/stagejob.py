@@ -86,6 +86,11 @@ class StageJob:
             await self._prove()
             got = before - _sectors(self.stage.missing)
             await self._note(unit, got, self.core.clock.monotonic_s() - started)
+        except MediumError as error:
+            # It does not become ready. When it failed twice, others or parity give the image.
+            if not self.core.ward.failed_in(self.disc):
+                self.stage.tried.add(self.disc.barcode)
+            log.warning("image is not read", disc=self.disc.barcode, error=str(error))
         except (DriveError, LibraryError) as error:
             unit.charge(error, for_good=isinstance(error, DriveError))
             log.warning("image is not read", disc=self.disc.barcode, error=str(error))

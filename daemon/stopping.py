@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from hsmfs import servicemanager
-from hsmfs.daemon.drivetask import DriveState
+from hsmfs.daemon.picture import Work
 
 if TYPE_CHECKING:
     from hsmfs.daemon.hsmd import Hsmd
@@ -60,5 +60,6 @@ async def _finish_burns(hsmd: Hsmd) -> None:
 
 
 def _burning(hsmd: Hsmd) -> list[str]:
+    """By their work: one that is taken out of service meanwhile burns to the end all the same."""
     units = hsmd.core.librarian.units
-    return [unit.name for unit in units if unit.busy and unit.state == DriveState.BURNING]
+    return [unit.name for unit in units if unit.busy and unit.work is Work.BURN]

@@ -165,7 +165,7 @@ class VerifyJob:
     async def _succeeded(self, unit: DriveUnit, seconds: float, size: int) -> None:
         whole = self.sample_percent >= WHOLE_PERCENT
         unit.credit(proved=whole)
-        if whole:
+        if whole and self.disc.state != DiscState.RETIRED:  # by fresh copies, meanwhile
             self.disc.become(DiscState.VERIFIED)
         self.disc.verified_in = unit.name
         self.disc.verified_ns = self.core.clock.now_ns()
@@ -192,9 +192,10 @@ class VerifyJob:
         elif isinstance(error, MediumError):
             self.disc.read_errors += 1
             self.disc.note = str(error)
-            known = self.disc.state in (DiscState.VERIFIED, DiscState.DAMAGED)
-            self.disc.become(DiscState.DAMAGED if known else DiscState.SUSPECT)
-            self.core.alarms.raise_("verify-failed", str(error))
+            if self.disc.state != DiscState.RETIRED:
+                known = self.disc.state in (DiscState.VERIFIED, DiscState.DAMAGED)
+                self.disc.become(DiscState.DAMAGED if known else DiscState.SUSPECT)
+                self.core.alarms.raise_("verify-failed", str(error))
             await self._record(unit, HistoryRecord(
                 what=self.what, drive=unit.name, volume=self.volume.label, seconds=seconds,
                 errors=max(1, self._damaged), text=str(error),

@@ -42,7 +42,11 @@ class Waiting:
 
 
 class JobSets:
-    """Jobs that wait for one file, as a number: thousands of files share it. 0 is nobody."""
+    """Jobs that wait for one file, as a number: thousands of files share it. 0 is nobody.
+
+    Jobs are told apart as objects: those of the rules of one run have one number. They stay
+    alive as long as their set, so no other object has their ``id``.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[int, ...], int] = {}
@@ -54,7 +58,7 @@ class JobSets:
         """The number of these; to be taken back as often as it was given."""
         if not jobs:
             return 0
-        key = tuple(job.id for job in jobs)
+        key = _key_of(jobs)
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = self._next
@@ -71,8 +75,12 @@ class JobSets:
         self._uses[number] -= 1
         if not self._uses[number]:
             del self._uses[number], self._sets[number]
-            del self._numbers[tuple(job.id for job in jobs)]
+            del self._numbers[_key_of(jobs)]
         return list(jobs)
+
+
+def _key_of(jobs: Sequence[Job]) -> tuple[int, ...]:
+    return tuple(map(id, jobs))
 
 
 class _Row(msgspec.Struct, array_like=True):

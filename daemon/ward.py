@@ -180,7 +180,9 @@ class Ward:
         """By hand; without a time until it is released."""
         disc.quarantined_until_ns = self._by_hand_ns(seconds)
         disc.quarantine_why = why or "by hand"
+        self._dirty.add(disc.barcode)
         await self.save()
+        self.wake()
 
     async def release_disc(self, disc: DiscRecord) -> None:
         """Use it again from now on; CallerError if it is in use."""
