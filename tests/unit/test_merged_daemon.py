@@ -16,6 +16,7 @@ from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.hsmd import _CheckJob
 from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import Work
 from hsmfs.daemon.policy.rules import Pace
@@ -155,7 +156,8 @@ def test_a_cut_disc_that_was_not_seen_is_looked_at_again(
 def test_a_disc_may_be_retired_while_it_is_proved(error: HsmError | None) -> None:
     disc = disc_of(DiscState.RETIRED, "V1")
     core = core_of(Catalog(disc))
-    core.metrics = MagicMock()
+    core.metrics = Metrics()
+    core.ward = SimpleNamespace(failed_in=lambda disc: "")
     job = VerifyJob(core, disc, VolumeRecord(label="V1", pool="p"), lambda job: None)
     unit = unit_of(core.clock)
     if error is None:
