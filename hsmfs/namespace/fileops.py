@@ -401,7 +401,10 @@ class FileOps:
         if handle.file.record.flags & FROZEN:
             raise self.tables.guard.refused(handle.file.record, "fallocate")
         if mode & FALLOC_PUNCH_HOLE and offset >= self.current(handle.file).size:
-            return None  # nothing is there, nothing changes (as ext4)
+            # Nothing is there; times and set-id bits change all the same (ext4, Linux 6.15).
+            self.drop_privileges(handle.file.record, fsetid)
+            self._modified(handle.file.record)
+            return None
         pending = self.versions.changing(handle.file.record, handle.pid)
         if pending is not None:
             return chain(pending, lambda: self.fallocate(fh, mode, offset, length, fsetid))
