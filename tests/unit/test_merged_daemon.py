@@ -23,6 +23,7 @@ from hsmfs.daemon.policy.rules import Pace
 from hsmfs.daemon.rulepace import RulePace
 from hsmfs.daemon.stagejob import Stage, StageJob
 from hsmfs.daemon.stopping import _burning
+from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.daemon.verifyjob import VerifyJob
 from hsmfs.daemon.waiting import JobSets, PlannedFor, Waiting, WaitingFiles
 from hsmfs.daemon.ward import Ward
@@ -166,3 +167,14 @@ def test_a_disc_may_be_retired_while_it_is_proved(error: HsmError | None) -> Non
         trio.run(job._failed, unit, error, 1.0)
     assert disc.state == DiscState.RETIRED
     assert not core.alarms.active
+
+
+def test_a_drive_that_rests_looks_at_no_disc() -> None:
+    core = core_of(Catalog())
+    units = [unit_of(core.clock, "d0", 100), unit_of(core.clock, "d1", 101)]
+    core.librarian = SimpleNamespace(
+        units=units, unknown_places=lambda: [1, 2], alive_units=lambda: units
+    )
+    units[0].rest_until_s = core.clock.monotonic_s() + 5.0
+    Unlabelled(core).dispatch()
+    assert [unit.busy for unit in units] == [False, True]
