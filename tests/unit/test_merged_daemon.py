@@ -12,7 +12,15 @@ import trio
 from hsmfs.clock import ManualClock
 from hsmfs.config import Health
 from hsmfs.daemon.alarms import Alarms
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
+from hsmfs.daemon.catalog import Catalog as CatalogStore
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    MagazineRecord,
+    MagazineState,
+    VolumeRecord,
+    VolumeState,
+)
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.hsmd import _CheckJob
 from hsmfs.daemon.jobs import Job
@@ -22,6 +30,7 @@ from hsmfs.daemon.picture import Work
 from hsmfs.daemon.policy.rules import Pace
 from hsmfs.daemon.rulepace import RulePace
 from hsmfs.daemon.stagejob import Stage, StageJob
+from hsmfs.daemon.statusmetrics import _copies
 from hsmfs.daemon.stopping import _burning
 from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.daemon.verifyjob import VerifyJob
@@ -178,3 +187,22 @@ def test_a_drive_that_rests_looks_at_no_disc() -> None:
     units[0].rest_until_s = core.clock.monotonic_s() + 5.0
     Unlabelled(core).dispatch()
     assert [unit.busy for unit in units] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("state", "lacking"), [(MagazineState.SHELF, 0), (MagazineState.MISSING, 1)]
+)
+def test_copies_in_a_missing_magazine_are_told_as_lacking(
+    state: MagazineState, lacking: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsmfs.daemon.statusmetrics.overdue_discs", lambda core: [])
+    catalog = CatalogStore.__new__(CatalogStore)
+    catalog.discs = {"D1": disc_of(DiscState.VERIFIED, "V1")}
+    catalog.magazines = {
+        "M01": MagazineRecord(name="M01", library="lib", first_slot=0, state=state)
+    }
+    record = VolumeRecord(label="V1", pool="p", copies=1, state=VolumeState.COMPLETE)
+    catalog.volumes = {"V1": record}
+    hsmd: Any = SimpleNamespace(core=SimpleNamespace(catalog=catalog))
+    told = {metric.name: metric.samples for metric in _copies(hsmd)}
+    assert told["hsmd_copies_missing"][0].value == lacking
