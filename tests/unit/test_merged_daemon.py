@@ -24,6 +24,8 @@ from hsmfs.daemon.catalogrecords import (
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.hsmd import _CheckJob
 from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.manual.people import People
+from hsmfs.daemon.manual.seat import Seat
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import Work
@@ -206,3 +208,11 @@ def test_copies_in_a_missing_magazine_are_told_as_lacking(
     hsmd: Any = SimpleNamespace(core=SimpleNamespace(catalog=catalog))
     told = {metric.name: metric.samples for metric in _copies(hsmd)}
     assert told["hsmd_copies_missing"][0].value == lacking
+
+
+def test_nothing_stays_asked_for_at_a_manual_drive_that_is_out_of_service() -> None:
+    people = People.__new__(People)
+    seat = Seat(unit_of(ManualClock()), problem="drive d0: no answer")
+    assert people._is_loading(seat)
+    seat.unit.take_out("by hand")
+    assert not people._is_loading(seat)
