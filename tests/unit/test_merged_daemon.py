@@ -12,6 +12,7 @@ import trio
 from hsmfs.clock import ManualClock
 from hsmfs.config import Health
 from hsmfs.daemon.alarms import Alarms
+from hsmfs.daemon.care import Care
 from hsmfs.daemon.catalog import Catalog as CatalogStore
 from hsmfs.daemon.catalogrecords import (
     DiscRecord,
@@ -31,7 +32,7 @@ from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import Work
 from hsmfs.daemon.policy.rules import Pace
 from hsmfs.daemon.rulepace import RulePace
-from hsmfs.daemon.stagejob import Stage, StageJob
+from hsmfs.daemon.stagejob import ImageBurn, Stage, StageJob
 from hsmfs.daemon.statusmetrics import _copies
 from hsmfs.daemon.stopping import _burning
 from hsmfs.daemon.unlabelled import Unlabelled
@@ -216,3 +217,16 @@ def test_nothing_stays_asked_for_at_a_manual_drive_that_is_out_of_service() -> N
     assert people._is_loading(seat)
     seat.unit.take_out("by hand")
     assert not people._is_loading(seat)
+
+
+def test_the_image_of_a_volume_whose_burns_failed_is_removed(tmp_path: Path) -> None:
+    disc = disc_of(DiscState.SUSPECT)
+    core = core_of(Catalog(disc))
+    core.config = SimpleNamespace(burn=SimpleNamespace(attempts_max=1))
+    care = Care(core, tmp_path)
+    stage = Stage(VolumeRecord(label="V1", pool="p", copies=1, burn_attempts=1), tmp_path / "i")
+    stage.begin()
+    care.stages["V1"] = stage
+    care._burned(ImageBurn(core, stage, disc, care._burned))
+    assert not care.stages
+    assert not stage.path.exists()
