@@ -325,7 +325,8 @@ class Care:
             why = f"volume {volume.label}: {volume.burn_attempts} burns failed: {volume.note}"
             self.hopeless[volume.label] = why
             self.core.alarms.raise_("repair-failed", why)
-            self.stages.pop(volume.label, None)
+            if self.stages.pop(volume.label, None) is not None:
+                job.stage.drop()
             for waiting in self.waiting.pop(volume.label, []):
                 waiting.fail(why)
         self.core.wake()

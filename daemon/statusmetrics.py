@@ -77,7 +77,9 @@ def _waiting(hsmd: Hsmd) -> Iterator[GaugeMetricFamily]:
 def _copies(hsmd: Hsmd) -> Iterator[GaugeMetricFamily]:
     catalog = hsmd.core.catalog
     proved = Counter(
-        disc.volume for disc in catalog.discs.values() if disc.state == DiscState.VERIFIED
+        disc.volume
+        for disc in catalog.discs.values()
+        if disc.state == DiscState.VERIFIED and not catalog.is_missing(disc)
     )
     lacking = sum(
         max(0, record.copies - proved[record.label])

@@ -47,7 +47,9 @@ class Unlabelled:
         librarian = self.core.librarian
         unknown = [at for at in librarian.unknown_places() if at not in self.looking]
         holders = {unit.element: unit for unit in librarian.units}
-        idle = [unit for unit in librarian.alive_units() if not unit.busy]
+        now_s = self.core.clock.monotonic_s()
+        alive = librarian.alive_units()
+        idle = [unit for unit in alive if not unit.busy and unit.rest_until_s <= now_s]
         free = [unit for unit in idle if unit.element not in unknown]
         for address in unknown:
             holder = holders.get(address)

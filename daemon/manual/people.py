@@ -79,8 +79,10 @@ class People:
         return replace(view, busy=True)
 
     def _is_loading(self, seat: Seat) -> bool:
-        """Its tray moves, or what is in is looked at: what was asked for stays."""
-        return seat.unit.state == DriveState.LOADING or not seat.is_usable
+        """Its tray moves, or what is in is looked at: what was asked for stays. Nothing is asked
+        for at a drive that is out of service."""
+        is_moving = seat.unit.state == DriveState.LOADING or not seat.is_usable
+        return seat.unit.alive and is_moving
 
     def _needed(self, volume: str) -> int:
         active = self.migrator.active.get(volume)

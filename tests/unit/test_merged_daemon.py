@@ -12,17 +12,30 @@ import trio
 from hsmfs.clock import ManualClock
 from hsmfs.config import Health
 from hsmfs.daemon.alarms import Alarms
-from hsmfs.daemon.catalogrecords import DiscRecord, DiscState, VolumeRecord
+from hsmfs.daemon.care import Care
+from hsmfs.daemon.catalog import Catalog as CatalogStore
+from hsmfs.daemon.catalogrecords import (
+    DiscRecord,
+    DiscState,
+    MagazineRecord,
+    MagazineState,
+    VolumeRecord,
+    VolumeState,
+)
 from hsmfs.daemon.drivetask import DriveState, DriveUnit
 from hsmfs.daemon.hsmd import _CheckJob
 from hsmfs.daemon.jobs import Job
+from hsmfs.daemon.manual.people import People
+from hsmfs.daemon.manual.seat import Seat
 from hsmfs.daemon.metrics import Metrics
 from hsmfs.daemon.packing import Found
 from hsmfs.daemon.picture import Work
 from hsmfs.daemon.policy.rules import Pace
 from hsmfs.daemon.rulepace import RulePace
-from hsmfs.daemon.stagejob import Stage, StageJob
+from hsmfs.daemon.stagejob import ImageBurn, Stage, StageJob
+from hsmfs.daemon.statusmetrics import _copies
 from hsmfs.daemon.stopping import _burning
+from hsmfs.daemon.unlabelled import Unlabelled
 from hsmfs.daemon.verifyjob import VerifyJob
 from hsmfs.daemon.waiting import JobSets, PlannedFor, Waiting, WaitingFiles
 from hsmfs.daemon.ward import Ward
@@ -166,3 +179,54 @@ def test_a_disc_may_be_retired_while_it_is_proved(error: HsmError | None) -> Non
         trio.run(job._failed, unit, error, 1.0)
     assert disc.state == DiscState.RETIRED
     assert not core.alarms.active
+
+
+def test_a_drive_that_rests_looks_at_no_disc() -> None:
+    core = core_of(Catalog())
+    units = [unit_of(core.clock, "d0", 100), unit_of(core.clock, "d1", 101)]
+    core.librarian = SimpleNamespace(
+        units=units, unknown_places=lambda: [1, 2], alive_units=lambda: units
+    )
+    units[0].rest_until_s = core.clock.monotonic_s() + 5.0
+    Unlabelled(core).dispatch()
+    assert [unit.busy for unit in units] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("state", "lacking"), [(MagazineState.SHELF, 0), (MagazineState.MISSING, 1)]
+)
+def test_copies_in_a_missing_magazine_are_told_as_lacking(
+    state: MagazineState, lacking: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsmfs.daemon.statusmetrics.overdue_discs", lambda core: [])
+    catalog = CatalogStore.__new__(CatalogStore)
+    catalog.discs = {"D1": disc_of(DiscState.VERIFIED, "V1")}
+    catalog.magazines = {
+        "M01": MagazineRecord(name="M01", library="lib", first_slot=0, state=state)
+    }
+    record = VolumeRecord(label="V1", pool="p", copies=1, state=VolumeState.COMPLETE)
+    catalog.volumes = {"V1": record}
+    hsmd: Any = SimpleNamespace(core=SimpleNamespace(catalog=catalog))
+    told = {metric.name: metric.samples for metric in _copies(hsmd)}
+    assert told["hsmd_copies_missing"][0].value == lacking
+
+
+def test_nothing_stays_asked_for_at_a_manual_drive_that_is_out_of_service() -> None:
+    people = People.__new__(People)
+    seat = Seat(unit_of(ManualClock()), problem="drive d0: no answer")
+    assert people._is_loading(seat)
+    seat.unit.take_out("by hand")
+    assert not people._is_loading(seat)
+
+
+def test_the_image_of_a_volume_whose_burns_failed_is_removed(tmp_path: Path) -> None:
+    disc = disc_of(DiscState.SUSPECT)
+    core = core_of(Catalog(disc))
+    core.config = SimpleNamespace(burn=SimpleNamespace(attempts_max=1))
+    care = Care(core, tmp_path)
+    stage = Stage(VolumeRecord(label="V1", pool="p", copies=1, burn_attempts=1), tmp_path / "i")
+    stage.begin()
+    care.stages["V1"] = stage
+    care._burned(ImageBurn(core, stage, disc, care._burned))
+    assert not care.stages
+    assert not stage.path.exists()
