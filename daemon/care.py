@@ -19,6 +19,7 @@ from typing import Final
 import structlog
 import trio
 
+from hsmfs.daemon.carecounts import end_alarms, proved_discs, tell_blame, unproved_discs
 from hsmfs.daemon.catalog import put_history, put_record
 from hsmfs.daemon.catalogrecords import (
     DiscRecord,
@@ -43,8 +44,6 @@ log = structlog.get_logger(__name__)
 LOOK_S: Final = 2.0
 REPAIRS_MAX: Final = 2
 """Volumes that get fresh discs at once: bounds the room for images."""
-OF_DISCS: Final = ("verify-failed", "damaged-copy", "disc-unreadable")
-"""Alarms about a disc that are over when its volume has its copies again."""
 IN_USE: Final = (DiscState.BURNING, DiscState.BURNED, DiscState.VERIFIED)
 WHOLE: Final = (DiscState.BURNED, DiscState.VERIFIED)
 """At start; a burn that still counts as running then was cut."""
@@ -117,37 +116,18 @@ class Care:
     # -- fresh copies ------------------------------------------------------------------
 
     async def _look(self) -> None:
-        counted = self._counted()
+        counted = proved_discs(self.core)
         for record in list(self.core.catalog.volumes.values()):
             if record.state != VolumeState.COMPLETE:
                 continue
             lacking = record.copies - counted[record.label]
             if lacking <= 0:
                 await self._enough(record)
-            elif lacking > self._unproved(record.label) and self._may_begin(record):
+            elif lacking > unproved_discs(self.core, record.label) and self._may_begin(record):
                 if any(True for _ in self._sources(record.label)):
                     await self._begin(record)
                 elif record.parity is None:
                     self.parity.may_rebuild(record.label)
-
-    def _counted(self) -> Counter[str]:
-        """Proved discs of each volume, without those that are to be retired."""
-        volumes = self.core.catalog.volumes
-        return Counter(
-            disc.volume
-            for disc in self.core.catalog.discs.values()
-            if disc.state == DiscState.VERIFIED
-            and disc.volume in volumes
-            and disc.barcode not in volumes[disc.volume].refresh
-            and not self.core.catalog.is_missing(disc)
-        )
-
-    def _unproved(self, label: str) -> int:
-        """Discs that are burned and wait for their proof."""
-        return sum(
-            disc.state == DiscState.BURNED and not self.core.librarian.is_shut_in(disc.barcode)
-            for disc in self.core.catalog.discs_of(label)
-        )
 
     def _may_begin(self, record: VolumeRecord) -> bool:
         doubtful = any(disc.barcode in self.doubted for disc in self._sources(record.label))
@@ -176,7 +156,7 @@ class Care:
         record = self.core.catalog.volumes.get(label)
         if record is None or record.state != VolumeState.COMPLETE or not self._may_repair(record):
             return False
-        if self._counted()[label] >= record.copies and label not in self.stages:
+        if proved_discs(self.core)[label] >= record.copies and label not in self.stages:
             return False
         known = label in self.stages or label in self._from_parity or self.parity.rebuilds(label)
         return known or any(True for _ in self._sources(label)) or self.parity.may_rebuild(label)
@@ -215,22 +195,11 @@ class Care:
             del self.stages[record.label]
             await trio.to_thread.run_sync(stage.drop)
         self._from_parity.discard(record.label)
-        self._no_more_alarms(record.label)
+        end_alarms(self.core, record.label)
         if record.refresh:
             await self._retire(record)
         for job in self.waiting.pop(record.label, []):
             job.done(record.total_sectors)
-
-    def _no_more_alarms(self, label: str) -> None:
-        """What its bad discs cost is made good."""
-        alarms = self.core.alarms
-        if not alarms.active:
-            return
-        alarms.clear_text("repair-failed", f"volume {label}:")
-        for disc in self.core.catalog.discs_of(label):
-            if disc.state != DiscState.VERIFIED:
-                for kind in OF_DISCS:
-                    alarms.clear_text(kind, f"disc {disc.barcode}:")
 
     async def _retire(self, record: VolumeRecord) -> None:
         now_ns = self.core.clock.now_ns()
@@ -286,7 +255,7 @@ class Care:
     def burn_demands(self) -> list[tuple[VolumeRecord, int]]:
         """Volumes whose image is ready, and how many discs they lack."""
         found = []
-        counted = self._counted() if self.stages else Counter[str]()
+        counted = proved_discs(self.core) if self.stages else Counter[str]()
         for label, stage in self.stages.items():
             under_way = sum(
                 disc.state in (DiscState.BURNING, DiscState.BURNED)
@@ -408,7 +377,7 @@ class Care:
             self.core.wake()
             return
         doubted = self.doubted.pop(barcode, None)
-        self._blame(job, doubted[0] if doubted is not None else "")
+        tell_blame(self.core, job, doubted[0] if doubted is not None else "")
         if job.error is None and job.disc.state == DiscState.VERIFIED:
             self.on_proved(barcode)
         if isinstance(job.error, MediumError) and job.disc.state == DiscState.DAMAGED:
@@ -421,17 +390,6 @@ class Care:
         elif asked is not None:
             asked.job.done(0)
         self.core.wake()
-
-    def _blame(self, job: VerifyJob, drive: str) -> None:
-        """A disc that another drive could not read either is to blame, not the first drive."""
-        unit = next((unit for unit in self.core.librarian.units if unit.name == drive), None)
-        if unit is None or drive == job.drive:
-            return
-        if isinstance(job.error, MediumError):
-            unit.pardon()
-            log.info("the disc is to blame", disc=job.disc.barcode, drive=drive)
-        elif job.error is None:
-            log.info("the drive is to blame", disc=job.disc.barcode, drive=drive)
 
     def _identified(self, job: IdentifyJob) -> None:
         self.core.wake()
