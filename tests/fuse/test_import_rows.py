@@ -200,6 +200,8 @@ def test_first_read_of_data_of_others_before_its_hash_is_stored(
     one.box.start()
     reader.join(90)
     assert found == [data]
+    # Who got all before hsmd was gone waits no more: then the next reader brings it back.
+    assert path.read_bytes() == data
     one.box.until(lambda: os.getxattr(path, "user.hsm.state") == b"premigrated")
     one.box.hsm("release", str(path))
     assert path.read_bytes() == data
